@@ -1,0 +1,93 @@
+"""Search for the best merge of a base LLM and its fine-tuned relatives, without training.
+
+    from pathlib import Path
+    from mergesearch import SearchSpace, export, search
+
+    outcome = search(SearchSpace.load(Path("search_spaces/three-skills.yaml")), Path("runs/first"))
+    export(outcome.folder)
+
+Everything public is named here, and imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mergesearch.errors import (
+        CandidateError,
+        ExportMismatchError,
+        InputError,
+        MergesearchError,
+        RecipeError,
+    )
+    from mergesearch.evaluation import Evaluator, Scores, Suite, load_suite
+    from mergesearch.exporting import export
+    from mergesearch.merging import merged_tensors
+    from mergesearch.parents import Parents
+    from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
+    from mergesearch.soups import greedy_soup
+    from mergesearch.space import SearchSpace
+    from mergesearch.study import search, soup
+    from mergesearch.verbs import evaluate, merge
+
+__version__ = "0.1.0"
+
+_HOME = {
+    # verbs
+    "evaluate": "verbs",
+    "export": "exporting",
+    "greedy_soup": "soups",
+    "merge": "verbs",
+    "search": "study",
+    "soup": "study",
+    # what they take and give
+    "Evaluator": "evaluation",
+    "Parents": "parents",
+    "Recipe": "recipe",
+    "Scores": "evaluation",
+    "SearchSpace": "space",
+    "Suite": "evaluation",
+    "load_recipe": "recipe",
+    "load_suite": "evaluation",
+    "merged_tensors": "merging",
+    "read_recipe": "recipe",
+    "write_recipe": "recipe",
+    # errors
+    "CandidateError": "errors",
+    "ExportMismatchError": "errors",
+    "InputError": "errors",
+    "MergesearchError": "errors",
+    "RecipeError": "errors",
+}
+
+__all__ = [
+    "CandidateError",
+    "Evaluator",
+    "ExportMismatchError",
+    "InputError",
+    "MergesearchError",
+    "Parents",
+    "Recipe",
+    "RecipeError",
+    "Scores",
+    "SearchSpace",
+    "Suite",
+    "evaluate",
+    "export",
+    "greedy_soup",
+    "load_recipe",
+    "load_suite",
+    "merge",
+    "merged_tensors",
+    "read_recipe",
+    "search",
+    "soup",
+    "write_recipe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562): torch is slow to import."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

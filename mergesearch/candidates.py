@@ -1,0 +1,135 @@
+"""From a recipe to its scores: merged in memory, scored, and never twice."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mergesearch.errors import InputError
+from mergesearch.evaluation import Scores, TaskScore
+from mergesearch.merging import LiveModel, plan
+from mergesearch.parents import Parents
+from mergesearch.recipe import Recipe
+from mergesearch.runs import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mergesearch.evaluation import BuiltTask, Evaluator
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that was scored."""
+
+    recipe: Recipe
+    #: The hash of its tensors.
+    digest: str
+    scores: Scores
+
+    @property
+    def total(self) -> float:
+        """The score that a search maximizes."""
+        return self.scores.total
+
+
+class Judge:
+    """Scores recipes on one live model; what the record knows is neither merged nor scored again.
+
+    Args:
+        parents: every model that a recipe may name.
+        evaluator: the tasks.
+        record: where merges and scores are kept.
+        device: where the live model runs.
+    """
+
+    def __init__(
+        self, parents: Parents, evaluator: "Evaluator", record: Record, device: torch.device
+    ) -> None:
+        self.parents = parents
+        self.evaluator = evaluator
+        self.record = record
+        self._device = device
+        self._live: LiveModel | None = None
+        self._depth = 0
+        self._resident: str | None = None
+        #: Documents answered by the model so far, what the record knew aside.
+        self.n_documents_scored = 0
+
+    def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
+        """Score a recipe on a split of the suite.
+
+        Args:
+            recipe: the candidate.
+            split: "search" or "held_out".
+            full: all documents, whatever the suite's limits.
+
+        Raises:
+            CandidateError: the recipe gives NaN or infinite weights or scores.
+            RecipeError: it cannot be built from these parents.
+        """
+        digest = self.record.digest(recipe) or self._write(recipe)
+
+        def known(task: "BuiltTask") -> TaskScore | None:
+            return self.record.score(digest, task.fingerprint)
+
+        def store(score: TaskScore) -> None:
+            self.record.add_score(digest, score)
+            self.n_documents_scored += len(score.doc_ids)
+
+        tasks = self.evaluator.tasks(split, full=full)
+        if any(known(task) is None for task in tasks) and self._resident != digest:
+            self._write(recipe)
+        # without an unknown task, the model is never looked at
+        model = self._live.model if self._live else None
+        scores = self.evaluator.score(model, split, full=full, known=known, on_task=store)
+        return Candidate(recipe, digest, scores)
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether the suite has tasks that no search sees."""
+        return bool(self.evaluator.suite.held_out)
+
+    def _write(self, recipe: Recipe) -> str:
+        self._resident = None  # whatever happens, the model is no longer what it was
+        work = plan(recipe, self.parents)
+        if self._live is None or len(work.jobs) != self._depth:
+            self._live, self._depth = LiveModel(work, self._device), len(work.jobs)
+        digest = self._live.write(recipe, self.parents)
+        self._resident = digest
+        if self.record.digest(recipe) is None:
+            self.record.add_candidate(recipe, digest)
+        return digest
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device that `--device` names; "auto" takes an accelerator where there is one.
+
+    Raises:
+        InputError: torch knows no such device, or it is not there.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device must be auto, cpu, cuda or mps, got {name!r}: {reason}") from None
+    return device
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        InputError: the folder has none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: no tokenizer that transformers can load: {error}") from None

@@ -1,0 +1,238 @@
+"""The commands. Each imports what it needs when it runs, so that `--help` is instant."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mergesearch.errors import InputError, MergesearchError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Search for the best merge of a base LLM and its fine-tuned relatives, without training.",
+)
+
+SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows a forward pass.")]
+ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="RUN", help="Run folder [default: results/SPACE].")
+]
+
+
+def main() -> None:
+    """Run the command line; what went wrong is one line on standard error."""
+    # the libraries' own bars and warnings would bury ours
+    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except MergesearchError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail("no space left on the device; make room and run the same command again to go on", 2)
+    except KeyboardInterrupt:
+        _fail("stopped; run the same command again to go on", 130)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the models and the run.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of training and search.")] = 0,
+) -> None:
+    """Train a small model family, search its merges, and show the leaderboard. No network."""
+    from mergesearch.cli import show
+    from mergesearch.demo import build_family
+
+    observer = show.Progress()
+    family = out / f"family-{seed}"
+    build_family(family, seed=seed, progress=observer.stage)
+    _search(family / "space.yaml", out / f"run-{seed}", None, None, None, "cpu", 64, observer)
+
+
+@app.command()
+def check(space: SpaceFile, device: Device = "auto") -> None:
+    """Say what is wrong with a space, before anything big is loaded; estimate time and memory."""
+    from mergesearch.candidates import choose_device
+    from mergesearch.cli import show
+    from mergesearch.space import SearchSpace
+    from mergesearch.study import estimate, prepare
+
+    place = choose_device(device)
+    bench = prepare(SearchSpace.load(space))
+    show.estimate(bench, estimate(bench, place), place)
+
+
+@app.command()
+def search(
+    space: SpaceFile,
+    out: Out = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="In place of the space's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="In place of the space's.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+) -> None:
+    """Search a space; the same command again goes on where it stopped."""
+    from mergesearch.cli import show
+
+    run = out or Path("results") / space.stem
+    _search(space, run, trials, seed, storage, device, batch_size, show.Progress())
+
+
+@app.command()
+def soup(
+    space: SpaceFile,
+    greedy: Annotated[bool, typer.Option("--greedy/--uniform", help="Which soup.")] = True,
+    out: Out = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+) -> None:
+    """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
+    from mergesearch.cli import show
+    from mergesearch.space import SearchSpace
+    from mergesearch.study import soup as make_soup
+
+    outcome = make_soup(
+        SearchSpace.load(space),
+        out or Path("results") / space.stem,
+        greedy=greedy,
+        device=device,
+        batch_size=batch_size,
+        observer=show.Progress(),
+    )
+    show.run(outcome.folder)
+
+
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="A mergekit config.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The folder to make.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="Of the result.")
+    ] = None,
+    max_shard_size: ShardSize = "5GB",
+) -> None:
+    """Merge a recipe into a checkpoint that transformers loads."""
+    from mergesearch.verbs import merge as merge_recipe
+
+    digest = merge_recipe(recipe, out, dtype=dtype, max_shard_bytes=_n_bytes(max_shard_size))
+    typer.echo(f"{out}  (tensors sha256 {digest[:12]})")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RECIPE", help="Folder or YAML.")],
+    suite: Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The tasks.")],
+    split: Annotated[str, typer.Option(help="search or held_out.")] = "search",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="F", help="Write lm-eval's result format.")
+    ] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+) -> None:
+    """Score a checkpoint or a recipe on a suite, with intervals."""
+    import json
+
+    from mergesearch.cli import show
+    from mergesearch.evaluation import load_suite, results_json
+    from mergesearch.runs import write_whole
+    from mergesearch.verbs import evaluate as score
+
+    scores = score(model, load_suite(suite), split=split, device=device, batch_size=batch_size)
+    show.scores(scores)
+    if json_file is not None:
+        write_whole(json_file, json.dumps(results_json(scores), indent=2) + "\n")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many of the best.")] = 1,
+    trial: Annotated[int | None, typer.Option(metavar="N", help="One trial instead.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder [default: RUN/export].")] = None,
+    max_shard_size: ShardSize = "5GB",
+) -> None:
+    """Write the best candidates as checkpoints, checked against what was scored."""
+    from mergesearch.exporting import export as write
+
+    size = _n_bytes(max_shard_size)
+    for folder in write(run, out, top=top, trial=trial, max_shard_bytes=size):
+        typer.echo(folder)
+
+
+@app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    form: Annotated[
+        Literal["md", "csv", "json"] | None, typer.Option("--format", help="Instead of a table.")
+    ] = None,
+) -> None:
+    """Show the models of one run or many, the best first."""
+    from mergesearch.cli import show
+    from mergesearch.report import entries_of, ranked
+    from mergesearch.report import leaderboard as write
+
+    entries = ranked([entry for run in runs for entry in entries_of(run)])
+    if form is not None:
+        typer.echo(write(entries, form))
+    else:
+        show.entries(entries)
+
+
+def _search(
+    path: Path,
+    run: Path,
+    trials: int | None,
+    seed: int | None,
+    storage: str | None,
+    device: str,
+    batch_size: int,
+    observer: Any,
+) -> None:
+    from mergesearch.cli import show
+    from mergesearch.space import SearchSpace
+    from mergesearch.study import search as search_space
+
+    space = SearchSpace.load(path)
+    given = {"trials": trials, "seed": seed}
+    changed = {key: value for key, value in given.items() if value is not None}
+    space = space.model_copy(update={"search": space.search.model_copy(update=changed)})
+    with observer:
+        search_space(
+            space, run, storage=storage, device=device, batch_size=batch_size, observer=observer
+        )
+    show.run(run)
+
+
+def _n_bytes(text: str) -> int:
+    """A size such as 5GB, 500MB or 1000000 in bytes, by powers of ten as shard sizes are."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
+    number, factor = text.strip().upper(), 1
+    for unit, size in units.items():
+        if number.endswith(unit):
+            number, factor = number.removesuffix(unit), size
+            break
+    try:
+        n_bytes = int(float(number) * factor)
+    except ValueError:
+        n_bytes = 0
+    if n_bytes < 1:
+        raise InputError(f"a size is a number with KB, MB, GB or TB, e.g. 5GB, got {text!r}")
+    return n_bytes
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"mergesearch: {' '.join(message.split())}", err=True)
+    sys.exit(code)

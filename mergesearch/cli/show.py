@@ -1,0 +1,176 @@
+"""What the terminal shows: progress, tables, estimates."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import optuna
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from mergesearch.evaluation import Interval, Scores, interval
+from mergesearch.report import Entry, entries_of, markdown, verdict
+from mergesearch.study.observer import TrialEvent
+
+if TYPE_CHECKING:
+    import torch
+
+    from mergesearch.study import Bench, Estimate
+
+# a line for each study and trial, beside our own
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Progress:
+    """An observer that shows a bar on a terminal and plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("trials", total=None, detail="", visible=False)
+        self._start = time.perf_counter()
+        self._documents = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def stage(self, text: str) -> None:
+        """Say that a new part of the work begins."""
+        self._line(text)
+
+    def trial(self, event: TrialEvent) -> None:
+        """Show a trial that has ended, the best so far, and the speed."""
+        self._documents += event.n_documents
+        speed = self._documents / (time.perf_counter() - self._start)
+        outcome = f"{event.score:.4f}" if event.score is not None else f"failed: {event.error}"
+        best = f"{event.best:.4f}" if event.best is not None else "none"
+        known = "" if event.n_documents or event.error else ", known already"
+        self._line(
+            f"trial {event.number:>3}  [{event.n_finished}/{event.budget}]  {event.what:<30} "
+            f"{outcome}  best {best}  {event.seconds:.1f} s{known}"
+        )
+        self._bar.update(
+            self._task,
+            total=event.budget,
+            completed=event.n_finished,
+            detail=f"best {best}, {speed:.0f} documents/s",
+            visible=True,
+        )
+
+    def _line(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._bar.console.print(escape(text), highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def run(folder: Path) -> None:
+    """The leaderboard of a run, its verdict first, and where things are."""
+    found = entries_of(folder)
+    entries(found)
+    print(f"Run folder: {folder}")
+    print(f"Next:       mergesearch export {folder}")
+
+
+def entries(found: list[Entry]) -> None:
+    """A leaderboard, and the verdict where it is of one run."""
+    console = Console()
+    if len({entry.run for entry in found}) == 1:
+        console.print(escape(verdict(found)), highlight=False)
+    if not console.is_terminal:
+        print(markdown(found))
+        return
+    table = Table(box=None, header_style="bold")
+    several = len({entry.run for entry in found}) > 1
+    for name in (["run"] if several else []) + ["model", "method"]:
+        table.add_column(name, overflow="fold")
+    for name in ("search", "held-out", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    tasks = list(dict.fromkeys(t.task for e in found if e.deciding for t in e.deciding.tasks))
+    for name in tasks:
+        table.add_column(name, justify="right", overflow="fold")
+    for entry in found:
+        values = {t.task: f"{t.value:.3f}" for t in entry.deciding.tasks} if entry.deciding else {}
+        table.add_row(
+            *([entry.run.name] if several else []),
+            entry.label,
+            entry.recipe.merge_method,
+            _number(entry.search),
+            _number(entry.held_out),
+            _bounds(entry.interval),
+            *(values.get(name, "") for name in tasks),
+            style="bold green" if entry.role == "winner" else None,
+        )
+    console.print(table)
+
+
+def scores(found: Scores) -> None:
+    """A table of one model's scores, as lm-eval prints them, with intervals."""
+    table = Table(box=None, header_style="bold")
+    for name in ("task", "metric", "", "value", "95 % interval", "documents"):
+        table.add_column(name)
+    for task in found.tasks:
+        table.add_row(
+            task.task,
+            task.metric,
+            "↑" if task.higher_is_better else "↓",
+            f"{task.value:.4f}",
+            _bounds(interval(Scores((task,))), negate=not task.higher_is_better),
+            str(len(task.doc_ids)),
+        )
+    total = interval(found)
+    table.add_row("all", "weighted mean", "↑", f"{found.total:.4f}", _bounds(total), "")
+    Console().print(table)
+
+
+def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
+    """What a search over a space would take."""
+    space = bench.space
+    tasks = ", ".join(f"{t.name} ({t.metric}, {t.n_documents})" for t in bench.evaluator.tasks())
+    seconds = found.seconds_per_candidate
+    print(f"models     {len(space.models)} of {found.n_parameters / 1e6:.1f} M parameters, all match")
+    print(f"methods    {', '.join(space.methods)}")
+    print(f"tasks      {tasks}")
+    print(f"documents  {found.n_documents} a candidate, {found.n_tokens} tokens")
+    print(
+        f"memory     {_gigabytes(found.live_bytes)} for the live model on {device}, "
+        f"{_gigabytes(found.peak_bytes)} at the peak of a merge; parents are mapped files"
+    )
+    print(
+        f"time       about {seconds:.1f} s a candidate, {space.search.trials} trials in at most "
+        f"{seconds * space.search.trials / 60:.1f} min at the device's present speed"
+    )
+    print("Nothing is wrong with this space.")
+
+
+def _number(found: Scores | None) -> str:
+    return f"{found.total:.3f}" if found else ""
+
+
+def _bounds(found: Interval | None, *, negate: bool = False) -> str:
+    if found is None:
+        return ""
+    low, high = (-found.high, -found.low) if negate else (found.low, found.high)
+    return f"[{low:.3f}, {high:.3f}]"
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

@@ -1,0 +1,122 @@
+"""YAML at the edge: read once, checked strictly, frozen from then on."""
+
+import difflib
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from mergesearch.errors import InputError
+
+
+class Config(BaseModel):
+    """Base of every configuration model: frozen, and unknown keys are errors that name the nearest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            accepted = {*known, *cls.model_fields}
+            for key in data:
+                if key not in accepted:
+                    raise PydanticCustomError(
+                        "unknown_key", "{message}", {"message": unknown("key", key, known)}
+                    )
+        return data
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """`safe_load` that refuses a key given twice, of which YAML would silently drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a scalar", key_node.start_mark
+                )
+            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def unknown(noun: str, name: object, known: Iterable[str]) -> str:
+    """One line for an unknown name: the nearest known one, then all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {noun} {name!r}; {hint}available: {', '.join(known)}"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: the file is missing, is a folder, or is not UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read {path}: {reason}") from None
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds.
+
+    Args:
+        text: YAML.
+        where: what to call the text in an error, usually its path.
+
+    Raises:
+        InputError: the text is not YAML, gives a key twice, or is not a mapping.
+    """
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{where}{line}: not valid YAML: {problem}") from None
+    except (ValueError, RecursionError) as error:  # e.g. the date 2026-99-99
+        raise InputError(f"{where}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: must be a mapping of keys, got {type(data).__name__}")
+    return data
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; see `parse_yaml` and `read_text` for what is refused."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse(cls: type[ConfigT], data: object, where: str) -> ConfigT:
+    """Validate data as a configuration model.
+
+    Raises:
+        InputError: the first thing that is wrong, as `where: key.path: what`.
+    """
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] not in {"unknown_key", "value_error", "missing"}:
+            message += f", got {first['input']!r}"
+        raise InputError(": ".join(filter(None, [where, place, message]))) from None

@@ -1,0 +1,48 @@
+"""The model card of a merged model."""
+
+from pathlib import Path
+
+from mergesearch.recipe import ModelRef, Recipe
+
+
+def model_card(recipe: Recipe, recipe_yaml: str, notes: str = "") -> str:
+    """Markdown with the hub's metadata: what was merged, how, and how to do it again.
+
+    Args:
+        recipe: the merged recipe.
+        recipe_yaml: the recipe as it lies beside the card.
+        notes: a further section, e.g. a table of scores.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        library_name="transformers",
+        base_model=[_name(ref) for ref in recipe.models],
+        tags=["merge", "mergesearch", recipe.merge_method],
+    )
+    models = "\n".join(f"- `{_name(ref)}`" for ref in recipe.models)
+    return f"""---
+{data.to_yaml()}
+---
+
+# A merge by {recipe.merge_method.replace("_", " ")}
+
+Made with mergesearch, without training, from
+
+{models}
+
+by the method of {recipe.method.paper}.
+{notes}
+## Recipe
+
+`mergesearch merge` and `mergekit-yaml` both run it:
+
+```yaml
+{recipe_yaml}```
+"""
+
+
+def _name(ref: ModelRef) -> str:
+    """A model as a reader knows it: a local path by its last part."""
+    names = [Path(part.path).name if part.is_local else str(part) for part in (ref.model, ref.lora) if part]
+    return "+".join(names)

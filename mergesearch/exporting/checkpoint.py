@@ -1,0 +1,100 @@
+"""A merged model as a checkpoint that plain transformers loads."""
+
+import json
+import shutil
+from pathlib import Path
+
+from mergesearch.errors import ExportMismatchError, InputError
+from mergesearch.exporting.card import model_card
+from mergesearch.merging import plan, run, write_shards
+from mergesearch.parents import Parents
+from mergesearch.recipe import Recipe, write_recipe
+
+#: What a checkpoint has beside weights and configuration, copied from the first model.
+_COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+RECIPE_FILE = "mergekit_config.yml"
+_SHARD_BYTES = 5 * 10**9
+
+
+def write_checkpoint(
+    recipe: Recipe,
+    out: Path,
+    *,
+    parents: Parents | None = None,
+    max_shard_bytes: int = _SHARD_BYTES,
+    expected_digest: str | None = None,
+    notes: str = "",
+) -> str:
+    """Merge a recipe into a checkpoint folder: weights, configuration, tokenizer, card, recipe.
+
+    The folder appears under its name when it is whole, and not before.
+
+    Args:
+        recipe: what to merge, its model paths resolved.
+        out: the folder to make; it must not exist, or be empty.
+        parents: the recipe's models if they are open already.
+        max_shard_bytes: the largest size of one weight file.
+        expected_digest: refuse to finish if the tensors' hash is another.
+        notes: Markdown that the card shows, e.g. a table of scores.
+
+    Returns:
+        The hash of the tensors.
+
+    Raises:
+        InputError: a model or the recipe is wrong, the folder is taken, or the device is full.
+        CandidateError: a merged value is NaN or infinite.
+        ExportMismatchError: the hash is not `expected_digest`; nothing is left behind.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not empty; name another folder")
+    parents = parents or Parents(recipe.models)
+    work = plan(recipe, parents)
+    partial = out.absolute().with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        free = shutil.disk_usage(partial).free
+        if work.n_bytes > free:
+            raise InputError(
+                f"no space left on the device for {out}: the model takes {work.n_bytes / 1e9:.2f} GB "
+                f"and {free / 1e9:.2f} GB are free; make room or name a folder elsewhere"
+            )
+        digest = write_shards(work, run(work, recipe, parents), partial, max_shard_bytes)
+        if expected_digest not in (None, digest):
+            raise ExportMismatchError(
+                f"the rebuilt model differs from the one that was scored ({digest[:12]} instead of "
+                f"{str(expected_digest)[:12]}); has a parent changed since? Nothing was written"
+            )
+        _write_companions(recipe, parents, dict(work.config), partial, notes)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return digest
+
+
+def _write_companions(
+    recipe: Recipe, parents: Parents, config: dict[str, object], folder: Path, notes: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in _COMPANIONS:
+        if (parents.folder / name).exists():
+            shutil.copy(parents.folder / name, folder / name)
+    if recipe.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(recipe.chat_template)
+    text = write_recipe(recipe, folder)
+    (folder / RECIPE_FILE).write_text(text)
+    (folder / "README.md").write_text(model_card(recipe, text, notes))

@@ -1,0 +1,71 @@
+"""From a run to checkpoints of its best candidates."""
+
+from pathlib import Path
+
+from mergesearch.errors import InputError
+from mergesearch.exporting.checkpoint import write_checkpoint
+from mergesearch.report import entries_of, markdown
+from mergesearch.runs import Record, identity_of
+
+
+def export(
+    run: Path,
+    out: Path | None = None,
+    *,
+    top: int = 1,
+    trial: int | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+) -> list[Path]:
+    """Write the best candidates of a run as checkpoints, each checked against what was scored.
+
+    Args:
+        run: the run's folder.
+        out: where the checkpoints go; None is `export` in the run's folder.
+        top: how many, from the best down.
+        trial: the number of one trial to export instead.
+        max_shard_bytes: the largest size of one weight file.
+
+    Returns:
+        The folders written: `top-1`, `top-2`… or `trial-N`.
+
+    Raises:
+        InputError: no such run or trial, a folder is taken, a model is gone, the device is full.
+        ExportMismatchError: a rebuilt model differs from the one that was scored.
+    """
+    identity_of(run)
+    record = Record(run, writable=False)
+    wanted = _one_trial(run, record, trial) if trial is not None else _best(run, record, top)
+    folders = []
+    for name, recipe_hash in wanted:
+        folder = (out or run / "export") / name
+        write_checkpoint(
+            record.recipe(recipe_hash),
+            folder,
+            max_shard_bytes=max_shard_bytes,
+            expected_digest=record.digest_of(recipe_hash),
+            notes=f"\n## Scores\n\n{markdown(entries_of(run))}\n",
+        )
+        folders.append(folder)
+    return folders
+
+
+def _one_trial(run: Path, record: Record, number: int) -> list[tuple[str, str]]:
+    for trial in record.trials:
+        if trial.number == number and trial.recipe_hash is not None:
+            return [(f"trial-{number}", trial.recipe_hash)]
+    scored = [t.number for t in record.trials if t.recipe_hash is not None]
+    raise InputError(f"{run} has no scored trial {number}; there are {len(scored)}: {scored}")
+
+
+def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
+    """The winner and the finalists after it, then trials by their score; each model once."""
+    roles = ("winner", "finalist", "soup")
+    ordered = [row.recipe_hash for role in roles[:2] for row in record.rows if row.role == role]
+    scored = [(t.score, t.recipe_hash) for t in record.trials if t.score is not None]
+    ordered += [h for _, h in sorted(scored, key=lambda pair: -pair[0]) if h is not None]
+    if not ordered:  # a run of soups only
+        ordered = [row.recipe_hash for row in record.rows if row.role == roles[2]]
+    best = list({record.digest_of(h): h for h in reversed(ordered)}.values())[::-1]
+    if len(best) < top:
+        raise InputError(f"{run} has {len(best)} distinct candidates, fewer than --top {top}")
+    return [(f"top-{place}", recipe_hash) for place, recipe_hash in enumerate(best[:top], 1)]

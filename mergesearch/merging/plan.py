@@ -1,0 +1,281 @@
+"""From a recipe and its parents to one job for each tensor of the merged model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mergesearch.errors import RecipeError
+from mergesearch.methods import REQUIRED, Method, Parameter
+from mergesearch.parents import Parents, TensorSpec, in_layer, layer_of
+from mergesearch.recipe import ModelRef, Recipe, Slice, Source, evaluate
+
+#: Where models say how deep they are.
+_DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor of one parent."""
+
+    model: ModelRef
+    name: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one tensor of the merged model is made."""
+
+    name: str
+    method: Method
+    base: Input | None
+    models: tuple[Input, ...]
+    #: Keyword arguments of the method's function.
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the result."""
+        n_entries = 1
+        for length in self.shape:
+            n_entries *= length
+        return n_entries * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known of a merged model before a weight is read."""
+
+    jobs: tuple[Job, ...]
+    #: The merged model's `config.json`.
+    config: Mapping[str, Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the merged model's weights."""
+        return sum(job.n_bytes for job in self.jobs)
+
+
+def plan(recipe: Recipe, parents: Parents) -> Plan:
+    """Resolve a recipe's slices, filters and gradients against the parents' tensors.
+
+    Raises:
+        RecipeError: a layer range lies outside a model, a required parameter is missing, or the
+            shapes of tensors that should be merged differ.
+        InputError: the recipe names a model that is none of the parents.
+    """
+    slices = [_with_ranges(recipe, part, parents) for part in recipe.slices]
+    jobs = tuple(_jobs(recipe, slices, parents))
+    return Plan(jobs, _config(recipe, slices, parents))
+
+
+def n_layers(parents: Parents, model: ModelRef) -> int:
+    """How many layers a parent has, by its configuration."""
+    config = parents.checkpoint(model).config
+    for key in _DEPTH_KEYS:
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise RecipeError(f"{model}: config.json has none of {', '.join(_DEPTH_KEYS)}")
+
+
+def _with_ranges(recipe: Recipe, part: Slice, parents: Parents) -> Slice:
+    """The slice with its base among the sources and every layer range explicit and in bounds."""
+    sources, base = list(part.sources), recipe.base_of(part)
+    whole = all(source.layer_range is None for source in sources)
+    if base is not None and base not in [s.model for s in sources]:
+        if whole:
+            sources.append(Source(model=base))
+        elif recipe.method.base == "required":
+            ranges = {source.layer_range for source in sources}
+            if len(ranges) > 1:
+                raise RecipeError(
+                    f"the base {base} must be a source of its own where the sources' layer ranges "
+                    f"differ, got {', '.join(str(list(r)) for r in ranges if r)}"
+                )
+            sources.append(Source(model=base, layer_range=ranges.pop()))
+    ranged = []
+    for source in sources:
+        depth = n_layers(parents, source.model)
+        first, end = source.layer_range or (0, depth)
+        if end > depth:
+            raise RecipeError(
+                f"layer_range must lie within the model's {depth} layers, got [{first}, {end}] "
+                f"for {source.model}"
+            )
+        ranged.append(source.model_copy(update={"layer_range": (first, end)}))
+    if len({source.n_layers for source in ranged}) > 1:
+        depths = ", ".join(f"{s.model}: {s.n_layers}" for s in ranged)
+        raise RecipeError(f"models merged as a whole must be equally deep, got {depths} layers")
+    return part.model_copy(update={"sources": tuple(ranged)})
+
+
+def _jobs(recipe: Recipe, slices: list[Slice], parents: Parents) -> Iterator[Job]:
+    first, last = slices[0], slices[-1]
+    names = list(_canonical_names(parents, first.sources[0].model))
+    place = [i for i, name in enumerate(names) if layer_of(name) is not None]
+    if not place:
+        raise RecipeError(f"{first.sources[0].model}: no tensor name holds a layer number")
+    for name in names[: place[0]]:
+        yield _job(recipe, first, name, [name] * len(first.sources), 0.0, parents)
+    layer = 0
+    for part in slices:
+        template = [
+            name
+            for name in _canonical_names(parents, part.sources[0].model)
+            if layer_of(name) == part.sources[0].layer_range[0]  # type: ignore[index]
+        ]
+        length = part.sources[0].n_layers or 0
+        for offset in range(length):
+            # a slice of one layer lies at its end
+            depth = offset / (length - 1) if length > 1 else 1.0
+            for name in template:
+                inputs = [
+                    in_layer(name, source.layer_range[0] + offset)  # type: ignore[index]
+                    for source in part.sources
+                ]
+                yield _job(recipe, part, in_layer(name, layer), inputs, depth, parents)
+            layer += 1
+    for name in names[place[-1] + 1 :]:
+        # mergekit takes what follows the layers from the last slice, at depth 0
+        yield _job(recipe, last, name, [name] * len(last.sources), 0.0, parents)
+
+
+def _canonical_names(parents: Parents, model: ModelRef) -> Iterator[str]:
+    """A model's tensor names: what precedes the layers, the layers in order, what follows.
+
+    A tied output head is left out: transformers restores it from the embeddings.
+    """
+    checkpoint = parents.checkpoint(model)
+    tied = checkpoint.config.get("tie_word_embeddings", False)
+    names = [n for n in checkpoint.specs if not (tied and n == "lm_head.weight")]
+
+    def place(name: str) -> tuple[int, int, str]:
+        layer = layer_of(name)
+        if layer is not None:
+            return (1, layer, name)
+        before = any(word in name for word in ("embed", "wte", "wpe"))
+        return (0 if before else 2, 0, name)
+
+    yield from sorted(names, key=place)
+
+
+def _job(
+    recipe: Recipe, part: Slice, name: str, inputs: list[str], depth: float, parents: Parents
+) -> Job:
+    base_model = recipe.base_of(part) if recipe.method.base == "required" else None
+    pairs = list(zip(part.sources, inputs, strict=True))
+    specs = [_spec(parents, source.model, tensor) for source, tensor in pairs]
+    _check_shapes(name, [source.model for source in part.sources], specs)
+    base = next((Input(s.model, n) for s, n in pairs if s.model == base_model), None)
+    others = [(s, n) for s, n in pairs if s.model != base_model]
+    arguments = {
+        parameter.argument: _per_model(recipe, part, parameter, others, name, depth)
+        if parameter.per_model
+        else _shared(recipe, part, parameter, name, depth)
+        for parameter in recipe.method.parameters
+    }
+    _check_weights(recipe, name, arguments)
+    out = recipe.out_dtype or recipe.dtype
+    return Job(
+        name,
+        recipe.method,
+        base,
+        tuple(Input(s.model, n) for s, n in others),
+        arguments,
+        specs[0].shape,
+        getattr(torch, out) if out else _first_dtype(recipe, pairs, parents),
+    )
+
+
+def _per_model(
+    recipe: Recipe,
+    part: Slice,
+    parameter: Parameter,
+    others: list[tuple[Source, str]],
+    name: str,
+    depth: float,
+) -> list[Any]:
+    """One value for each model: the source's own, else the slice's, else the recipe's."""
+    values = []
+    for source, tensor in others:
+        scopes = (source.parameters, part.parameters, recipe.parameters)
+        value = _lookup(scopes, parameter, tensor, depth)
+        if value is REQUIRED:
+            raise RecipeError(
+                f"{recipe.merge_method} needs a {parameter.name} for every model, "
+                f"but {source.model} has none for {name}"
+            )
+        values.append(value)
+    return values
+
+
+def _shared(recipe: Recipe, part: Slice, parameter: Parameter, name: str, depth: float) -> Any:
+    value = _lookup((part.parameters, recipe.parameters), parameter, name, depth)
+    if value is REQUIRED:
+        raise RecipeError(f"{recipe.merge_method} needs a {parameter.name}, but {name} has none")
+    return value
+
+
+def _lookup(scopes: tuple[Any, ...], parameter: Parameter, name: str, depth: float) -> Any:
+    for scope in scopes:
+        if parameter.name in scope:
+            value = evaluate(scope[parameter.name], name, depth)
+            if value is not None:
+                return value
+    return parameter.default
+
+
+def _spec(parents: Parents, model: ModelRef, name: str) -> TensorSpec:
+    spec = parents.specs(model).get(name)
+    if spec is None:
+        raise RecipeError(f"{model} has no tensor {name}; all models must have the same tensors")
+    return spec
+
+
+def _check_shapes(name: str, models: list[ModelRef], specs: list[TensorSpec]) -> None:
+    if len({spec.shape for spec in specs}) > 1:
+        shapes = ", ".join(f"{list(s.shape)} in {m}" for m, s in zip(models, specs, strict=True))
+        raise RecipeError(f"{name} must have one shape in all models, got {shapes}")
+
+
+def _check_weights(recipe: Recipe, name: str, arguments: dict[str, Any]) -> None:
+    weight = arguments.get("weight")
+    if recipe.merge_method == "linear" and arguments["normalize"] and sum(weight or [1]) == 0:
+        raise RecipeError(
+            f"linear weights must not sum to zero, got {weight} for {name}; "
+            "change a weight or set normalize: false"
+        )
+
+
+def _first_dtype(
+    recipe: Recipe, pairs: list[tuple[Source, str]], parents: Parents
+) -> torch.dtype:
+    """The dtype that the base stores a tensor in, or the first model where there is no base."""
+    for source, name in pairs:
+        if source.model == recipe.base_model:
+            return parents.specs(source.model)[name].dtype
+    source, name = pairs[0]
+    return parents.specs(source.model)[name].dtype
+
+
+def _config(recipe: Recipe, slices: list[Slice], parents: Parents) -> dict[str, Any]:
+    """The first model's configuration, with what follows a change of depth or dtype."""
+    config = dict(parents.checkpoint(recipe.models[0]).config)
+    depth = n_layers(parents, recipe.models[0])
+    layers = [
+        (part.sources[0].model, part.sources[0].layer_range[0] + offset)  # type: ignore[index]
+        for part in slices
+        for offset in range(part.sources[0].n_layers or 0)
+    ]
+    for key, value in config.items():
+        if key in _DEPTH_KEYS:
+            config[key] = len(layers)
+        elif isinstance(value, list) and len(value) == depth and key.startswith("layer"):
+            config[key] = [parents.checkpoint(m).config.get(key, value)[i] for m, i in layers]
+    if dtype := recipe.out_dtype or recipe.dtype:
+        config.pop("torch_dtype", None)
+        config["dtype"] = dtype
+    return config

@@ -1,0 +1,100 @@
+"""LoRA adapters as parents: what they add to each weight of their base."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mergesearch.errors import InputError
+from mergesearch.parents.checkpoint import Checkpoint, open_safetensors, read_json
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
+
+
+class Adapter:
+    """A LoRA adapter (arXiv:2106.09685) for a base checkpoint, read and applied by peft.
+
+    Args:
+        folder: the adapter's folder.
+        base: the checkpoint it was trained on.
+
+    Raises:
+        InputError: the folder holds no LoRA adapter, one of a kind that is more than a sum
+            (DoRA, retrained modules, biases), or one made for another base.
+    """
+
+    def __init__(self, folder: Path, base: Checkpoint) -> None:
+        self.folder = folder
+        config = read_json(folder / _CONFIG)
+        self._refuse_what_is_no_sum(config)
+        if not (folder / _WEIGHTS).exists():
+            raise InputError(f"{folder}: no {_WEIGHTS} in the folder")
+        self._stored = self._stored_shapes()
+        model = self._wrap(base)
+        self._check_all_loaded(model, base)
+        self._layers = {
+            f"{name.removeprefix(_PREFIX)}.weight": layer
+            for name, layer in model.named_modules()
+            if hasattr(layer, "get_delta_weight")
+        }
+
+    def delta(self, name: str) -> Tensor | None:
+        """What the adapter adds to a weight, float32; None where it adds nothing."""
+        layer = self._layers.get(name)
+        if layer is None:
+            return None
+        with torch.no_grad():
+            return layer.get_delta_weight("default").float()
+
+    def _refuse_what_is_no_sum(self, config: dict[str, Any]) -> None:
+        kind = config.get("peft_type")
+        if kind != "LORA":
+            raise InputError(f"{self.folder}: only LoRA adapters are merged, got {kind}")
+        more = {
+            "use_dora": config.get("use_dora"),
+            "modules_to_save": config.get("modules_to_save"),
+            "bias": config.get("bias", "none") != "none",
+            "lora_bias": config.get("lora_bias"),
+            "trainable_token_indices": config.get("trainable_token_indices"),
+        }
+        if used := [key for key, value in more.items() if value]:
+            raise InputError(
+                f"{self.folder}: the adapter uses {', '.join(used)}, which is more than a delta "
+                "of weights; merge it into a full checkpoint with peft first"
+            )
+
+    def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
+        handle = open_safetensors(self.folder / _WEIGHTS)
+        return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+
+    def _wrap(self, base: Checkpoint) -> Any:
+        from peft import PeftModel
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
+        # Memory that is never written is never resident: only the adapter's own weights are.
+        skeleton.to_empty(device="cpu")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # missing keys are checked below, by name
+                return PeftModel.from_pretrained(skeleton, self.folder)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise self._made_for_another(base, str(error).strip().splitlines()[-1].strip()) from None
+
+    def _check_all_loaded(self, model: Any, base: Checkpoint) -> None:
+        from peft import get_peft_model_state_dict
+
+        wanted = {
+            name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(model).items()
+        }
+        if odd := sorted(set(wanted.items()) ^ set(self._stored.items())):
+            raise self._made_for_another(base, f"{odd[0][0]} {list(odd[0][1])} has no counterpart")
+
+    def _made_for_another(self, base: Checkpoint, reason: str) -> InputError:
+        return InputError(
+            f"{self.folder}: the adapter was made for another base than {base.folder}: {reason}"
+        )

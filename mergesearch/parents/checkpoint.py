@@ -1,0 +1,130 @@
+"""One checkpoint on disk: its configuration and its tensors, mapped and not loaded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mergesearch.errors import InputError
+
+INDEX = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a checkpoint says of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+
+
+class Checkpoint:
+    """A folder with `config.json` and safetensors weights, in one file or in shards.
+
+    Opening it reads the headers only.
+
+    Args:
+        folder: the checkpoint's folder.
+
+    Raises:
+        InputError: the folder holds no such checkpoint, or a file is missing, truncated, pickled
+            or of a dtype that is not merged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = read_json(folder / "config.json")
+        self._files = {file: open_safetensors(file) for file in self._weight_files()}
+        self.specs = self._read_specs()
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as stored, a view of the mapped file where the platform allows it."""
+        return self._files[self.specs[name].file].get_tensor(name)
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int] | None:
+        """Token to id, added tokens included, if the folder has a `tokenizer.json`."""
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            return None
+        data = read_json(path)
+        vocabulary = data.get("model", {}).get("vocab", {})
+        if isinstance(vocabulary, list):  # Unigram: pairs of token and score, in order of id
+            vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
+        added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
+        return {**vocabulary, **added}
+
+    def _weight_files(self) -> list[Path]:
+        if (self.folder / INDEX).exists():
+            names = sorted(set(read_json(self.folder / INDEX).get("weight_map", {}).values()))
+            files = [self.folder / name for name in names]
+            missing = [file.name for file in files if not file.exists()]
+            if missing or not files:
+                lost = ", ".join(missing) or "every shard"
+                raise InputError(f"{self.folder}: {INDEX} names {lost}, which is missing")
+            return files
+        files = sorted(self.folder.glob("*.safetensors"))
+        if len(files) == 1:
+            return files
+        if files:
+            names = ", ".join(file.name for file in files)
+            raise InputError(f"{self.folder}: several weight files ({names}) but no {INDEX}")
+        pickles = sorted(p.name for pattern in _PICKLES for p in self.folder.glob(pattern))
+        if pickles:
+            raise InputError(
+                f"{self.folder}: only pickled weights ({pickles[0]}), which can run code when "
+                "opened; convert them with transformers' save_pretrained"
+            )
+        raise InputError(f"{self.folder}: no *.safetensors weights in the folder")
+
+    def _read_specs(self) -> dict[str, TensorSpec]:
+        specs = {}
+        for file, handle in self._files.items():
+            for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                header = handle.get_slice(name)
+                dtype = _DTYPES.get(header.get_dtype())
+                if dtype is None:
+                    raise InputError(
+                        f"{file}: {name} has dtype {header.get_dtype()}; "
+                        f"only {', '.join(_DTYPES)} are merged: dequantize the model first"
+                    )
+                specs[name] = TensorSpec(tuple(header.get_shape()), dtype, file)
+        return specs
+
+
+def open_safetensors(file: Path) -> Any:
+    """A handle on a safetensors file.
+
+    Raises:
+        InputError: the file is truncated or is none.
+    """
+    try:
+        return safe_open(file, framework="pt").__enter__()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: truncated, or not a safetensors file ({error})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: no {path.name} in the folder") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: must hold a JSON object")
+    return data

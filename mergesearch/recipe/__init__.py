@@ -1,0 +1,21 @@
+"""The recipe: everything needed to rebuild one merged model, as a mergekit configuration."""
+
+from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
+from mergesearch.recipe.model import DType, Recipe, Slice, Source
+from mergesearch.recipe.reference import ModelPath, ModelRef
+from mergesearch.recipe.setting import Conditional, Setting, evaluate
+
+__all__ = [
+    "Conditional",
+    "DType",
+    "ModelPath",
+    "ModelRef",
+    "Recipe",
+    "Setting",
+    "Slice",
+    "Source",
+    "evaluate",
+    "load_recipe",
+    "read_recipe",
+    "write_recipe",
+]

@@ -1,0 +1,118 @@
+"""Reading and writing recipes as mergekit configurations.
+
+What mergekit has no key for (the seed) stands in a comment that starts with `# mergesearch:`,
+which mergekit skips and `read_recipe` reads.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mergesearch.config import parse, parse_yaml, read_text
+from mergesearch.errors import InputError
+from mergesearch.recipe.model import Recipe
+
+_NOTE = re.compile(r"^# mergesearch: (.*)$", re.MULTILINE)
+_REFUSED = {
+    "modules": "the modules form is not supported; write models or slices",
+    "tokenizer": "the tokenizer block is not supported; write tokenizer_source: base or leave it out",
+}
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a mergekit YAML file; relative model paths resolve against its folder.
+
+    Raises:
+        InputError: the file is missing or is no recipe, or a model folder is missing.
+    """
+    return read_recipe(read_text(path), str(path)).resolved(path.parent)
+
+
+def read_recipe(text: str, where: str = "recipe") -> Recipe:
+    """The recipe that a mergekit YAML text states.
+
+    Args:
+        text: YAML in mergekit's `models` or `slices` form.
+        where: what to call the text in an error.
+
+    Raises:
+        InputError: as `where: key: what is wrong`.
+    """
+    data = parse_yaml(text, where)
+    for key, remedy in _REFUSED.items():
+        if data.get(key) is not None:
+            raise InputError(f"{where}: {remedy}")
+    data = {key: value for key, value in data.items() if value is not None}
+    if ("models" in data) == ("slices" in data):
+        raise InputError(f"{where}: give either models or slices, and one of them")
+    if "models" in data:
+        models = data.pop("models")
+        if not isinstance(models, list) or not models:
+            raise InputError(f"{where}: models must be a list of at least one model")
+        for entry in models:
+            if isinstance(entry, dict) and "layer_range" in entry:
+                raise InputError(f"{where}: models: layer_range belongs into slices")
+        data["slices"] = [{"sources": models}]
+    elif any("layer_range" not in source for source in _sources(data["slices"])):
+        raise InputError(f"{where}: slices: every source needs a layer_range: [first, end]")
+    note = _NOTE.search(text)
+    extra = parse_yaml(note.group(1), f"{where}: comment") if note else {}
+    return parse(Recipe, _without_nulls({**data, **extra}), where)
+
+
+def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
+    """The recipe as YAML that `mergekit-yaml` runs and `read_recipe` reads back.
+
+    Args:
+        recipe: what to write.
+        folder: the folder the text will be put in; local paths are written relative to it.
+    """
+    if folder is not None:
+        recipe = recipe.with_paths(lambda ref: ref.relative(folder))
+    data = recipe.model_dump(mode="json", exclude_defaults=True)
+    seed = data.pop("seed", 0)
+    parts = data.pop("slices")
+    if all(source.layer_range is None for part in recipe.slices for source in part.sources):
+        (part,) = parts
+        models = part.pop("sources")
+        # what a lone slice says holds for the whole recipe
+        parameters = {**data.pop("parameters", {}), **part.pop("parameters", {})}
+        data = {**data, **part, "models": models}
+        if parameters:
+            data["parameters"] = parameters
+    else:
+        data["slices"] = parts
+    body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    note = f"# mergesearch: {{seed: {seed}}}\n" if recipe.method.random or seed else ""
+    return note + body
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of scalars on one line, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_list(self, data: Any) -> yaml.Node:
+        flow = all(isinstance(item, bool | int | float | str) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
+
+
+def _sources(slices: Any) -> list[dict[str, Any]]:
+    """The sources of well-formed slices; what is malformed is left for the model to refuse."""
+    parts = slices if isinstance(slices, list) else []
+    lists = [part.get("sources") for part in parts if isinstance(part, dict)]
+    return [s for sources in lists if isinstance(sources, list) for s in sources if isinstance(s, dict)]
+
+
+def _without_nulls(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nulls(value) for key, value in data.items() if value is not None}
+    if isinstance(data, list):
+        return [_without_nulls(item) for item in data]
+    return data

@@ -1,0 +1,182 @@
+"""The recipe: everything needed to rebuild one merged model."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mergesearch.config import Config, unknown
+from mergesearch.methods import METHODS, Method
+from mergesearch.recipe.reference import ModelRef
+from mergesearch.recipe.setting import Setting, leaves
+
+Parameters = Mapping[str, Setting]
+DType = Literal["float32", "bfloat16", "float16"]
+
+#: Accepted for mergekit's sake: it chooses how mergekit stores a mask, and no value of the result.
+_IGNORED = ("int8_mask",)
+
+
+class Source(Config):
+    """One model's part in a slice of the output."""
+
+    model: ModelRef
+    #: Half-open range of layers; None means all of them.
+    layer_range: tuple[int, int] | None = None
+    parameters: Parameters = {}
+
+    @field_validator("layer_range")
+    @classmethod
+    def _ordered(cls, layers: tuple[int, int] | None) -> tuple[int, int] | None:
+        if layers is not None and not 0 <= layers[0] < layers[1]:
+            raise ValueError(f"layer_range must be [first, end) with first < end, got {list(layers)}")
+        return layers
+
+    @property
+    def n_layers(self) -> int | None:
+        """How many layers the source gives; None for all that its model has."""
+        return None if self.layer_range is None else self.layer_range[1] - self.layer_range[0]
+
+
+class Slice(Config):
+    """Consecutive layers of the output, merged from equally long ranges of the sources."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    base_model: ModelRef | None = None
+    parameters: Parameters = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Slice":
+        models = [source.model for source in self.sources]
+        if twice := {str(model) for model in models if models.count(model) > 1}:
+            raise ValueError(f"a slice takes each model once, got twice: {', '.join(sorted(twice))}")
+        lengths = {source.n_layers for source in self.sources}
+        if len(lengths) > 1:
+            ranges = ", ".join(f"{s.model}: {s.layer_range}" for s in self.sources)
+            raise ValueError(f"the layer ranges of a slice must be equally long, got {ranges}")
+        return self
+
+
+class Recipe(Config):
+    """One merged model, in mergekit's terms; `models` is one slice of all layers.
+
+    Immutable and comparable; `hash` identifies it. Model paths are absolute once it is read by
+    `mergesearch.recipe.load_recipe`.
+    """
+
+    merge_method: str
+    slices: tuple[Slice, ...] = Field(min_length=1)
+    base_model: ModelRef | None = None
+    parameters: Parameters = {}
+    #: The dtype of the result unless `out_dtype` is given; the arithmetic is always in float32.
+    dtype: DType | None = None
+    #: The dtype of the result; None means `dtype`, and else each tensor's as the first model has it.
+    out_dtype: DType | None = None
+    tokenizer_source: str | None = None
+    chat_template: str | None = None
+    #: What random methods draw from.
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def method(self) -> Method:
+        """The row of the method table."""
+        return METHODS[self.merge_method]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form: the same for recipes that say the same in other words."""
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """Every model it mentions, the base first, each once."""
+        bases = [self.base_model, *(part.base_model for part in self.slices)]
+        sources = [source.model for part in self.slices for source in part.sources]
+        return tuple(dict.fromkeys(ref for ref in [*bases, *sources] if ref is not None))
+
+    def base_of(self, part: Slice) -> ModelRef | None:
+        """The base that a slice's task vectors are taken from."""
+        return part.base_model or self.base_model
+
+    def with_paths(self, change: Any) -> "Recipe":
+        """The recipe with every model reference replaced by `change(reference)`."""
+
+        def moved(ref: ModelRef | None) -> ModelRef | None:
+            return None if ref is None else change(ref)
+
+        slices = tuple(
+            part.model_copy(
+                update={
+                    "base_model": moved(part.base_model),
+                    "sources": tuple(
+                        s.model_copy(update={"model": moved(s.model)}) for s in part.sources
+                    ),
+                }
+            )
+            for part in self.slices
+        )
+        return self.model_copy(update={"base_model": moved(self.base_model), "slices": slices})
+
+    def resolved(self, folder: Path) -> "Recipe":
+        """The recipe with relative paths resolved against `folder`."""
+        return self.with_paths(lambda ref: ref.resolved(folder))
+
+    @model_validator(mode="after")
+    def _buildable(self) -> "Recipe":
+        if self.merge_method not in METHODS:
+            raise ValueError(unknown("merge_method", self.merge_method, METHODS))
+        if self.tokenizer_source not in (None, "base"):
+            raise ValueError(
+                f"tokenizer_source must be 'base' or absent, got {self.tokenizer_source!r}"
+            )
+        if self.chat_template is not None and "{" not in self.chat_template:
+            raise ValueError(
+                "chat_template must be a Jinja template; name a file's content, "
+                f"got {self.chat_template!r}"
+            )
+        for parameters in self._all_parameters():
+            for name, setting in parameters.items():
+                _check_parameter(self.method, name, setting)
+        for part in self.slices:
+            self._check_inputs(part)
+        if len(self.slices) > 1 and any(s.n_layers is None for p in self.slices for s in p.sources):
+            raise ValueError("every source of more than one slice needs a layer_range")
+        return self
+
+    def _all_parameters(self) -> Iterator[Parameters]:
+        yield self.parameters
+        for part in self.slices:
+            yield part.parameters
+            for source in part.sources:
+                yield source.parameters
+
+    def _check_inputs(self, part: Slice) -> None:
+        method, base = self.method, self.base_of(part)
+        models = [source.model for source in part.sources]
+        if method.base == "required" and base is None:
+            raise ValueError(f"{self.merge_method} needs a base_model; name the common ancestor")
+        if base is not None and base not in models and method.base == "unused":
+            models.append(base)
+        n = len([m for m in models if not (method.base == "required" and m == base)])
+        low, high = method.n_models
+        if not low <= n <= high:
+            besides = " besides the base" if method.base == "required" else ""
+            wanted = f"exactly {low}" if low == high else f"at least {low}"
+            raise ValueError(f"{self.merge_method} takes {wanted} model{besides}, got {n}")
+
+
+def _check_parameter(method: Method, name: str, setting: Setting) -> None:
+    """Refuse values out of range, and names no method knows; a name of another method is unused."""
+    known = {p.name for row in METHODS.values() for p in row.parameters}
+    parameter = method.parameter(name)
+    if parameter is None:
+        if name not in known and name not in _IGNORED:
+            raise ValueError(unknown("parameter", name, [p.name for p in method.parameters]))
+        return
+    for value in leaves(setting):
+        parameter.check(value)
+

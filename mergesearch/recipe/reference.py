@@ -1,0 +1,93 @@
+"""Naming a model: a folder or hub id, with a revision, and a LoRA adapter on top."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_serializer, model_validator
+
+from mergesearch.config import Config
+from mergesearch.errors import InputError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+class ModelPath(Config):
+    """A folder, or a repository on the hub at a revision."""
+
+    path: str
+    revision: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        path, _, revision = value.partition("@")
+        if not path.strip() or "@" in revision:
+            raise ValueError(f"a model is written path or path@revision, got {value!r}")
+        return {"path": path, "revision": revision or None}
+
+    def __str__(self) -> str:
+        return f"{self.path}@{self.revision}" if self.revision else self.path
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this names a folder of this machine, once resolved."""
+        return os.path.isabs(self.path)
+
+    def resolved(self, folder: Path) -> "ModelPath":
+        """A path relative to `folder` made absolute; a hub id stays as it is.
+
+        Raises:
+            InputError: no such folder, and the text is no hub id either.
+        """
+        local = folder / Path(self.path).expanduser()
+        if self.revision is None and local.exists():
+            return ModelPath(path=str(local.resolve()))
+        if not _HUB_ID.fullmatch(self.path):
+            raise InputError(f"no such model folder: {local}")
+        return self
+
+    def relative(self, folder: Path) -> "ModelPath":
+        """The inverse of `resolved`: as it would be written in a file in `folder`."""
+        if not self.is_local:
+            return self
+        return ModelPath(path=os.path.relpath(self.path, folder.resolve()))
+
+
+class ModelRef(Config):
+    """A model as recipes name it: `path`, `hub/id@revision`, or either with `+adapter`."""
+
+    model: ModelPath
+    lora: ModelPath | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        model, *adapters = value.split("+")
+        if len(adapters) > 1:
+            raise ValueError(f"a model takes one adapter, written model+adapter, got {value!r}")
+        return {"model": model, "lora": adapters[0] if adapters else None}
+
+    @model_serializer
+    def _to_string(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.model}+{self.lora}" if self.lora else str(self.model)
+
+    def resolved(self, folder: Path) -> "ModelRef":
+        """Both parts with relative paths made absolute; see `ModelPath.resolved`."""
+        return ModelRef(
+            model=self.model.resolved(folder), lora=self.lora and self.lora.resolved(folder)
+        )
+
+    def relative(self, folder: Path) -> "ModelRef":
+        """Both parts as they would be written in a file in `folder`."""
+        return ModelRef(
+            model=self.model.relative(folder), lora=self.lora and self.lora.relative(folder)
+        )

@@ -1,0 +1,100 @@
+"""What a leaderboard shows: the models of one or more runs, and how they compare."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergesearch.evaluation import Interval, Scores, TaskScore, interval, paired_difference
+from mergesearch.recipe import Recipe
+from mergesearch.runs import Record, identity_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a run."""
+
+    run: Path
+    label: str
+    #: "winner", "finalist", "soup", "reference", "parent" or "base".
+    role: str
+    recipe: Recipe
+    digest: str
+    #: On the whole search split; None where it was not scored there.
+    search: Scores | None
+    #: On the held-out split; None where the suite has none, or for a finalist that did not win.
+    held_out: Scores | None
+
+    @property
+    def deciding(self) -> Scores | None:
+        """The scores that rank it: held-out where there are any."""
+        return self.held_out or self.search
+
+    @property
+    def interval(self) -> Interval | None:
+        """The deciding score with its 95 % interval, by a bootstrap over documents."""
+        return interval(self.deciding) if self.deciding else None
+
+
+def entries_of(run: Path) -> list[Entry]:
+    """The models of a run, from the best to the worst on held-out; unjudged ones last.
+
+    Raises:
+        InputError: the folder is no run folder.
+    """
+    tasks = identity_of(run)["tasks"]
+    record = Record(run, writable=False)
+    entries = []
+    for row in record.rows:
+        digest = record.digest_of(row.recipe_hash) or ""
+        known = record.scores_of(digest)
+        entries.append(
+            Entry(
+                run,
+                row.label,
+                row.role,
+                record.recipe(row.recipe_hash),
+                digest,
+                _scores(known, tasks["search_full"]),
+                _scores(known, tasks.get("held_out", {})),
+            )
+        )
+    return ranked(entries)
+
+
+def ranked(entries: list[Entry]) -> list[Entry]:
+    """Entries from the best to the worst: held-out first, those without it after."""
+
+    def place(entry: Entry) -> tuple[bool, float]:
+        return entry.held_out is None, -entry.deciding.total if entry.deciding else 0.0
+
+    return sorted(entries, key=place)
+
+
+def verdict(entries: list[Entry]) -> str:
+    """Whether the best merge of a run beats its best parent and its uniform soup beyond noise."""
+    judged = [entry for entry in entries if entry.deciding]
+    merges = [e for e in judged if e.role == "winner"] or [e for e in judged if e.role == "soup"]
+    parents = [e for e in judged if e.role in ("parent", "base")]
+    if not merges or not parents:
+        return "Nothing to compare yet: the run has no judged winner."
+    best = merges[0]
+    rivals = [parents[0], *(e for e in judged if e.label == "uniform soup" and e is not best)]
+    lines = [_comparison(best, rival) for rival in rivals]
+    return " ".join(lines)
+
+
+def _comparison(best: Entry, rival: Entry) -> str:
+    assert best.deciding and rival.deciding
+    kind = "held-out" if best.held_out and rival.held_out else "the search split"
+    difference = paired_difference(best.deciding, rival.deciding)
+    name = f"the best parent, {rival.label}," if rival.role == "parent" else f"the {rival.label}"
+    numbers = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] on {kind}"
+    if difference.low > 0:
+        return f"The {best.label} beats {name} by {numbers}."
+    if difference.high < 0:
+        return f"The {best.label} is WORSE than {name}: {numbers}."
+    return f"The {best.label} does NOT beat {name} beyond noise: {numbers}."
+
+
+def _scores(known: dict[str, TaskScore], fingerprints: dict[str, str]) -> Scores | None:
+    found = [known[f] for f in fingerprints.values() if f in known]
+    return Scores(tuple(found)) if found and len(found) == len(fingerprints) else None

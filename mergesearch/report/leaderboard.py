@@ -1,0 +1,112 @@
+"""Leaderboards as tables and data."""
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from mergesearch.evaluation import Scores
+from mergesearch.recipe import write_recipe
+from mergesearch.report.entries import Entry
+
+FORMATS = ("md", "csv", "json")
+
+
+def leaderboard(entries: list[Entry], form: str = "md") -> str:
+    """A leaderboard in one of `FORMATS`."""
+    writers = {"md": markdown, "csv": csv, "json": to_json}
+    return writers[form](entries)
+
+
+def table(entries: list[Entry]) -> pd.DataFrame:
+    """One row a model: its method, and its scores on both splits, in all and by task.
+
+    Columns: run, model, method, search, held_out, low and high (the 95 % interval of the deciding
+    score), one column a task, and recipe (the hash's first twelve digits). What was not scored is
+    NaN.
+    """
+    rows = []
+    for entry in entries:
+        bounds = entry.interval
+        row: dict[str, Any] = {
+            "run": entry.run.name,
+            "model": entry.label,
+            "method": entry.recipe.merge_method,
+            "search": _total(entry.search),
+            "held_out": _total(entry.held_out),
+            "low": bounds.low if bounds else math.nan,
+            "high": bounds.high if bounds else math.nan,
+        }
+        for scores in (entry.search, entry.held_out):
+            row |= {f"{t.task} {t.metric}": t.value for t in scores.tasks} if scores else {}
+        rows.append({**row, "recipe": entry.recipe.hash[:12]})
+    frame = pd.DataFrame(rows)
+    return frame[[c for c in frame.columns if c != "recipe"] + ["recipe"]] if rows else frame
+
+
+def markdown(entries: list[Entry]) -> str:
+    """A table for people; the winner in bold, the run named where there are several."""
+    frame = table(entries)
+    if frame.empty:
+        return "No models yet."
+    bounds = [
+        "" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
+        for low, high in zip(frame["low"], frame["high"], strict=True)
+    ]
+    frame["95 % interval"] = bounds
+    lead = ["model", "method", "search", "held_out", "95 % interval"]
+    if frame["run"].nunique() > 1:
+        lead = ["run", *lead]
+    tasks = [c for c in frame.columns if c not in {*lead, "run", "low", "high", "recipe"}]
+    shown = frame[[*lead, *tasks, "recipe"]].rename(columns={"held_out": "held-out"})
+    shown["model"] = [f"**{e.label}**" if e.role == "winner" else e.label for e in entries]
+    formatted = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+    return formatted.replace("nan", "").to_markdown(index=False, disable_numparse=True)
+
+
+def csv(entries: list[Entry]) -> str:
+    """The table in full precision."""
+    return table(entries).to_csv(index=False)
+
+
+def to_json(entries: list[Entry]) -> str:
+    """Everything a row stands for: scores by task with intervals, the recipe and its hashes."""
+    rows = []
+    for entry in entries:
+        bounds = entry.interval
+        rows.append(
+            {
+                "run": entry.run.name,
+                "model": entry.label,
+                "role": entry.role,
+                "recipe_hash": entry.recipe.hash,
+                "tensors_sha256": entry.digest,
+                "recipe": write_recipe(entry.recipe, entry.run),
+                "search": _details(entry.search),
+                "held_out": _details(entry.held_out),
+                "interval_95": [bounds.low, bounds.high] if bounds else None,
+            }
+        )
+    return json.dumps(rows, indent=2)
+
+
+def _details(scores: Scores | None) -> dict[str, Any] | None:
+    if scores is None:
+        return None
+    tasks = {
+        t.task: {
+            "metric": t.metric,
+            "value": t.value,
+            "stderr": t.stderr,
+            "n_documents": len(t.doc_ids),
+            "higher_is_better": t.higher_is_better,
+            "weight": t.weight,
+        }
+        for t in scores.tasks
+    }
+    return {"total": scores.total, "tasks": tasks}
+
+
+def _total(scores: Scores | None) -> float:
+    return scores.total if scores else math.nan

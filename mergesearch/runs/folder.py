@@ -1,0 +1,101 @@
+"""The folder of a run: made by one space, held by one process at a time."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mergesearch.errors import InputError
+
+_ABOUT, _LOCK = "run.json", "lock"
+
+
+@contextlib.contextmanager
+def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
+    """Make or re-open a run folder, and keep other processes out of it until the block ends.
+
+    Args:
+        folder: the run's folder; made where it is missing.
+        identity: what made the run, JSON-able; a folder made by something else is refused.
+
+    Raises:
+        InputError: the folder is another space's, is no run folder, or is in use.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"the run folder must be a folder, but {folder} is a file")
+    strangers = folder.exists() and any(p.name != _LOCK for p in folder.iterdir())
+    if strangers and not (folder / _ABOUT).exists():
+        raise InputError(f"{folder} is not empty and is no run folder; give --out another name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a")
+    except OSError as error:
+        raise InputError(f"cannot write in the run folder {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            # the system frees it when the process ends, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder} is in use by another process; wait for it to end") from None
+        _claim(folder, identity)
+        yield folder
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / _ABOUT).is_file()
+
+
+def identity_of(folder: Path) -> dict[str, Any]:
+    """What made a run.
+
+    Raises:
+        InputError: the folder is no run folder.
+    """
+    if not is_run(folder):
+        raise InputError(f"{folder} is no run folder: it has no {_ABOUT}")
+    data: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
+    return data
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        InputError: the device is full, or the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(identity))
+    if not (folder / _ABOUT).exists():
+        write_whole(folder / _ABOUT, json.dumps(wanted, indent=2) + "\n")
+        return
+    found = identity_of(folder)
+    if found != wanted:
+        where = _first_difference(found, wanted)
+        raise InputError(
+            f"{folder} was made by another space ({where}); give --out another name, "
+            "or set the space back to continue that run"
+        )
+
+
+def _first_difference(old: Any, new: Any, place: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
+    return f"{place} was {json.dumps(old)} and is {json.dumps(new)}"

@@ -1,0 +1,17 @@
+"""The search space: YAML to what Optuna may suggest, and from a suggestion to a recipe."""
+
+from mergesearch.space.schema import GREEDY_SOUP, SAMPLERS, SearchSpace
+from mergesearch.space.starts import LAMBDAS, Start, starts
+from mergesearch.space.suggest import SoupOrder, boundaries, suggest
+
+__all__ = [
+    "GREEDY_SOUP",
+    "LAMBDAS",
+    "SAMPLERS",
+    "SearchSpace",
+    "SoupOrder",
+    "Start",
+    "boundaries",
+    "starts",
+    "suggest",
+]

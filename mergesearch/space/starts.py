@@ -1,0 +1,73 @@
+"""Known good points that a study tries first."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mergesearch.space.schema import Fixed, Range, SearchSpace
+from mergesearch.space.suggest import REST, domains
+
+#: The values of lambda at which plain task arithmetic is tried.
+LAMBDAS = (0.3, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A point of the space, by the names of the study's parameters."""
+
+    label: str
+    params: dict[str, Any]
+
+
+def starts(space: SearchSpace) -> tuple[list[Start], list[str]]:
+    """The points that `start_from` asks for, and a line for each that the space does not hold."""
+    found: list[Start] = []
+    left_out: list[str] = []
+
+    def add(label: str, weights: dict[str, float], methods: tuple[str, ...]) -> None:
+        for method in methods:
+            params = _point(space, method, weights)
+            if params is not None:
+                found.append(Start(label, params))
+                return
+        left_out.append(f"{label} is not a point of this space, and is not tried first")
+
+    names = list(space.parents)
+    sums, deltas = ("linear", "task_arithmetic", "ties"), ("task_arithmetic",)
+    if "parents" in space.search.start_from:
+        for parent in names:
+            add(parent, {name: float(name == parent) for name in names}, sums)
+    if "uniform" in space.search.start_from:
+        add("uniform soup", dict.fromkeys(names, 1 / len(names)), ("linear", "task_arithmetic"))
+    if "task_arithmetic" in space.search.start_from:
+        for scale in LAMBDAS:
+            add(f"task arithmetic at {scale:g}", dict.fromkeys(names, scale), deltas)
+    return found, left_out
+
+
+def _point(space: SearchSpace, method: str, weights: dict[str, float]) -> dict[str, Any] | None:
+    """The parameters at which a method has these weights everywhere, if the space holds them."""
+    if method not in space.methods:
+        return None
+    own = space.methods[method]
+    weight = own.get("weight")
+    if not isinstance(weight, Range) or not all(
+        weight.low <= w <= weight.high for w in weights.values()
+    ):
+        return None
+    if isinstance(own.get("lambda"), Range) or own.get("lambda", Fixed(1.0)) != Fixed(1.0):
+        return None
+    params: dict[str, Any] = {"method": method} if len(space.methods) > 1 else {}
+    density = own.get("density")
+    if isinstance(density, Range):
+        if density.high < 1:
+            return None
+        params[f"{method}.density"] = 1.0
+    assert "weight" in domains(space)
+    granularity = space.granularity
+    blocks = [f".{i}" for i in range(granularity.blocks)] if granularity.blocks > 1 else [""]
+    groups = [f".{g}" for g in (*granularity.groups, REST)] if granularity.groups else [""]
+    for parent, w in weights.items():
+        for block in blocks:
+            for group in groups:
+                params[f"weight.{parent}{block}{group}"] = w
+    return params

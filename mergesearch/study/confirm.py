@@ -1,0 +1,110 @@
+"""After the search: the best candidates in full, the winner once on held-out, beside the others."""
+
+import optuna
+from optuna.trial import TrialState
+
+from mergesearch.candidates import Candidate, Judge
+from mergesearch.errors import CandidateError, MergesearchError
+from mergesearch.recipe import ModelRef, Recipe, Slice, Source
+from mergesearch.runs import Row
+from mergesearch.soups import soup_recipe
+from mergesearch.space import LAMBDAS, SearchSpace
+from mergesearch.study.observer import Observer
+from mergesearch.study.optimize import RECIPE
+
+#: How many of the best candidates are scored in full before one is called the winner.
+N_FINALISTS = 3
+
+
+def confirm(
+    study: optuna.Study, space: SearchSpace, judge: Judge, observer: Observer
+) -> Candidate:
+    """Find the winner, and score it and what it must beat in full and on held-out.
+
+    Args:
+        study: with at least one scored trial.
+        space: what was searched.
+        judge: scores; what it knows costs nothing.
+        observer: is told of each model.
+
+    Returns:
+        The winner, scored on the whole search split.
+
+    Raises:
+        MergesearchError: no trial was scored.
+    """
+    recipes = best_recipes(study, judge, N_FINALISTS)
+    if not recipes:
+        raise MergesearchError("every candidate failed, so there is no winner; see the trials' errors")
+    finalists = []
+    for number, recipe in enumerate(recipes, start=1):
+        observer.stage(f"scoring finalist {number} of {len(recipes)} on the whole search split")
+        finalists.append(judge.score(recipe, full=True))
+    winner, *others = sorted(finalists, key=lambda candidate: -candidate.total)
+    judge.record.add_row(Row("winner", "winner", winner.recipe.hash))
+    for place, candidate in enumerate(others, start=2):
+        judge.record.add_row(Row(f"finalist {place}", "finalist", candidate.recipe.hash))
+    judge_in_full(judge, winner.recipe, "winner", observer)
+    for row, recipe in references(space, judge).items():
+        judge_in_full(judge, recipe, row.label, observer)
+        judge.record.add_row(row)
+    return winner
+
+
+def best_recipes(study: optuna.Study, judge: Judge, n: int) -> list[Recipe]:
+    """The recipes of the n best trials, no two with the same tensors."""
+    trials = study.get_trials(states=(TrialState.COMPLETE,))
+    found: dict[str, Recipe] = {}
+    for trial in sorted(trials, key=lambda t: -(t.value or 0.0)):
+        recipe_hash = trial.user_attrs[RECIPE]
+        digest = judge.record.digest_of(recipe_hash)
+        if digest is not None and digest not in found and len(found) < n:
+            found[digest] = judge.record.recipe(recipe_hash)
+    return list(found.values())
+
+
+def references(space: SearchSpace, judge: Judge) -> dict[Row, Recipe]:
+    """What a winner must beat: the base, each parent, the uniform soup, plain task arithmetic."""
+    recipes: dict[str, tuple[str, Recipe]] = {}
+    if space.base is not None:
+        recipes["base"] = ("base", soup_recipe([space.base]))
+    for name, ref in space.parents.items():
+        recipes[name] = ("parent", soup_recipe([ref]))
+    recipes["uniform soup"] = ("reference", soup_recipe(list(space.parents.values())))
+    if space.base is not None:
+        scale, recipe = _best_task_arithmetic(space, judge)
+        recipes[f"task arithmetic, λ = {scale:g}"] = ("reference", recipe)
+    return {Row(label, role, recipe.hash): recipe for label, (role, recipe) in recipes.items()}
+
+
+def judge_in_full(judge: Judge, recipe: Recipe, label: str, observer: Observer) -> None:
+    """Score a model on the whole search split and, where there is one, on held-out."""
+    observer.stage(f"scoring {label} in full and on held-out")
+    judge.score(recipe, full=True)
+    if judge.has_held_out:
+        judge.score(recipe, "held_out")
+
+
+def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Recipe]:
+    """Plain task arithmetic at the scale that does best on the search split."""
+    scored = []
+    for scale in LAMBDAS:
+        recipe = task_arithmetic_recipe(space.base, list(space.parents.values()), scale)
+        try:
+            scored.append((judge.score(recipe).total, scale, recipe))
+        except CandidateError:
+            continue  # not finite at this scale
+    if not scored:
+        raise MergesearchError(f"task arithmetic has no finite score at any of {LAMBDAS}")
+    _, scale, recipe = max(scored, key=lambda item: item[:2])
+    return scale, recipe
+
+
+def task_arithmetic_recipe(
+    base: ModelRef | None, parents: list[ModelRef], scale: float
+) -> Recipe:
+    """Every parent's task vector at one scale."""
+    sources = tuple(Source(model=ref, parameters={"weight": scale}) for ref in parents)
+    return Recipe(
+        merge_method="task_arithmetic", base_model=base, slices=(Slice(sources=sources),)
+    )

@@ -1,0 +1,42 @@
+"""What a search says while it runs."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """One trial that has ended."""
+
+    number: int
+    n_finished: int
+    budget: int
+    #: What was tried: a method, or the name of a starting point.
+    what: str
+    #: None where the candidate failed.
+    score: float | None
+    best: float | None
+    #: Documents scored for this trial; 0 where the record knew the answer.
+    n_documents: int
+    seconds: float
+    error: str | None = None
+
+
+class Observer(Protocol):
+    """Receives what a search has to say."""
+
+    def stage(self, text: str) -> None:
+        """A new part of the work begins."""
+
+    def trial(self, event: TrialEvent) -> None:
+        """A trial has ended."""
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def stage(self, text: str) -> None:
+        """Say nothing."""
+
+    def trial(self, event: TrialEvent) -> None:
+        """Say nothing."""

@@ -1,0 +1,135 @@
+"""The public verbs: search a space, or make a soup of its parents."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergesearch.candidates import Candidate, Judge, choose_device
+from mergesearch.runs import Record, Row, hold
+from mergesearch.soups import greedy_soup, soup_recipe
+from mergesearch.space import SearchSpace
+from mergesearch.study.confirm import confirm, judge_in_full, references
+from mergesearch.study.observer import Observer, Silent
+from mergesearch.study.optimize import optimize
+from mergesearch.study.prepare import Bench, prepare
+from mergesearch.study.storage import open_study
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search or a soup came to."""
+
+    folder: Path
+    #: Scored on the whole search split.
+    best: Candidate
+
+
+def search(
+    space: SearchSpace,
+    out: Path,
+    *,
+    storage: str | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Search a space, or go on with a search that was interrupted.
+
+    Args:
+        space: what to search; its `search.trials` is the budget, trials of earlier calls included.
+        out: the run's folder.
+        storage: a database URL for Optuna instead of a journal file in the folder.
+        device: "auto", "cpu", "cuda", "mps".
+        batch_size: rows a forward pass.
+        observer: is told what goes on.
+
+    Raises:
+        InputError: something in the space is wrong, or the folder is another run's or in use.
+        MergesearchError: every candidate failed.
+    """
+    observer = observer or Silent()
+    with _open(space, out, device, batch_size) as (bench, judge):
+        study = open_study(out, storage)
+        optimize(study, space, judge, bench.n_layers, observer)
+        return Outcome(out, confirm(study, space, judge, observer))
+
+
+def soup(
+    space: SearchSpace,
+    out: Path,
+    *,
+    greedy: bool = True,
+    device: str = "auto",
+    batch_size: int = 16,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Make the greedy or the uniform soup of a space's parents, and score it beside them.
+
+    The run's folder may be that of a search over the same space: scores are then shared.
+
+    Args:
+        space: gives the parents and the suite.
+        out: the run's folder.
+        greedy: add one parent at a time and keep what does not hurt; else the mean of all.
+        device: "auto", "cpu", "cuda", "mps".
+        batch_size: rows a forward pass.
+        observer: is told what goes on.
+
+    Raises:
+        InputError: something in the space is wrong, or the folder is another run's or in use.
+    """
+    observer = observer or Silent()
+    with _open(space, out, device, batch_size) as (_, judge):
+        if greedy:
+            observer.stage("ranking the parents on the search split")
+            made = greedy_soup(
+                judge,
+                space.parents,
+                on_step=lambda step: observer.stage(
+                    f"{' + '.join(step.ingredients)}: {step.score:.4f}"
+                    f" ({'kept' if step.kept else 'dropped'} {step.model})"
+                ),
+            )
+            judge.record.set_soup(made.steps)
+            row, recipe = Row("greedy soup", "soup", made.candidate.recipe.hash), made.candidate.recipe
+        else:
+            recipe = soup_recipe(list(space.parents.values()))
+            row = Row("uniform soup", "soup", recipe.hash)
+        judge_in_full(judge, recipe, row.label, observer)
+        judge.record.add_row(row)
+        for other, reference in references(space, judge).items():
+            judge_in_full(judge, reference, other.label, observer)
+            judge.record.add_row(other)
+        return Outcome(out, judge.score(recipe, full=True))
+
+
+@contextmanager
+def _open(
+    space: SearchSpace, out: Path, device: str, batch_size: int
+) -> Iterator[tuple[Bench, Judge]]:
+    """A space's bench and judge, with its run folder held; all that is wrong is said before."""
+    place = choose_device(device)
+    bench = prepare(space, batch_size=batch_size)
+    with hold(out, identity(bench, out)):
+        yield bench, Judge(bench.parents, bench.evaluator, Record(out), place)
+
+
+def identity(bench: Bench, out: Path) -> dict[str, Any]:
+    """What makes a run this run: the space but for its budget, and the tasks' own hashes.
+
+    Paths are relative to the run's folder, so that both can be moved together.
+    """
+    space = bench.space.model_dump(mode="json", exclude={"suite", "base", "parents"})
+    space["search"].pop("trials")
+    space["base"] = bench.space.base and str(bench.space.base.relative(out))
+    space["parents"] = {name: str(ref.relative(out)) for name, ref in bench.space.parents.items()}
+    space["suite"] = os.path.relpath(bench.space.suite, out.resolve())
+    evaluator = bench.evaluator
+    splits = {"search": evaluator.tasks("search"), "search_full": evaluator.tasks(full=True)}
+    if bench.suite.held_out:
+        splits["held_out"] = evaluator.tasks("held_out")
+    tasks = {name: {t.name: t.fingerprint for t in split} for name, split in splits.items()}
+    return {"space": space, "tasks": tasks}

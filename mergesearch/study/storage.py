@@ -1,0 +1,73 @@
+"""The Optuna study of a run: where it is kept, and what a kill left behind."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from mergesearch.errors import InputError
+from mergesearch.runs import drop_torn_line
+
+_NAME = "mergesearch"
+#: Set on a trial whose candidate could not be built or scored; an interrupted trial has none.
+ERROR = "error"
+
+
+def open_study(folder: Path, url: str | None = None) -> optuna.Study:
+    """Create or re-open the study of a run that this process holds.
+
+    A trial that a kill left running is failed, so that it repels no sampler, and its parameters
+    are queued to be tried again.
+
+    Args:
+        folder: the run's folder, where a journal file is kept.
+        url: a database for Optuna's RDB storage instead, as SQLAlchemy writes it.
+
+    Raises:
+        InputError: the database cannot be opened.
+    """
+    study = optuna.create_study(
+        storage=_storage(folder, url), study_name=_NAME, direction="maximize", load_if_exists=True
+    )
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        _retry(study, trial)
+    return study
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count: scored ones, and ones whose candidate failed."""
+    trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
+    return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
+
+
+def _storage(folder: Path, url: str | None) -> BaseStorage:
+    if url is not None:
+        try:
+            return optuna.storages.RDBStorage(url)
+        except Exception as error:  # SQLAlchemy's and the drivers' own errors have no common root
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--storage {url}: cannot be opened: {reason}") from None
+    journal = folder / "journal.log"
+    drop_torn_line(journal)
+    # Optuna's own lock on the journal; whoever held it is gone, since this process holds the run
+    (folder / "journal.log.lock").unlink(missing_ok=True)
+    return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue an interrupted trial again, then free it; killed in between, it is queued once."""
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    if not any(_fixed(other) == trial.params for other in waiting):
+        study.enqueue_trial(trial.params, user_attrs=_label_of(trial))
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any] | None:
+    return trial.system_attrs.get("fixed_params")
+
+
+def _label_of(trial: FrozenTrial) -> dict[str, Any]:
+    return {key: value for key, value in trial.user_attrs.items() if key == "label"}

@@ -1,0 +1,88 @@
+"""Merging and scoring one model: the verbs that need no run folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mergesearch.candidates import choose_device, load_tokenizer
+from mergesearch.errors import InputError
+from mergesearch.evaluation import Evaluator, Scores, Suite
+from mergesearch.exporting import write_checkpoint
+from mergesearch.merging import LiveModel, plan
+from mergesearch.parents import Parents
+from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
+
+
+def merge(
+    recipe: Recipe | Path,
+    out: Path,
+    *,
+    dtype: DType | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+) -> str:
+    """Merge a recipe into a checkpoint that plain transformers loads.
+
+    Args:
+        recipe: a recipe, or a mergekit YAML file.
+        out: the folder to make; it must not exist, or be empty.
+        dtype: of the result, in place of the recipe's.
+        max_shard_bytes: the largest size of one weight file.
+
+    Returns:
+        The SHA-256 of the tensors.
+
+    Raises:
+        InputError: the recipe or a model is wrong, the folder is taken, or the device is full.
+        CandidateError: a merged value is NaN or infinite.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    if dtype is not None:
+        recipe = recipe.model_copy(update={"out_dtype": dtype})
+    return write_checkpoint(recipe, out, max_shard_bytes=max_shard_bytes)
+
+
+def evaluate(
+    model: Recipe | Path | str,
+    suite: Suite,
+    *,
+    split: str = "search",
+    device: str = "auto",
+    batch_size: int = 16,
+) -> Scores:
+    """Score a checkpoint or a recipe on a suite; no checkpoint is written.
+
+    Args:
+        model: a recipe, a mergekit YAML file, a checkpoint's folder, or `model+adapter`.
+        suite: the tasks.
+        split: "search" or "held_out".
+        device: "auto", "cpu", "cuda", "mps".
+        batch_size: rows a forward pass.
+
+    Raises:
+        InputError: the model or the suite is wrong.
+        CandidateError: weights or scores are NaN or infinite.
+    """
+    recipe = model if isinstance(model, Recipe) else _as_recipe(model)
+    parents = Parents(recipe.models)
+    work = plan(recipe, parents)
+    evaluator = Evaluator(suite, load_tokenizer(parents.folder), batch_size=batch_size)
+    evaluator.tasks(split)
+    live = LiveModel(work, choose_device(device))
+    live.write(recipe, parents)
+    with torch.inference_mode():
+        return evaluator.score(live.model, split)
+
+
+def _as_recipe(model: Path | str) -> Recipe:
+    """A YAML file's recipe, or a copy of the one model that is named."""
+    path = Path(model)
+    if path.suffix in (".yaml", ".yml"):
+        return load_recipe(path)
+    value: Any = str(model)
+    try:
+        ref = ModelRef.model_validate(value).resolved(Path())
+    except ValueError as error:
+        raise InputError(f"not a model: {value!r}: {error}") from None
+    return Recipe(merge_method="passthrough", slices=(Slice(sources=(Source(model=ref),)),))
