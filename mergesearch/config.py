@@ -13,9 +13,11 @@ from mergesearch.errors import InputError
 
 
 class Config(BaseModel):
-    """Base of every configuration model: frozen, and unknown keys are errors that name the nearest."""
+    """Base of every configuration model: frozen; an unknown key is an error naming the nearest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -25,4 +25,4 @@ class ExportMismatchError(MergesearchError):
 
 
 class RecipeError(InputError):
-    """A recipe that cannot be built: as a user's input it stops the run, as a candidate its trial."""
+    """A recipe that cannot be built: given by a user it stops the run, by a search its trial."""

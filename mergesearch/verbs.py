@@ -1,13 +1,12 @@
 """Merging and scoring one model: the verbs that need no run folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mergesearch.candidates import choose_device, load_tokenizer
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator, Scores, Suite
+from mergesearch.evaluation import Evaluator, Scores, Suite, results_json
 from mergesearch.exporting import write_checkpoint
 from mergesearch.merging import LiveModel, plan
 from mergesearch.parents import Parents
@@ -43,6 +42,15 @@ def merge(
     return write_checkpoint(recipe, out, max_shard_bytes=max_shard_bytes)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's scores on a split."""
+
+    scores: Scores
+    #: The same in the format of lm-eval's result files.
+    results: dict[str, Any]
+
+
 def evaluate(
     model: Recipe | Path | str,
     suite: Suite,
@@ -50,7 +58,7 @@ def evaluate(
     split: str = "search",
     device: str = "auto",
     batch_size: int = 16,
-) -> Scores:
+) -> Evaluation:
     """Score a checkpoint or a recipe on a suite; no checkpoint is written.
 
     Args:
@@ -68,11 +76,11 @@ def evaluate(
     parents = Parents(recipe.models)
     work = plan(recipe, parents)
     evaluator = Evaluator(suite, load_tokenizer(parents.folder), batch_size=batch_size)
-    evaluator.tasks(split)
+    tasks = evaluator.tasks(split)
     live = LiveModel(work, choose_device(device))
     live.write(recipe, parents)
-    with torch.inference_mode():
-        return evaluator.score(live.model, split)
+    scores = evaluator.score(live.model, split)
+    return Evaluation(scores, results_json(scores, tasks))
 
 
 def _as_recipe(model: Path | str) -> Recipe:

@@ -146,14 +146,14 @@ def evaluate(
     import json
 
     from mergesearch.cli import show
-    from mergesearch.evaluation import load_suite, results_json
+    from mergesearch.evaluation import load_suite
     from mergesearch.runs import write_whole
     from mergesearch.verbs import evaluate as score
 
-    scores = score(model, load_suite(suite), split=split, device=device, batch_size=batch_size)
-    show.scores(scores)
+    found = score(model, load_suite(suite), split=split, device=device, batch_size=batch_size)
+    show.scores(found.scores)
     if json_file is not None:
-        write_whole(json_file, json.dumps(results_json(scores), indent=2) + "\n")
+        write_whole(json_file, json.dumps(found.results, indent=2) + "\n")
 
 
 @app.command()

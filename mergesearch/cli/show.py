@@ -146,7 +146,9 @@ def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
     space = bench.space
     tasks = ", ".join(f"{t.name} ({t.metric}, {t.n_documents})" for t in bench.evaluator.tasks())
     seconds = found.seconds_per_candidate
-    print(f"models     {len(space.models)} of {found.n_parameters / 1e6:.1f} M parameters, all match")
+    print(
+        f"models     {len(space.models)} of {found.n_parameters / 1e6:.1f} M parameters, all match"
+    )
     print(f"methods    {', '.join(space.methods)}")
     print(f"tasks      {tasks}")
     print(f"documents  {found.n_documents} a candidate, {found.n_tokens} tokens")

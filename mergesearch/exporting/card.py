@@ -44,5 +44,9 @@ by the method of {recipe.method.paper}.
 
 def _name(ref: ModelRef) -> str:
     """A model as a reader knows it: a local path by its last part."""
-    names = [Path(part.path).name if part.is_local else str(part) for part in (ref.model, ref.lora) if part]
+    names = [
+        Path(part.path).name if part.is_local else str(part)
+        for part in (ref.model, ref.lora)
+        if part
+    ]
     return "+".join(names)

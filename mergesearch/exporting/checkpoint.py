@@ -66,8 +66,9 @@ def write_checkpoint(
         free = shutil.disk_usage(partial).free
         if work.n_bytes > free:
             raise InputError(
-                f"no space left on the device for {out}: the model takes {work.n_bytes / 1e9:.2f} GB "
-                f"and {free / 1e9:.2f} GB are free; make room or name a folder elsewhere"
+                f"no space left on the device for {out}: the model takes "
+                f"{work.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+                "make room or name a folder elsewhere"
             )
         digest = write_shards(work, run(work, recipe, parents), partial, max_shard_bytes)
         if expected_digest not in (None, digest):

@@ -250,9 +250,7 @@ def _check_weights(recipe: Recipe, name: str, arguments: dict[str, Any]) -> None
         )
 
 
-def _first_dtype(
-    recipe: Recipe, pairs: list[tuple[Source, str]], parents: Parents
-) -> torch.dtype:
+def _first_dtype(recipe: Recipe, pairs: list[tuple[Source, str]], parents: Parents) -> torch.dtype:
     """The dtype that the base stores a tensor in, or the first model where there is no base."""
     for source, name in pairs:
         if source.model == recipe.base_model:

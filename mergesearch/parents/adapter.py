@@ -83,7 +83,9 @@ class Adapter:
                 warnings.simplefilter("ignore")  # missing keys are checked below, by name
                 return PeftModel.from_pretrained(skeleton, self.folder)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise self._made_for_another(base, str(error).strip().splitlines()[-1].strip()) from None
+            raise self._made_for_another(
+                base, str(error).strip().splitlines()[-1].strip()
+            ) from None
 
     def _check_all_loaded(self, model: Any, base: Checkpoint) -> None:
         from peft import get_peft_model_state_dict

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mergesearch.errors import InputError
 
-INDEX = "model.safetensors.index.json"
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -59,7 +59,7 @@ class Checkpoint:
         data = read_json(path)
         vocabulary = data.get("model", {}).get("vocab", {})
         if isinstance(vocabulary, list):  # Unigram: pairs of token and score, in order of id
-            vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
+            vocabulary = {pair[0]: i for i, pair in enumerate(vocabulary)}
         added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
         return {**vocabulary, **added}
 
@@ -72,12 +72,14 @@ class Checkpoint:
                 lost = ", ".join(missing) or "every shard"
                 raise InputError(f"{self.folder}: {INDEX} names {lost}, which is missing")
             return files
+        if (self.folder / SINGLE).exists():
+            return [self.folder / SINGLE]
         files = sorted(self.folder.glob("*.safetensors"))
         if len(files) == 1:
             return files
         if files:
-            names = ", ".join(file.name for file in files)
-            raise InputError(f"{self.folder}: several weight files ({names}) but no {INDEX}")
+            several = ", ".join(file.name for file in files)
+            raise InputError(f"{self.folder}: several weight files ({several}) but no {INDEX}")
         pickles = sorted(p.name for pattern in _PICKLES for p in self.folder.glob(pattern))
         if pickles:
             raise InputError(

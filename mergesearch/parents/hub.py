@@ -30,5 +30,6 @@ def locate(model: ModelPath) -> Path:
         offline = " and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"no folder {model.path!r}, and no such model on the hub or in its cache{offline}: {reason}"
+            f"no folder {model.path!r}, and no such model on the hub or in its cache{offline}: "
+            f"{reason}"
         ) from None

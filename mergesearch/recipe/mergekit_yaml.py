@@ -17,7 +17,7 @@ from mergesearch.recipe.model import Recipe
 _NOTE = re.compile(r"^# mergesearch: (.*)$", re.MULTILINE)
 _REFUSED = {
     "modules": "the modules form is not supported; write models or slices",
-    "tokenizer": "the tokenizer block is not supported; write tokenizer_source: base or leave it out",
+    "tokenizer": "the tokenizer block is not supported; write tokenizer_source: base or nothing",
 }
 
 
@@ -95,7 +95,7 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
-    def represent_list(self, data: Any) -> yaml.Node:
+    def represent_list(self, data: Any) -> yaml.SequenceNode:
         flow = all(isinstance(item, bool | int | float | str) for item in data)
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
 
@@ -107,7 +107,9 @@ def _sources(slices: Any) -> list[dict[str, Any]]:
     """The sources of well-formed slices; what is malformed is left for the model to refuse."""
     parts = slices if isinstance(slices, list) else []
     lists = [part.get("sources") for part in parts if isinstance(part, dict)]
-    return [s for sources in lists if isinstance(sources, list) for s in sources if isinstance(s, dict)]
+    return [
+        s for sources in lists if isinstance(sources, list) for s in sources if isinstance(s, dict)
+    ]
 
 
 def _without_nulls(data: Any) -> Any:

@@ -26,13 +26,15 @@ class Source(Config):
     model: ModelRef
     #: Half-open range of layers; None means all of them.
     layer_range: tuple[int, int] | None = None
-    parameters: Parameters = {}
+    parameters: Parameters = Field(default_factory=dict)
 
     @field_validator("layer_range")
     @classmethod
     def _ordered(cls, layers: tuple[int, int] | None) -> tuple[int, int] | None:
         if layers is not None and not 0 <= layers[0] < layers[1]:
-            raise ValueError(f"layer_range must be [first, end) with first < end, got {list(layers)}")
+            raise ValueError(
+                f"layer_range must be [first, end) with first < end, got {list(layers)}"
+            )
         return layers
 
     @property
@@ -46,13 +48,15 @@ class Slice(Config):
 
     sources: tuple[Source, ...] = Field(min_length=1)
     base_model: ModelRef | None = None
-    parameters: Parameters = {}
+    parameters: Parameters = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Slice":
         models = [source.model for source in self.sources]
         if twice := {str(model) for model in models if models.count(model) > 1}:
-            raise ValueError(f"a slice takes each model once, got twice: {', '.join(sorted(twice))}")
+            raise ValueError(
+                f"a slice takes each model once, got twice: {', '.join(sorted(twice))}"
+            )
         lengths = {source.n_layers for source in self.sources}
         if len(lengths) > 1:
             ranges = ", ".join(f"{s.model}: {s.layer_range}" for s in self.sources)
@@ -70,10 +74,10 @@ class Recipe(Config):
     merge_method: str
     slices: tuple[Slice, ...] = Field(min_length=1)
     base_model: ModelRef | None = None
-    parameters: Parameters = {}
+    parameters: Parameters = Field(default_factory=dict)
     #: The dtype of the result unless `out_dtype` is given; the arithmetic is always in float32.
     dtype: DType | None = None
-    #: The dtype of the result; None means `dtype`, and else each tensor's as the first model has it.
+    #: The dtype of the result; None means `dtype`, and else what the first model stores.
     out_dtype: DType | None = None
     tokenizer_source: str | None = None
     chat_template: str | None = None
@@ -179,4 +183,3 @@ def _check_parameter(method: Method, name: str, setting: Setting) -> None:
         return
     for value in leaves(setting):
         parameter.check(value)
-

@@ -10,7 +10,6 @@ from mergesearch.config import Config
 from mergesearch.methods import Scalar
 
 
-
 def _canonical(raw: Any) -> Any:
     """One spelling for each value: numbers as floats (YAML reads 1e-5 as text), lists as tuples.
 
@@ -59,7 +58,7 @@ class Conditional(Config):
 
     def applies_to(self, name: str) -> bool:
         """Whether this is the value of the tensor of that name."""
-        return self.filter in (None, "*") or self.filter in name  # type: ignore[operator]
+        return self.filter in (None, "*") or self.filter in name
 
 
 Setting = Annotated[
@@ -101,14 +100,13 @@ def evaluate(setting: Setting, name: str, depth: float) -> Scalar | None:
             if isinstance(case, Conditional) and case.applies_to(name):
                 return evaluate(case.value, name, depth)
         return None
-    return _interpolate(setting, depth)  # type: ignore[arg-type]
+    return _interpolate(setting, depth)
 
 
 def _interpolate(values: Gradient, depth: float) -> Scalar:
     place = depth * (len(values) - 1)
     below = int(place)
-    above = min(below + 1, len(values) - 1)
-    low, high = values[below], values[above]
-    if any(isinstance(value, bool | str) for value in values):
-        return low
-    return (1 - (place - below)) * low + (place - below) * high  # type: ignore[operator]
+    low, high = values[below], values[min(below + 1, len(values) - 1)]
+    if isinstance(low, float) and isinstance(high, float):
+        return (1 - (place - below)) * low + (place - below) * high
+    return low

@@ -14,7 +14,6 @@ from mergesearch.methods import METHODS, Parameter, Scalar
 from mergesearch.recipe import ModelRef
 
 SAMPLERS = ("tpe", "cmaes", "random")
-STARTS = ("parents", "uniform", "task_arithmetic")
 #: A choice beside the merge methods: the order in which a greedy soup tries the parents.
 GREEDY_SOUP = "greedy_soup"
 
@@ -63,7 +62,11 @@ class SearchSettings(Config):
     sampler: str = "tpe"
     trials: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
-    start_from: tuple[Literal["parents", "uniform", "task_arithmetic"], ...] = STARTS
+    start_from: tuple[Literal["parents", "uniform", "task_arithmetic"], ...] = (
+        "parents",
+        "uniform",
+        "task_arithmetic",
+    )
 
     @field_validator("sampler")
     @classmethod
@@ -173,7 +176,9 @@ def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
     for key, raw in spec.items():
         parameter = method.parameter(key)
         if parameter is None:
-            raise ValueError(unknown(f"parameter of {name}", key, [p.name for p in method.parameters]))
+            raise ValueError(
+                unknown(f"parameter of {name}", key, [p.name for p in method.parameters])
+            )
         domains[key] = _domain(f"{name}.{key}", parameter, raw)
     return domains
 
@@ -188,11 +193,12 @@ def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:
         values = tuple(parameter.check(value) for value in raw)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    if len(values) == 2 and all(type(value) is float for value in values):
-        low, high = values
+    numbers = [value for value in values if isinstance(value, float)]
+    if len(values) == len(numbers) == 2:
+        low, high = numbers
         if not low < high:
             raise ValueError(f"{where}: a range is [low, high] with low < high, got {raw!r}")
-        return Range(low, high)  # type: ignore[arg-type]
+        return Range(low, high)
     if len(values) < 2:
         raise ValueError(f"{where}: a list needs two values or more, got {raw!r}")
     return Choice(values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Parameter, Scalar
@@ -24,7 +25,9 @@ class SoupOrder:
     names: tuple[str, ...]
 
 
-def suggest(space: SearchSpace, trial: "optuna.trial.BaseTrial", n_layers: int) -> Recipe | SoupOrder:
+def suggest(
+    space: SearchSpace, trial: "optuna.trial.BaseTrial", n_layers: int
+) -> Recipe | SoupOrder:
     """The candidate that a trial proposes.
 
     Parameters that mean the same in several methods (weights) have one name in the study, so that
@@ -53,7 +56,11 @@ def suggest(space: SearchSpace, trial: "optuna.trial.BaseTrial", n_layers: int) 
     shared = {p.name: value(p, "") for p in searched if not p.by_block}
     blocks = [
         (
-            {p.name: _by_group(space, value, p, f".{i}") for p in searched if p.by_block and not p.per_model},
+            {
+                p.name: _by_group(space, value, p, f".{i}")
+                for p in searched
+                if p.by_block and not p.per_model
+            },
             {
                 parent: {
                     p.name: _by_group(space, value, p, f".{parent}.{i}")
@@ -77,12 +84,14 @@ def suggest(space: SearchSpace, trial: "optuna.trial.BaseTrial", n_layers: int) 
 def boundaries(n_layers: int, n_blocks: int) -> list[tuple[int, int]]:
     """The layer ranges [first, end) of blocks as equal as whole layers allow."""
     edges = [round(i * n_layers / n_blocks) for i in range(n_blocks + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def domains(space: SearchSpace) -> dict[str, Range]:
     """The range in the study of each parameter that methods share."""
-    names = {p.name for m in space.methods if m in METHODS for p in METHODS[m].parameters if p.by_block}
+    names = {
+        p.name for m in space.methods if m in METHODS for p in METHODS[m].parameters if p.by_block
+    }
     return {name: shared for name in sorted(names) if (shared := _shared_range(space, name))}
 
 
@@ -176,7 +185,7 @@ def _shared_range(space: SearchSpace, parameter: str) -> Range | None:
 def _draw(
     trial: "optuna.trial.BaseTrial", name: str, domain: Domain, study_domain: Domain | None
 ) -> Scalar:
-    """A value of `domain`, suggested over `study_domain` and brought into the method's own range."""
+    """A value of `domain`, suggested over `study_domain` and clipped to the method's own range."""
     if isinstance(domain, Fixed):
         return domain.value
     if isinstance(domain, Choice):

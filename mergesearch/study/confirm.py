@@ -16,9 +16,7 @@ from mergesearch.study.optimize import RECIPE
 N_FINALISTS = 3
 
 
-def confirm(
-    study: optuna.Study, space: SearchSpace, judge: Judge, observer: Observer
-) -> Candidate:
+def confirm(study: optuna.Study, space: SearchSpace, judge: Judge, observer: Observer) -> Candidate:
     """Find the winner, and score it and what it must beat in full and on held-out.
 
     Args:
@@ -35,7 +33,9 @@ def confirm(
     """
     recipes = best_recipes(study, judge, N_FINALISTS)
     if not recipes:
-        raise MergesearchError("every candidate failed, so there is no winner; see the trials' errors")
+        raise MergesearchError(
+            "every candidate failed, so there is no winner; see the trials' errors"
+        )
     finalists = []
     for number, recipe in enumerate(recipes, start=1):
         observer.stage(f"scoring finalist {number} of {len(recipes)} on the whole search split")
@@ -100,11 +100,7 @@ def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Reci
     return scale, recipe
 
 
-def task_arithmetic_recipe(
-    base: ModelRef | None, parents: list[ModelRef], scale: float
-) -> Recipe:
+def task_arithmetic_recipe(base: ModelRef | None, parents: list[ModelRef], scale: float) -> Recipe:
     """Every parent's task vector at one scale."""
     sources = tuple(Source(model=ref, parameters={"weight": scale}) for ref in parents)
-    return Recipe(
-        merge_method="task_arithmetic", base_model=base, slices=(Slice(sources=sources),)
-    )
+    return Recipe(merge_method="task_arithmetic", base_model=base, slices=(Slice(sources=sources),))

@@ -94,7 +94,10 @@ def soup(
                 ),
             )
             judge.record.set_soup(made.steps)
-            row, recipe = Row("greedy soup", "soup", made.candidate.recipe.hash), made.candidate.recipe
+            row, recipe = (
+                Row("greedy soup", "soup", made.candidate.recipe.hash),
+                made.candidate.recipe,
+            )
         else:
             recipe = soup_recipe(list(space.parents.values()))
             row = Row("uniform soup", "soup", recipe.hash)

@@ -1,0 +1,44 @@
+# Everything installs itself: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PEERS := .venv-mergekit
+PIP := bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# the real model family of the end-to-end tests, where it lies beside the project
+EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
+comma := ,
+
+.PHONY: demo test lint setup peers clean
+
+demo: $(VENV)/.ready
+	$(VENV)/bin/mergesearch demo
+
+test: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.ready-to-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+setup: $(VENV)/.ready
+
+# mergekit, which the parity tests compare with, in an environment of its own
+peers: $(PEERS)/.ready
+
+# A stamp is written when all is installed, so a set-up that was interrupted is taken up again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/$(PIP) --editable .
+	touch $@
+
+$(VENV)/.ready-to-test: $(VENV)/.ready
+	$(VENV)/$(PIP) --editable ".[$(EXTRAS)]"
+	touch $@
+
+$(PEERS)/.ready: constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/$(PIP) mergekit==0.1.5
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(PEERS) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
