@@ -39,15 +39,18 @@ def confirm(study: optuna.Study, space: SearchSpace, judge: Judge, observer: Obs
     finalists = []
     for number, recipe in enumerate(recipes, start=1):
         observer.stage(f"scoring finalist {number} of {len(recipes)} on the whole search split")
-        finalists.append(judge.score(recipe, full=True))
+        try:
+            finalists.append(judge.score(recipe, full=True))
+        except CandidateError as error:  # finite on the documents of the search, not on all
+            observer.stage(f"finalist {number} is out: {error}")
+    if not finalists:
+        raise MergesearchError("no finalist has a finite score on the whole search split")
     winner, *others = sorted(finalists, key=lambda candidate: -candidate.total)
     judge.record.add_row(Row("winner", "winner", winner.recipe.hash))
     for place, candidate in enumerate(others, start=2):
         judge.record.add_row(Row(f"finalist {place}", "finalist", candidate.recipe.hash))
     judge_in_full(judge, winner.recipe, "winner", observer)
-    for row, recipe in references(space, judge).items():
-        judge_in_full(judge, recipe, row.label, observer)
-        judge.record.add_row(row)
+    judge_beside(judge, references(space, judge), observer)
     return winner
 
 
@@ -71,8 +74,8 @@ def references(space: SearchSpace, judge: Judge) -> dict[Row, Recipe]:
     for name, ref in space.parents.items():
         recipes[name] = ("parent", soup_recipe([ref]))
     recipes["uniform soup"] = ("reference", soup_recipe(list(space.parents.values())))
-    if space.base is not None:
-        scale, recipe = _best_task_arithmetic(space, judge)
+    if space.base is not None and (best := _best_task_arithmetic(space, judge)):
+        scale, recipe = best
         recipes[f"task arithmetic, λ = {scale:g}"] = ("reference", recipe)
     return {Row(label, role, recipe.hash): recipe for label, (role, recipe) in recipes.items()}
 
@@ -85,8 +88,19 @@ def judge_in_full(judge: Judge, recipe: Recipe, label: str, observer: Observer) 
         judge.score(recipe, "held_out")
 
 
-def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Recipe]:
-    """Plain task arithmetic at the scale that does best on the search split."""
+def judge_beside(judge: Judge, others: dict[Row, Recipe], observer: Observer) -> None:
+    """Score models in full and put them on the leaderboard, but for those that have no score."""
+    for row, recipe in others.items():
+        try:
+            judge_in_full(judge, recipe, row.label, observer)
+        except CandidateError as error:
+            observer.stage(f"{row.label} is not on the leaderboard: {error}")
+        else:
+            judge.record.add_row(row)
+
+
+def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Recipe] | None:
+    """Plain task arithmetic at the scale that does best on the search split, if any is finite."""
     scored = []
     for scale in LAMBDAS:
         recipe = task_arithmetic_recipe(space.base, list(space.parents.values()), scale)
@@ -94,10 +108,7 @@ def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Reci
             scored.append((judge.score(recipe).total, scale, recipe))
         except CandidateError:
             continue  # not finite at this scale
-    if not scored:
-        raise MergesearchError(f"task arithmetic has no finite score at any of {LAMBDAS}")
-    _, scale, recipe = max(scored, key=lambda item: item[:2])
-    return scale, recipe
+    return max(scored, key=lambda item: item[:2])[1:] if scored else None
 
 
 def task_arithmetic_recipe(base: ModelRef | None, parents: list[ModelRef], scale: float) -> Recipe:

@@ -34,7 +34,7 @@ def optimize(
     _enqueue_starts(study, space, observer)
     _record_trials(study, space, judge)
     while len(done := finished(study)) < budget:
-        study.sampler = sampler_for(settings.sampler, settings.seed, len(study.get_trials(False)))
+        study.sampler = sampler_for(settings.sampler, settings.seed, _next_number(study))
         trial = study.ask()
         start, before = time.perf_counter(), judge.n_documents_scored
         error = score = None
@@ -63,6 +63,12 @@ def optimize(
                 error=error,
             )
         )
+
+
+def _next_number(study: optuna.Study) -> int:
+    """The number of the trial that `ask` will give: the first that is queued, else a new one."""
+    trials = study.get_trials(deepcopy=False)
+    return next((t.number for t in trials if t.state == TrialState.WAITING), len(trials))
 
 
 def _realize(proposal: object, space: SearchSpace, judge: Judge) -> Candidate:

@@ -1,5 +1,7 @@
 """The public verbs: search a space, or make a soup of its parents."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from mergesearch.candidates import Candidate, Judge, choose_device
 from mergesearch.runs import Record, Row, hold
 from mergesearch.soups import greedy_soup, soup_recipe
 from mergesearch.space import SearchSpace
-from mergesearch.study.confirm import confirm, judge_in_full, references
+from mergesearch.study.confirm import confirm, judge_beside, judge_in_full, references
 from mergesearch.study.observer import Observer, Silent
 from mergesearch.study.optimize import optimize
 from mergesearch.study.prepare import Bench, prepare
@@ -52,7 +54,7 @@ def search(
     """
     observer = observer or Silent()
     with _open(space, out, device, batch_size) as (bench, judge):
-        study = open_study(out, storage)
+        study = open_study(out, study_name(bench, out), storage)
         optimize(study, space, judge, bench.n_layers, observer)
         return Outcome(out, confirm(study, space, judge, observer))
 
@@ -103,9 +105,12 @@ def soup(
             row = Row("uniform soup", "soup", recipe.hash)
         judge_in_full(judge, recipe, row.label, observer)
         judge.record.add_row(row)
-        for other, reference in references(space, judge).items():
-            judge_in_full(judge, reference, other.label, observer)
-            judge.record.add_row(other)
+        others = {
+            r: reference
+            for r, reference in references(space, judge).items()
+            if r.label != row.label
+        }
+        judge_beside(judge, others, observer)
         return Outcome(out, judge.score(recipe, full=True))
 
 
@@ -120,8 +125,14 @@ def _open(
         yield bench, Judge(bench.parents, bench.evaluator, Record(out), place)
 
 
+def study_name(bench: Bench, out: Path) -> str:
+    """A name for the run's study that no other space's study has."""
+    text = json.dumps(identity(bench, out), sort_keys=True)
+    return f"mergesearch-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 def identity(bench: Bench, out: Path) -> dict[str, Any]:
-    """What makes a run this run: the space but for its budget, and the tasks' own hashes.
+    """What makes a run this run: the space but for its budget, the tasks' own hashes and weights.
 
     Paths are relative to the run's folder, so that both can be moved together.
     """
@@ -135,4 +146,5 @@ def identity(bench: Bench, out: Path) -> dict[str, Any]:
     if bench.suite.held_out:
         splits["held_out"] = evaluator.tasks("held_out")
     tasks = {name: {t.name: t.fingerprint for t in split} for name, split in splits.items()}
-    return {"space": space, "tasks": tasks}
+    weights = {name: {t.name: t.weight for t in split} for name, split in splits.items()}
+    return {"space": space, "tasks": tasks, "weights": weights}

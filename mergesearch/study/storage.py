@@ -11,12 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 from mergesearch.errors import InputError
 from mergesearch.runs import drop_torn_line
 
-_NAME = "mergesearch"
 #: Set on a trial whose candidate could not be built or scored; an interrupted trial has none.
 ERROR = "error"
 
 
-def open_study(folder: Path, url: str | None = None) -> optuna.Study:
+def open_study(folder: Path, name: str, url: str | None = None) -> optuna.Study:
     """Create or re-open the study of a run that this process holds.
 
     A trial that a kill left running is failed, so that it repels no sampler, and its parameters
@@ -24,13 +23,14 @@ def open_study(folder: Path, url: str | None = None) -> optuna.Study:
 
     Args:
         folder: the run's folder, where a journal file is kept.
+        name: of the study, which tells it from others in a database.
         url: a database for Optuna's RDB storage instead, as SQLAlchemy writes it.
 
     Raises:
         InputError: the database cannot be opened.
     """
     study = optuna.create_study(
-        storage=_storage(folder, url), study_name=_NAME, direction="maximize", load_if_exists=True
+        storage=_storage(folder, url), study_name=name, direction="maximize", load_if_exists=True
     )
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         _retry(study, trial)
@@ -60,13 +60,16 @@ def _storage(folder: Path, url: str | None) -> BaseStorage:
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue an interrupted trial again, then free it; killed in between, it is queued once."""
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    if not any(_fixed(other) == trial.params for other in waiting):
-        study.enqueue_trial(trial.params, user_attrs=_label_of(trial))
+    params = {**_fixed(trial), **trial.params}
+    # one that has failed by itself was only not told so
+    if ERROR not in trial.user_attrs and not any(_fixed(other) == params for other in waiting):
+        study.enqueue_trial(params, user_attrs=_label_of(trial))
     study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _fixed(trial: FrozenTrial) -> dict[str, Any] | None:
-    return trial.system_attrs.get("fixed_params")
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was queued with."""
+    return trial.system_attrs.get("fixed_params", {})
 
 
 def _label_of(trial: FrozenTrial) -> dict[str, Any]:

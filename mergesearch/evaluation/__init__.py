@@ -1,0 +1,47 @@
+"""Scoring: lm-eval's tasks on live models, document by document.
+
+Reading a suite and comparing scores import neither torch nor lm-eval; the evaluator does.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mergesearch.evaluation.scores import (
+    Interval,
+    Scores,
+    TaskScore,
+    interval,
+    paired_difference,
+)
+from mergesearch.evaluation.suite import Suite, TaskSpec, load_suite
+
+if TYPE_CHECKING:
+    from mergesearch.evaluation.evaluator import Evaluator
+    from mergesearch.evaluation.results import results_json
+    from mergesearch.evaluation.tasks import BuiltTask
+
+__all__ = [  # noqa: RUF022  grouped by what they are for
+    # what to score
+    "Suite",
+    "TaskSpec",
+    "load_suite",
+    # scoring
+    "BuiltTask",
+    "Evaluator",
+    # what was scored
+    "Interval",
+    "Scores",
+    "TaskScore",
+    "interval",
+    "paired_difference",
+    "results_json",
+]
+
+_LATE = {"BuiltTask": "tasks", "Evaluator": "evaluator", "results_json": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

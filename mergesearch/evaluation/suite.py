@@ -1,0 +1,75 @@
+"""What a candidate is scored on: the tasks of an `evals/*.yaml`, split into search and held out."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from mergesearch.config import Config, parse, read_yaml
+from mergesearch.errors import InputError
+
+
+class TaskSpec(Config):
+    """One lm-eval task, and how it counts."""
+
+    #: Name of an lm-eval task: one from `include_path`, or one that lm-eval brings.
+    task: str = Field(min_length=1)
+    #: Name of one of the task's metrics; `metric,filter` where the task has several filters.
+    metric: str = Field(min_length=1)
+    #: Share of the task in the total score, relative to the other tasks of its split.
+    weight: float = Field(default=1.0, gt=0)
+    #: Score the first so many documents only.
+    limit: int | None = Field(default=None, ge=1)
+    #: Solved examples before each document; None leaves it to the task.
+    num_fewshot: int | None = Field(default=None, ge=0)
+    #: Render prompts with the tokenizer's chat template.
+    apply_chat_template: bool = False
+    #: With a chat template: each solved example is a turn of its own.
+    fewshot_as_multiturn: bool = True
+
+
+class Suite(Config):
+    """The tasks that steer a search, and those that only judge its winners."""
+
+    #: Folders of lm-eval task YAMLs.
+    include_path: tuple[Path, ...] = ()
+    search: tuple[TaskSpec, ...] = Field(min_length=1)
+    held_out: tuple[TaskSpec, ...] = ()
+
+    @field_validator("include_path", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("search", "held_out")
+    @classmethod
+    def _each_task_once(cls, specs: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        name, count = max(Counter(spec.task for spec in specs).items(), default=("", 0), key=_count)
+        if count > 1:
+            raise ValueError(
+                f"a task may appear once in a split, but {name!r} appears {count} times; "
+                f"give one entry its 'weight'"
+            )
+        return specs
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite; its `include_path` is relative to the file's own folder.
+
+    Raises:
+        InputError: the file is not a valid suite, or a folder in `include_path` does not exist.
+    """
+    suite = parse(Suite, read_yaml(path), str(path))
+    folders = tuple((path.parent / folder).resolve() for folder in suite.include_path)
+    for given, folder in zip(suite.include_path, folders, strict=True):
+        if not folder.is_dir():
+            raise InputError(
+                f"{path}: include_path: must be a folder, but {str(given)!r} is not one; "
+                f"it is looked up beside the suite, as {folder}"
+            )
+    return suite.model_copy(update={"include_path": folders})
+
+
+def _count(item: tuple[str, int]) -> int:
+    return item[1]
