@@ -98,8 +98,14 @@ class Judge:
             self._live, self._depth = LiveModel(work, self._device), len(work.jobs)
         digest = self._live.write(recipe, self.parents)
         self._resident = digest
-        if self.record.digest(recipe) is None:
+        known = self.record.digest(recipe)
+        if known is None:
             self.record.add_candidate(recipe, digest)
+        elif known != digest:
+            raise InputError(
+                f"a model of {recipe.merge_method} candidate {recipe.hash[:12]} has changed since "
+                f"{self.record.folder} was made; set it back, or give --out another name"
+            )
         return digest
 
 

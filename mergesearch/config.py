@@ -42,12 +42,14 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key must be a scalar", key_node.start_mark
                 )
-            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", key_node.start_mark
                 )
@@ -95,7 +97,8 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ValueError, RecursionError) as error:  # e.g. the date 2026-99-99
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # what PyYAML's constructors let through, e.g. for the date 2026-99-99 or !!bool x
         raise InputError(f"{where}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: must be a mapping of keys, got {type(data).__name__}")

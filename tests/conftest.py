@@ -12,8 +12,8 @@ from tests import tiny
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # models this small only lose by sharing their work
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +25,20 @@ def _family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def family(_family: Path, tmp_path: Path) -> Path:
     """A tiny family of the test's own: it may change or break what it likes."""
     return Path(shutil.copytree(_family, tmp_path / "family"))
+
+
+@pytest.fixture(scope="session")
+def _searched(_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mergesearch.space import SearchSpace
+    from mergesearch.study import search
+
+    folder = tmp_path_factory.mktemp("searched") / "family"
+    shutil.copytree(_family, folder)
+    search(SearchSpace.load(folder / "space.yaml"), folder / "run", device="cpu")
+    return folder
+
+
+@pytest.fixture
+def searched(_searched: Path, tmp_path: Path) -> Path:
+    """A tiny family of the test's own, with a finished search of its space in `run`."""
+    return Path(shutil.copytree(_searched, tmp_path / "searched"))

@@ -69,7 +69,7 @@ def llama(
 
 
 def adapter(folder: Path, base: Path, seed: int, **settings: Any) -> Path:
-    """A random LoRA adapter of a model, with a B that is not zero."""
+    """A random LoRA adapter of a model, none of its factors zero."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -79,7 +79,7 @@ def adapter(folder: Path, base: Path, seed: int, **settings: Any) -> Path:
         torch.manual_seed(seed)
         model = get_peft_model(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32), config)
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_A" in name:  # what peft starts at zero
                 torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
     return folder

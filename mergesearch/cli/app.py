@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from mergesearch.errors import InputError, MergesearchError
 
+
+class _Commands(TyperGroup):
+    """The commands, which an interrupt ends with a word on how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("stopped; run the same command again to go on", 130)
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,8 +56,6 @@ def main() -> None:
         if error.errno != errno.ENOSPC:
             raise
         _fail("no space left on the device; make room and run the same command again to go on", 2)
-    except KeyboardInterrupt:
-        _fail("stopped; run the same command again to go on", 130)
 
 
 @app.command()
@@ -226,7 +238,7 @@ def _n_bytes(text: str) -> int:
             break
     try:
         n_bytes = int(float(number) * factor)
-    except ValueError:
+    except (ValueError, OverflowError):
         n_bytes = 0
     if n_bytes < 1:
         raise InputError(f"a size is a number with KB, MB, GB or TB, e.g. 5GB, got {text!r}")

@@ -65,7 +65,10 @@ def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
     ordered += [h for _, h in sorted(scored, key=lambda pair: -pair[0]) if h is not None]
     if not ordered:  # a run of soups only
         ordered = [row.recipe_hash for row in record.rows if row.role == roles[2]]
-    best = list({record.digest_of(h): h for h in reversed(ordered)}.values())[::-1]
+    first: dict[str | None, str] = {}
+    for recipe_hash in ordered:
+        first.setdefault(record.digest_of(recipe_hash), recipe_hash)
+    best = list(first.values())
     if len(best) < top:
         raise InputError(f"{run} has {len(best)} distinct candidates, fewer than --top {top}")
     return [(f"top-{place}", recipe_hash) for place, recipe_hash in enumerate(best[:top], 1)]

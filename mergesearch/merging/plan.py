@@ -13,6 +13,8 @@ from mergesearch.recipe import ModelRef, Recipe, Slice, Source, evaluate
 
 #: Where models say how deep they are.
 _DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
+#: Where tensors outside the layers stand, as if in layers of their own.
+_BEFORE, _AFTER = -1, -2
 
 
 @dataclass(frozen=True)
@@ -113,53 +115,64 @@ def _with_ranges(recipe: Recipe, part: Slice, parents: Parents) -> Slice:
 
 
 def _jobs(recipe: Recipe, slices: list[Slice], parents: Parents) -> Iterator[Job]:
+    models = {source.model for part in slices for source in part.sources}
+    names = {model: _names(parents, model) for model in models}
     first, last = slices[0], slices[-1]
-    names = list(_canonical_names(parents, first.sources[0].model))
-    place = [i for i, name in enumerate(names) if layer_of(name) is not None]
-    if not place:
-        raise RecipeError(f"{first.sources[0].model}: no tensor name holds a layer number")
-    for name in names[: place[0]]:
-        yield _job(recipe, first, name, [name] * len(first.sources), 0.0, parents)
+    yield from _group(recipe, first, [_BEFORE] * len(first.sources), _BEFORE, 0.0, names, parents)
     layer = 0
     for part in slices:
-        template = [
-            name
-            for name in _canonical_names(parents, part.sources[0].model)
-            if layer_of(name) == part.sources[0].layer_range[0]  # type: ignore[index]
-        ]
+        starts = [source.layer_range[0] for source in part.sources if source.layer_range]
         length = part.sources[0].n_layers or 0
         for offset in range(length):
             # a slice of one layer lies at its end
             depth = offset / (length - 1) if length > 1 else 1.0
-            for name in template:
-                inputs = [
-                    in_layer(name, source.layer_range[0] + offset)  # type: ignore[index]
-                    for source in part.sources
-                ]
-                yield _job(recipe, part, in_layer(name, layer), inputs, depth, parents)
+            layers = [start + offset for start in starts]
+            yield from _group(recipe, part, layers, layer, depth, names, parents)
             layer += 1
-    for name in names[place[-1] + 1 :]:
-        # mergekit takes what follows the layers from the last slice, at depth 0
-        yield _job(recipe, last, name, [name] * len(last.sources), 0.0, parents)
+    # mergekit takes what follows the layers from the last slice, at depth 0
+    yield from _group(recipe, last, [_AFTER] * len(last.sources), _AFTER, 0.0, names, parents)
 
 
-def _canonical_names(parents: Parents, model: ModelRef) -> Iterator[str]:
-    """A model's tensor names: what precedes the layers, the layers in order, what follows.
+def _group(
+    recipe: Recipe,
+    part: Slice,
+    layers: list[int],
+    layer: int,
+    depth: float,
+    names: Mapping[ModelRef, Mapping[int, list[str]]],
+    parents: Parents,
+) -> Iterator[Job]:
+    """The jobs of one layer of the output, of which each source gives one of its `layers`."""
+    first, *others = part.sources
+    own = names[first.model].get(layers[0], [])
+    if layer >= 0 and not own:
+        raise RecipeError(f"{first.model} has no tensors of layer {layers[0]}")
+    for source, theirs in zip(others, layers[1:], strict=True):
+        for name in names[source.model].get(theirs, []):
+            _spec(parents, first.model, in_layer(name, layers[0]))
+    for name in own:
+        inputs = [in_layer(name, theirs) for theirs in layers]
+        yield _job(recipe, part, in_layer(name, layer), inputs, depth, parents)
 
-    A tied output head is left out: transformers restores it from the embeddings.
+
+def _names(parents: Parents, model: ModelRef) -> dict[int, list[str]]:
+    """A model's tensor names by layer, and what precedes and what follows the layers.
+
+    A tied output head is left out: transformers restores it from the embeddings. So are rotary
+    tables, which old checkpoints store and transformers computes.
     """
     checkpoint = parents.checkpoint(model)
     tied = checkpoint.config.get("tie_word_embeddings", False)
-    names = [n for n in checkpoint.specs if not (tied and n == "lm_head.weight")]
-
-    def place(name: str) -> tuple[int, int, str]:
+    groups: dict[int, list[str]] = {}
+    for name in sorted(checkpoint.specs):
+        if (tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
+            continue
         layer = layer_of(name)
-        if layer is not None:
-            return (1, layer, name)
-        before = any(word in name for word in ("embed", "wte", "wpe"))
-        return (0 if before else 2, 0, name)
-
-    yield from sorted(names, key=place)
+        if layer is None:
+            before = any(word in name for word in ("embed", "wte", "wpe"))
+            layer = _BEFORE if before else _AFTER
+        groups.setdefault(layer, []).append(name)
+    return groups
 
 
 def _job(

@@ -52,7 +52,7 @@ class Parameter:
             if isinstance(value, bool):
                 raise TypeError
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(self._rule("a number", value)) from None
         if not math.isfinite(number):
             raise ValueError(self._rule("finite", value))

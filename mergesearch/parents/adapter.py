@@ -12,6 +12,8 @@ from mergesearch.parents.checkpoint import Checkpoint, open_safetensors, read_js
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
+#: Starts of training that take a part of the base's weights into the adapter.
+_STARTS_FROM_THE_BASE = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
 
 
 class Adapter:
@@ -23,7 +25,8 @@ class Adapter:
 
     Raises:
         InputError: the folder holds no LoRA adapter, one of a kind that is more than a sum
-            (DoRA, retrained modules, biases), or one made for another base.
+            (DoRA, retrained modules, biases, a start that changed the base), or one made for
+            another base.
     """
 
     def __init__(self, folder: Path, base: Checkpoint) -> None:
@@ -40,6 +43,11 @@ class Adapter:
             for name, layer in model.named_modules()
             if hasattr(layer, "get_delta_weight")
         }
+        if tied := sorted(self._layers.keys() - base.specs.keys()):
+            raise InputError(
+                f"{folder}: the adapter changes {tied[0]}, which {base.folder} does not store, "
+                "e.g. since it is tied to another; merge it into a full checkpoint with peft first"
+            )
 
     def delta(self, name: str) -> Tensor | None:
         """What the adapter adds to a weight, float32; None where it adds nothing."""
@@ -53,12 +61,14 @@ class Adapter:
         kind = config.get("peft_type")
         if kind != "LORA":
             raise InputError(f"{self.folder}: only LoRA adapters are merged, got {kind}")
+        start = config.get("init_lora_weights")
         more = {
             "use_dora": config.get("use_dora"),
             "modules_to_save": config.get("modules_to_save"),
             "bias": config.get("bias", "none") != "none",
             "lora_bias": config.get("lora_bias"),
             "trainable_token_indices": config.get("trainable_token_indices"),
+            f"init_lora_weights={start}": str(start).lower().startswith(_STARTS_FROM_THE_BASE),
         }
         if used := [key for key, value in more.items() if value]:
             raise InputError(
@@ -74,12 +84,16 @@ class Adapter:
         from peft import PeftModel
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
+        try:
+            with torch.device("meta"):
+                skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"transformers cannot build {base.folder}: {reason}") from None
         # Memory that is never written is never resident: only the adapter's own weights are.
         skeleton.to_empty(device="cpu")
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")  # missing keys are checked below, by name
                 return PeftModel.from_pretrained(skeleton, self.folder)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

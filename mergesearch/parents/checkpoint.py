@@ -65,8 +65,10 @@ class Checkpoint:
 
     def _weight_files(self) -> list[Path]:
         if (self.folder / INDEX).exists():
-            names = sorted(set(read_json(self.folder / INDEX).get("weight_map", {}).values()))
-            files = [self.folder / name for name in names]
+            weight_map = read_json(self.folder / INDEX).get("weight_map", {})
+            if not isinstance(weight_map, dict):
+                raise InputError(f"{self.folder / INDEX}: weight_map must map tensors to files")
+            files = [self.folder / str(name) for name in sorted(set(weight_map.values()))]
             missing = [file.name for file in files if not file.exists()]
             if missing or not files:
                 lost = ", ".join(missing) or "every shard"

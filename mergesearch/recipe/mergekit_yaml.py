@@ -59,7 +59,13 @@ def read_recipe(text: str, where: str = "recipe") -> Recipe:
         raise InputError(f"{where}: slices: every source needs a layer_range: [first, end]")
     note = _NOTE.search(text)
     extra = parse_yaml(note.group(1), f"{where}: comment") if note else {}
-    return parse(Recipe, _without_nulls({**data, **extra}), where)
+    try:
+        data = _without_nulls({**data, **extra})
+    except RecursionError:
+        raise InputError(
+            f"{where}: a part of it holds itself: an alias within its anchor"
+        ) from None
+    return parse(Recipe, data, where)
 
 
 def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
@@ -75,13 +81,7 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
     seed = data.pop("seed", 0)
     parts = data.pop("slices")
     if all(source.layer_range is None for part in recipe.slices for source in part.sources):
-        (part,) = parts
-        models = part.pop("sources")
-        # what a lone slice says holds for the whole recipe
-        parameters = {**data.pop("parameters", {}), **part.pop("parameters", {})}
-        data = {**data, **part, "models": models}
-        if parameters:
-            data["parameters"] = parameters
+        data["models"] = parts[0]["sources"]
     else:
         data["slices"] = parts
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

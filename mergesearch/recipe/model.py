@@ -147,9 +147,19 @@ class Recipe(Config):
                 _check_parameter(self.method, name, setting)
         for part in self.slices:
             self._check_inputs(part)
-        if len(self.slices) > 1 and any(s.n_layers is None for p in self.slices for s in p.sources):
-            raise ValueError("every source of more than one slice needs a layer_range")
+        if any(source.n_layers is None for part in self.slices for source in part.sources):
+            self._check_whole_models(*self.slices)
         return self
+
+    def _check_whole_models(self, part: Slice, *others: Slice) -> None:
+        """Models without layer ranges are mergekit's `models` form, which has no slices."""
+        if others:
+            raise ValueError("every source of more than one slice needs a layer_range")
+        if part.parameters or part.base_model is not None:
+            raise ValueError(
+                "a slice of whole models has no parameters or base_model of its own; "
+                "give them to the recipe"
+            )
 
     def _all_parameters(self) -> Iterator[Parameters]:
         yield self.parameters

@@ -1,6 +1,7 @@
 """Parameter values that depend on the tensor: scalars, gradients over depth, filters by name."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -20,16 +21,15 @@ def _canonical(raw: Any) -> Any:
         case bool():
             return raw
         case int() | float():
-            if not math.isfinite(raw):
+            if abs(raw) > sys.float_info.max or math.isnan(raw):
                 raise ValueError(f"a value must be finite, got {raw}")
-            return float(raw)
+            return float(raw) + 0.0  # -0.0 is 0.0
         case str():
             try:
-                return _canonical(float(raw))
+                number = float(raw)
             except ValueError:
-                if raw.strip().lower().lstrip("+-") in {"nan", "inf", "infinity"}:
-                    raise
                 return raw
+            return _canonical(number)
         case list() | tuple() if raw:
             parts = tuple(_canonical(part) for part in raw)
             if len({isinstance(part, Conditional) for part in parts}) > 1:

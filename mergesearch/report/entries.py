@@ -1,7 +1,8 @@
 """What a leaderboard shows: the models of one or more runs, and how they compare."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mergesearch.evaluation import Interval, Scores, TaskScore, interval, paired_difference
 from mergesearch.recipe import Recipe
@@ -40,7 +41,7 @@ def entries_of(run: Path) -> list[Entry]:
     Raises:
         InputError: the folder is no run folder.
     """
-    tasks = identity_of(run)["tasks"]
+    about = identity_of(run)
     record = Record(run, writable=False)
     entries = []
     for row in record.rows:
@@ -53,8 +54,8 @@ def entries_of(run: Path) -> list[Entry]:
                 row.role,
                 record.recipe(row.recipe_hash),
                 digest,
-                _scores(known, tasks["search_full"]),
-                _scores(known, tasks.get("held_out", {})),
+                _scores(known, about, "search_full"),
+                _scores(known, about, "held_out"),
             )
         )
     return ranked(entries)
@@ -63,8 +64,9 @@ def entries_of(run: Path) -> list[Entry]:
 def ranked(entries: list[Entry]) -> list[Entry]:
     """Entries from the best to the worst: held-out first, those without it after."""
 
-    def place(entry: Entry) -> tuple[bool, float]:
-        return entry.held_out is None, -entry.deciding.total if entry.deciding else 0.0
+    def place(entry: Entry) -> tuple[bool, bool, float]:
+        total = entry.deciding.total if entry.deciding else 0.0
+        return entry.held_out is None, entry.deciding is None, -total
 
     return sorted(entries, key=place)
 
@@ -91,10 +93,13 @@ def _comparison(best: Entry, rival: Entry) -> str:
     if difference.low > 0:
         return f"The {best.label} beats {name} by {numbers}."
     if difference.high < 0:
-        return f"The {best.label} is WORSE than {name}: {numbers}."
+        return f"The {best.label} is WORSE than {name.rstrip(',')}: {numbers}."
     return f"The {best.label} does NOT beat {name} beyond noise: {numbers}."
 
 
-def _scores(known: dict[str, TaskScore], fingerprints: dict[str, str]) -> Scores | None:
-    found = [known[f] for f in fingerprints.values() if f in known]
-    return Scores(tuple(found)) if found and len(found) == len(fingerprints) else None
+def _scores(known: dict[str, TaskScore], about: dict[str, Any], split: str) -> Scores | None:
+    """The scores on a split, if all of its tasks were scored; names and weights are the suite's."""
+    tasks, weights = about["tasks"].get(split, {}), about["weights"].get(split, {})
+    if not tasks or not set(tasks.values()) <= set(known):
+        return None
+    return Scores(tuple(replace(known[f], task=t, weight=weights[t]) for t, f in tasks.items()))

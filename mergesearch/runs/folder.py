@@ -26,7 +26,9 @@ def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"the run folder must be a folder, but {folder} is a file")
-    strangers = folder.exists() and any(p.name != _LOCK for p in folder.iterdir())
+    # a kill may have come before the folder said what it is
+    ours = {_LOCK, _partial(folder / _ABOUT).name}
+    strangers = folder.exists() and any(p.name not in ours for p in folder.iterdir())
     if strangers and not (folder / _ABOUT).exists():
         raise InputError(f"{folder} is not empty and is no run folder; give --out another name")
     try:
@@ -67,7 +69,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         InputError: the device is full, or the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -77,6 +79,10 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:

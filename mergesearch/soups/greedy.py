@@ -44,32 +44,33 @@ def greedy_soup(
         on_step: called after each step.
 
     Raises:
-        CandidateError: not even the first model alone can be scored.
+        CandidateError: none of the models can be scored, not even alone.
     """
 
-    def score(names: Sequence[str]) -> Candidate:
-        return judge.score(soup_recipe([models[name] for name in names]))
+    def score(names: Sequence[str]) -> Candidate | None:
+        try:
+            return judge.score(soup_recipe([models[name] for name in names]))
+        except CandidateError:
+            return None  # what has no score cannot be what is kept
 
     if order is None:
-        alone = {name: score([name]).total for name in models}
-        order = sorted(models, key=lambda name: -alone[name])
+        alone = {name: found.total for name in models if (found := score([name]))}
+        order = sorted(alone, key=lambda name: -alone[name])
     kept: list[str] = []
     steps: list[SoupStep] = []
     best: Candidate | None = None
     for name in order:
-        try:
-            candidate = score([*kept, name])
-        except CandidateError:
-            if not kept:
-                raise
-            continue  # this mixture has no score: it cannot be what is kept
+        candidate = score([*kept, name])
+        if candidate is None:
+            continue
         better = best is None or candidate.total >= best.total
         steps.append(SoupStep(name, (*kept, name), candidate.total, better))
         if better:
             kept, best = [*kept, name], candidate
         if on_step:
             on_step(steps[-1])
-    assert best is not None
+    if best is None:
+        raise CandidateError("no model can be scored, not even alone")
     return GreedySoup(tuple(steps), best)
 
 

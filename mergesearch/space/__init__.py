@@ -1,8 +1,9 @@
 """The search space: YAML to what Optuna may suggest, and from a suggestion to a recipe."""
 
+from mergesearch.space.layout import boundaries
 from mergesearch.space.schema import GREEDY_SOUP, SAMPLERS, SearchSpace
 from mergesearch.space.starts import LAMBDAS, Start, starts
-from mergesearch.space.suggest import SoupOrder, boundaries, suggest
+from mergesearch.space.suggest import SoupOrder, suggest
 
 __all__ = [
     "GREEDY_SOUP",

@@ -110,15 +110,15 @@ class SearchSpace(Config):
         if not suite.is_file():
             raise InputError(f"{path}: suite: no such file: {suite}")
         try:
-            return space.model_copy(
-                update={
-                    "base": space.base and space.base.resolved(folder),
-                    "parents": {n: ref.resolved(folder) for n, ref in space.parents.items()},
-                    "suite": suite.resolve(),
-                }
-            )
+            resolved = {
+                "base": space.base and space.base.resolved(folder),
+                "parents": {n: ref.resolved(folder) for n, ref in space.parents.items()},
+                "suite": suite.resolve(),
+            }
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        # again, since two spellings may lead to one folder
+        return parse(cls, {**dict(space), **resolved}, str(path))
 
     @property
     def models(self) -> tuple[ModelRef, ...]:

@@ -1,9 +1,11 @@
 """Known good points that a study tries first."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from mergesearch.space.schema import Fixed, Range, SearchSpace
+from mergesearch.methods import Scalar
+from mergesearch.space.schema import Choice, Domain, Fixed, Range, SearchSpace
 from mergesearch.space.suggest import REST, domains
 
 #: The values of lambda at which plain task arithmetic is tried.
@@ -54,14 +56,16 @@ def _point(space: SearchSpace, method: str, weights: dict[str, float]) -> dict[s
         weight.low <= w <= weight.high for w in weights.values()
     ):
         return None
-    if isinstance(own.get("lambda"), Range) or own.get("lambda", Fixed(1.0)) != Fixed(1.0):
-        return None
     params: dict[str, Any] = {"method": method} if len(space.methods) > 1 else {}
-    density = own.get("density")
-    if isinstance(density, Range):
-        if density.high < 1:
+    neutral: dict[str, Scalar] = {"lambda": 1.0, "density": 1.0}
+    if not math.isclose(sum(weights.values()), 1):
+        neutral["normalize"] = False
+    for name, value in neutral.items():
+        domain = own.get(name, Fixed(value))
+        if not _holds(domain, value):
             return None
-        params[f"{method}.density"] = 1.0
+        if not isinstance(domain, Fixed):
+            params[f"{method}.{name}"] = value
     assert "weight" in domains(space)
     granularity = space.granularity
     blocks = [f".{i}" for i in range(granularity.blocks)] if granularity.blocks > 1 else [""]
@@ -71,3 +75,13 @@ def _point(space: SearchSpace, method: str, weights: dict[str, float]) -> dict[s
             for group in groups:
                 params[f"weight.{parent}{block}{group}"] = w
     return params
+
+
+def _holds(domain: Domain, value: Scalar) -> bool:
+    match domain:
+        case Range(low, high):
+            return low <= value <= high  # type: ignore[operator]
+        case Choice(values):
+            return value in values
+        case Fixed(only):
+            return only == value

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Parameter, Scalar
-from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting, Slice, Source
+from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
+from mergesearch.space.layout import Block, in_gradients, in_steps
 from mergesearch.space.schema import GREEDY_SOUP, Choice, Domain, Fixed, Range, SearchSpace
 
 if TYPE_CHECKING:
@@ -47,44 +47,35 @@ def suggest(
     def value(parameter: Parameter, key: str) -> Scalar:
         """One value; `key` says of which parent, block and group."""
         domain = space.methods[name][parameter.name]
-        if not parameter.by_block:
-            return _draw(trial, f"{name}.{parameter.name}", domain, domain)
+        if not parameter.by_block or isinstance(domain, Choice):
+            # a list of values is the method's own: Optuna knows one list by one name
+            return _draw(trial, f"{name}.{parameter.name}{key}", domain, domain)
         return _draw(trial, f"{parameter.name}{key}", domain, _shared_range(space, parameter.name))
 
     base, models = _inputs(space, name, trial)
     searched = [p for p in method.parameters if p.name in space.methods[name]]
-    shared = {p.name: value(p, "") for p in searched if not p.by_block}
+    everywhere = {p.name: value(p, "") for p in searched if not p.by_block}
     blocks = [
-        (
-            {
-                p.name: _by_group(space, value, p, f".{i}")
-                for p in searched
-                if p.by_block and not p.per_model
-            },
-            {
-                parent: {
-                    p.name: _by_group(space, value, p, f".{parent}.{i}")
-                    for p in searched
-                    if p.by_block and p.per_model
-                }
+        Block(
+            common=_settings(space, value, searched, f".{i}", per_model=False),
+            own={
+                parent: _settings(space, value, searched, f".{parent}.{i}", per_model=True)
                 for parent in models
             },
         )
         for i in range(space.granularity.blocks)
     ]
+    if len(blocks) == 1 or space.granularity.smooth:
+        common, slices = in_gradients(blocks, models)
+    else:
+        common, slices = {}, in_steps(blocks, models, base, n_layers)
     return Recipe(
         merge_method=name,
         base_model=base,
-        parameters=shared,
-        slices=_slices(space, base, models, blocks, n_layers),
+        parameters={**everywhere, **common},
+        slices=slices,
         seed=space.search.seed,
     )
-
-
-def boundaries(n_layers: int, n_blocks: int) -> list[tuple[int, int]]:
-    """The layer ranges [first, end) of blocks as equal as whole layers allow."""
-    edges = [round(i * n_layers / n_blocks) for i in range(n_blocks + 1)]
-    return list(pairwise(edges))
 
 
 def domains(space: SearchSpace) -> dict[str, Range]:
@@ -95,47 +86,20 @@ def domains(space: SearchSpace) -> dict[str, Range]:
     return {name: shared for name in sorted(names) if (shared := _shared_range(space, name))}
 
 
-Block = tuple[dict[str, Setting], dict[str, dict[str, Setting]]]
-
-
-def _slices(
+def _settings(
     space: SearchSpace,
-    base: ModelRef | None,
-    models: dict[str, ModelRef],
-    blocks: list[Block],
-    n_layers: int,
-) -> tuple[Slice, ...]:
-    """One slice of all layers, or one for each block where weights change in steps."""
-    if len(blocks) == 1 or space.granularity.smooth:
-        common = _over_depth([shared for shared, _ in blocks])
-        own = {parent: _over_depth([per[parent] for _, per in blocks]) for parent in models}
-        sources = tuple(Source(model=ref, parameters=own[p]) for p, ref in models.items())
-        return (Slice(sources=sources, parameters=common),)
-    parts = []
-    for (shared, own), layers in zip(blocks, boundaries(n_layers, len(blocks)), strict=True):
-        sources = tuple(
-            Source(model=ref, layer_range=layers, parameters=own[p]) for p, ref in models.items()
-        )
-        if base is not None:  # mergekit takes the base of a slice from its sources
-            sources = (Source(model=base, layer_range=layers), *sources)
-        parts.append(Slice(sources=sources, parameters=shared))
-    return tuple(parts)
-
-
-def _over_depth(blocks: list[dict[str, Setting]]) -> dict[str, Setting]:
-    """Settings of consecutive blocks as gradients, group by group."""
-    if len(blocks) == 1:
-        return blocks[0]
-    return {name: _gradient([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _gradient(settings: list[Any]) -> Setting:
-    if isinstance(settings[0], tuple):
-        cases = zip(*settings, strict=True)
-        return tuple(
-            Conditional(filter=case[0].filter, value=tuple(c.value for c in case)) for case in cases
-        )
-    return tuple(settings)
+    value: Callable[[Parameter, str], Scalar],
+    parameters: list[Parameter],
+    key: str,
+    *,
+    per_model: bool,
+) -> dict[str, Setting]:
+    """The settings of one block: of one model, or common to all."""
+    return {
+        p.name: _by_group(space, value, p, key)
+        for p in parameters
+        if p.by_block and p.per_model == per_model
+    }
 
 
 def _by_group(

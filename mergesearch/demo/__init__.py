@@ -1,0 +1,5 @@
+"""A family of tiny models that learn in a minute, so that a search can be tried on any machine."""
+
+from mergesearch.demo.family import FamilySize, build_family
+
+__all__ = ["FamilySize", "build_family"]

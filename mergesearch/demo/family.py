@@ -1,0 +1,184 @@
+"""The demo's family on disk: a base, an expert for each skill, tasks, suite and space."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import yaml
+from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
+
+from mergesearch.demo.skills import SKILLS, Split, exam
+from mergesearch.demo.tokenizer import build_tokenizer
+from mergesearch.demo.train import base_examples, expert_examples, new_model, train
+from mergesearch.errors import InputError
+
+_SUITE = """\
+# Three skills: what the search may see, and what its winner is judged by.
+include_path: tasks/
+search:
+{search}
+held_out:
+{held_out}
+"""
+
+_SPACE = """\
+# A base, an expert for each of three skills, and the merges of them worth trying.
+base: models/base
+parents:
+{parents}
+granularity: {{groups: [self_attn, mlp]}}   # finer, by depth too, asks for more trials than this
+methods:
+  task_arithmetic: {{weight: [0.0, 1.2]}}
+  ties:            {{weight: [0.0, 1.5], density: [0.2, 1.0]}}
+  dare_ties:       {{weight: [0.0, 1.5], density: [0.2, 1.0]}}
+  linear:          {{weight: [0.0, 1.0]}}
+suite: suite.yaml
+search: {{sampler: tpe, trials: {trials}, seed: 0, start_from: [parents, uniform, task_arithmetic]}}
+"""
+
+
+@dataclass(frozen=True)
+class FamilySize:
+    """How large the models and their tasks are, and how long to train."""
+
+    layers: int = 4
+    hidden: int = 64
+    base_steps: int = 800
+    expert_steps: int = 60
+    batch: int = 64  # documents a step
+    #: Share of the base's exercises that are answered rightly and not by habit.
+    insight: float = 0.2
+    dev_documents: int = 300  # for each skill
+    test_documents: int = 400
+    trials: int = 48
+
+
+def build_family(
+    out: Path,
+    *,
+    seed: int = 0,
+    size: FamilySize | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Train the family and write it to a folder, or return at once if it is there already.
+
+    The folder appears whole or not at all: it is built beside its place and moved there when done.
+    The same seed, size and number of threads give the same bytes.
+
+    Args:
+        out: the folder: `models/`, `tasks/`, `suite.yaml`, `space.yaml`, and `family.json`, which
+            says what was built.
+        seed: of every random number: initial weights, training texts, exams.
+        size: how much to train; by default what `mergesearch demo` needs.
+        progress: is told what is going on, one line at a time.
+
+    Raises:
+        InputError: the folder holds something else than this family.
+    """
+    size = size or FamilySize()
+    identity = json.dumps({"seed": seed, "size": asdict(size)}, indent=1) + "\n"
+    if out.exists():
+        stamp = out / "family.json"
+        if not stamp.is_file() or stamp.read_text(encoding="utf-8") != identity:
+            raise InputError(
+                f"{out} must not exist or must hold the demo family of {seed=}, but it holds "
+                "something else; remove it or give another folder"
+            )
+        progress(f"{out}: found, built before")
+        return
+    partial = out.with_name(f".{out.name}.partial")
+    if partial.exists():  # of a build that was interrupted
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    _write_tasks(partial / "tasks", seed, size)
+    _write_models(partial / "models", seed, size, progress)
+    _write_configs(partial, size)
+    (partial / "family.json").write_text(identity, encoding="utf-8")
+    partial.rename(out)
+
+
+def _random(seed: int, *purpose: str) -> Random:
+    """A generator of its own for each purpose, so that no part's use of one shifts another's."""
+    return Random("/".join([str(seed), *purpose]))
+
+
+def _write_models(
+    folder: Path, seed: int, size: FamilySize, progress: Callable[[str], None]
+) -> None:
+    tokenizer = build_tokenizer()
+    base = new_model(tokenizer, layers=size.layers, hidden=size.hidden, seed=seed)
+    train(
+        base,
+        base_examples(tokenizer, _random(seed, "base"), insight=size.insight),
+        steps=size.base_steps,
+        batch=size.batch,
+        learning_rate=3e-3,
+        progress=_named("base", progress),
+    )
+    models = {"base": base}
+    for skill in SKILLS:
+        models[skill] = copy.deepcopy(base)
+        train(
+            models[skill],
+            expert_examples(tokenizer, _random(seed, "expert", skill), skill=skill),
+            steps=size.expert_steps,
+            batch=size.batch,
+            learning_rate=1e-3,  # gentle, so that the experts stay in the base's basin
+            progress=_named(skill, progress),
+        )
+    for name, model in models.items():
+        _save(model, folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def _named(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda message: progress(f"{name}: {message}")
+
+
+def _save(model: LlamaForCausalLM, folder: Path) -> None:
+    """What `save_pretrained` writes, without its progress bars."""
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    weights = dict(model.named_parameters())  # names a tied weight once, as the format wants
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_tasks(folder: Path, seed: int, size: FamilySize) -> None:
+    folder.mkdir()
+    sizes: dict[Split, int] = {"dev": size.dev_documents, "test": size.test_documents}
+    for skill in SKILLS:
+        for split, n_documents in sizes.items():
+            name = f"{skill}_{split}"
+            documents = exam(skill, split, n_documents, _random(seed, split, skill))
+            lines = [json.dumps(document) + "\n" for document in documents]
+            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+            task = {
+                "task": name,
+                "dataset_path": "json",
+                "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
+                "output_type": "multiple_choice",
+                "test_split": "test",
+                "doc_to_text": "{{prompt}}",
+                "doc_to_choice": "{{choices}}",
+                "doc_to_target": "label",
+                "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+                "metadata": {"version": 1.0},
+            }
+            text = yaml.safe_dump(task, sort_keys=False)
+            (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def _write_configs(folder: Path, size: FamilySize) -> None:
+    def tasks(split: Split) -> str:
+        return "\n".join(f"  - {{task: {skill}_{split}, metric: acc}}" for skill in SKILLS)
+
+    parents = "\n".join(f"  {skill}: models/{skill}" for skill in SKILLS)
+    suite = _SUITE.format(search=tasks("dev"), held_out=tasks("test"))
+    space = _SPACE.format(parents=parents, trials=size.trials)
+    (folder / "suite.yaml").write_text(suite, encoding="utf-8")
+    (folder / "space.yaml").write_text(space, encoding="utf-8")
