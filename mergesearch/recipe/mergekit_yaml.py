@@ -84,7 +84,7 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
         data["models"] = parts[0]["sources"]
     else:
         data["slices"] = parts
-    body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100)
     note = f"# mergesearch: {{seed: {seed}}}\n" if recipe.method.random or seed else ""
     return note + body
 
