@@ -1,0 +1,211 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM
+
+from mergesearch.cli.app import _n_bytes
+from mergesearch.evaluation import Evaluator
+from mergesearch.parents import Checkpoint
+from mergesearch.runs import Record
+from tests import tiny
+from tests.cli.conftest import Cli
+
+HEAVY = "torch", "transformers", "lm_eval", "optuna", "pandas", "pydantic", "rich.progress"
+
+
+def test_help_and_the_package_import_nothing_heavy() -> None:
+    code = f"""
+import sys
+import mergesearch
+from mergesearch.cli import main
+sys.argv = ["mergesearch", "--help"]
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+print(sorted(set({HEAVY!r}) & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr
+    *shown, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    for verb in ("demo", "check", "search", "soup", "merge", "evaluate", "export", "leaderboard"):
+        assert any(f" {verb} " in line for line in shown)
+
+
+def test_check_says_what_a_search_would_take_and_reads_no_weight(
+    family: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: Checkpoint, name: str) -> None:
+        raise AssertionError(f"{name} was read")
+
+    monkeypatch.setattr(Checkpoint, "read", read)
+    before = {p for p in family.rglob("*")}
+    code, out, err = cli("check", family / "space.yaml", "--device", "cpu")
+    assert (code, err) == (0, "")
+    lines = {line.split(maxsplit=1)[0]: line for line in out.splitlines()}
+    assert "linear, task_arithmetic, ties" in lines["methods"]
+    assert "first (acc, 12), second (acc, 8)" in lines["tasks"]
+    assert lines["documents"].split()[1] == "20"
+    assert "8 trials in at most " in lines["time"]
+    assert "GB for the live model on cpu" in lines["memory"]
+    assert lines["Nothing"] == "Nothing is wrong with this space."
+    assert set(family.rglob("*")) == before
+
+
+def test_a_search_shows_its_trials_its_verdict_and_where_it_is(family: Path, cli: Cli) -> None:
+    run = family / "run"
+    code, out, err = cli("search", family / "space.yaml", "--out", run, "--trials", "3")
+    assert code == 0
+    trials = [line for line in err.splitlines() if line.startswith("trial ")]
+    assert [line.split("]")[0].split("[")[1] for line in trials] == ["1/3", "2/3", "3/3"]
+    assert "linear (one)" in trials[0]
+    assert out.startswith("The winner ")
+    assert "| **winner** " in out
+    assert f"Run folder: {run}" in out
+    assert out.endswith(f"mergesearch export {run}\n")
+    again = cli("search", family / "space.yaml", "--out", run, "--trials", "3")
+    assert (again.code, again.out) == (0, out)
+    assert "trial " not in again.err
+
+
+def test_paths_are_relative_to_the_file_that_states_them(
+    family: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    space = Path("..") / "family" / "space.yaml"
+    assert cli("check", space, "--device", "cpu").code == 0
+    assert cli("search", space, "--trials", "2").code == 0
+    assert Record(elsewhere / "results" / "space", writable=False).trials[0].score is not None
+    assert cli("export", "results/space", "--out", "out").code == 0
+    assert (elsewhere / "out" / "top-1" / "model.safetensors").exists()
+    # an exported recipe finds its models from where it lies
+    code, out, _ = cli("merge", "out/top-1/mergekit_config.yml", "again")
+    assert code == 0
+    assert out.startswith("again  (tensors sha256 ")
+    weights = [elsewhere / name / "model.safetensors" for name in ("out/top-1", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_recipe_is_merged_in_another_dtype_and_in_shards(family: Path, cli: Cli) -> None:
+    recipe = {"merge_method": "linear", "models": [{"model": "models/one"}]}
+    recipe["parameters"] = {"weight": 1}  # type: ignore[assignment]
+    (family / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    out = family / "out"
+    arguments = ("--dtype", "bfloat16", "--max-shard-size", "8KB")
+    assert cli("merge", family / "recipe.yaml", out, *arguments).code == 0
+    assert len(list(out.glob("*.safetensors"))) > 1
+    model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert str(model.dtype) == "torch.bfloat16"
+
+
+def test_evaluate_writes_what_lm_eval_would(family: Path, cli: Cli) -> None:
+    file = family / "scores.json"
+    model, suite = family / "models" / "one", family / "suite.yaml"
+    code, out, _ = cli("evaluate", model, suite, "--json", file, "--device", "cpu")
+    assert code == 0
+    data = json.loads(file.read_text())
+    assert set(data["results"]) == {"first", "second"}
+    value = data["results"]["second"]["acc,none"]
+    assert 0 <= value <= 1
+    assert data["results"]["second"]["alias"] == "second"
+    assert data["n-samples"]["second"] == {"original": 12, "effective": 8}
+    assert data["higher_is_better"] == {"first": {"acc": True}, "second": {"acc": True}}
+    assert f"{value:.4f}" in next(line for line in out.splitlines() if "second" in line)
+
+
+def test_a_merge_of_one_model_scores_as_the_model_does(family: Path, cli: Cli) -> None:
+    recipe = {"merge_method": "passthrough", "models": [{"model": "models/one"}]}
+    (family / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    held_out = ("--split", "held_out", "--device", "cpu")
+    shown = [
+        cli("evaluate", model, family / "suite.yaml", *held_out)
+        for model in (family / "models" / "one", family / "recipe.yaml")
+    ]
+    assert [said.code for said in shown] == [0, 0]
+    assert shown[0].out == shown[1].out
+    assert "third" in shown[0].out
+
+
+@pytest.mark.parametrize("soup", ["--uniform", "--greedy"])
+def test_a_soup_is_made_shown_and_exported(family: Path, cli: Cli, soup: str) -> None:
+    run = family / "run"
+    code, out, err = cli("soup", family / "space.yaml", soup, "--out", run)
+    assert code == 0
+    label = f"{soup.strip('-')} soup"
+    assert out.startswith(f"The {label} ")
+    if soup == "--greedy":
+        steps = [line for line in err.splitlines() if "(kept " in line or "(dropped " in line]
+        assert len(steps) == 2
+    assert cli("export", run).code == 0
+    assert (run / "export" / "top-1" / "config.json").exists()
+
+
+def test_a_leaderboard_is_written_in_each_format_over_many_runs(searched: Path, cli: Cli) -> None:
+    second = searched / "second"
+    assert cli("search", searched / "space.yaml", "--out", second, "--trials", "2").code == 0
+    runs = (searched / "run", second)
+    markdown = cli("leaderboard", *runs, "--format", "md").out
+    assert markdown.splitlines()[0].startswith("| run ")
+    assert markdown.count("**winner**") == 2
+    rows = list(csv.DictReader(io.StringIO(cli("leaderboard", *runs, "--format", "csv").out)))
+    assert {row["run"] for row in rows} == {"run", "second"}
+    data = json.loads(cli("leaderboard", *runs, "--format", "json").out)
+    assert len(data) == len(rows)
+    held_out = [row["held_out"]["total"] for row in data if row["held_out"]]
+    assert held_out == sorted(held_out, reverse=True)
+    one = cli("leaderboard", searched / "run").out
+    assert one.startswith("The winner ")
+    assert "| run " not in one
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("5GB", 5 * 10**9),
+        ("500MB", 5 * 10**8),
+        ("1.5 kb", 1500),
+        ("2TB", 2 * 10**12),
+        ("100B", 100),
+        ("1000000", 10**6),
+        (" 5gb ", 5 * 10**9),
+    ],
+)
+def test_sizes_are_counted_by_powers_of_ten(text: str, n_bytes: int) -> None:
+    assert _n_bytes(text) == n_bytes
+
+
+def test_an_interrupted_search_says_how_to_go_on(
+    family: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ("search", family / "space.yaml", "--out", family / "run", "--trials", "2")
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "score_task", interrupted)
+        code, _, err = cli(*command)
+    assert code == 130
+    assert err == "mergesearch: stopped; run the same command again to go on\n"
+    assert cli(*command).code == 0
+
+
+def test_an_adapter_is_searched_as_a_parent(family: Path, cli: Cli) -> None:
+    tiny.adapter(family / "adapter", family / "models" / "base", 6)
+    data = yaml.safe_load(tiny.SPACE)
+    data["parents"] = {"one": "models/one", "two": "models/base+adapter"}
+    (family / "space.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    run = family / "run"
+    assert cli("search", family / "space.yaml", "--out", run, "--trials", "3").code == 0
+    assert cli("export", run).code == 0

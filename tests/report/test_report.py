@@ -1,0 +1,206 @@
+import csv as csv_module
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mergesearch.errors import InputError
+from mergesearch.evaluation import interval
+from mergesearch.recipe import read_recipe
+from mergesearch.report import entries_of, leaderboard, markdown, ranked, table, verdict
+from tests.report.hand_made import Model, make_run, right
+
+MODELS: list[Model] = [
+    ("base", "base", right(20), right(10)),
+    ("one", "parent", right(60), right(50)),
+    ("two", "parent", right(50), right(55)),
+    ("uniform soup", "reference", right(65), right(60)),
+    ("winner", "winner", right(90), right(80)),
+    ("finalist 2", "finalist", right(89), None),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "first", MODELS)
+
+
+def test_models_are_ranked_by_what_the_search_did_not_see_and_the_unseen_come_last(
+    run: Path,
+) -> None:
+    labels = [entry.label for entry in entries_of(run)]
+    assert labels == ["winner", "uniform soup", "two", "one", "base", "finalist 2"]
+
+
+def test_a_model_without_any_score_is_last_also_where_lower_is_better(tmp_path: Path) -> None:
+    models: list[Model] = [
+        ("winner", "winner", [5.0, 6.0], None),
+        ("one", "parent", [7.0, 8.0], None),
+        ("two", "parent", None, None),
+    ]
+    run = make_run(tmp_path / "run", models, higher_is_better=False)
+    assert [entry.label for entry in entries_of(run)] == ["winner", "one", "two"]
+    assert entries_of(run)[0].search.total == -5.5  # type: ignore[union-attr]
+
+
+def test_the_verdict_names_the_best_parent_and_the_uniform_soup(run: Path) -> None:
+    assert verdict(entries_of(run)) == (
+        "The winner beats the best parent, two, by +0.250 [+0.170, +0.340] on held-out. "
+        "The winner beats the uniform soup by +0.200 [+0.120, +0.280] on held-out."
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_right", "says"),
+    [
+        (90, "The winner beats the best parent, two, by +0.350 ["),
+        (56, "The winner does NOT beat the best parent, two, beyond noise: +0.010 ["),
+        (
+            55,
+            "The winner does NOT beat the best parent, two, beyond noise: +0.000 [+0.000, +0.000]",
+        ),
+        (54, "The winner does NOT beat the best parent, two, beyond noise: -0.010 ["),
+        (20, "The winner is WORSE than the best parent, two: -0.350 ["),
+    ],
+)
+def test_the_verdict_opens_with_whether_the_best_parent_is_beaten(
+    tmp_path: Path, n_right: int, says: str
+) -> None:
+    models = [m for m in MODELS if m[0] != "winner"]
+    run = make_run(tmp_path / "run", [*models, ("winner", "winner", right(90), right(n_right))])
+    assert verdict(entries_of(run)).startswith(says)
+
+
+def test_the_verdict_says_where_the_base_is_the_best_of_the_inputs(tmp_path: Path) -> None:
+    models: list[Model] = [
+        ("base", "base", right(70), right(70)),
+        ("one", "parent", right(60), right(50)),
+        ("winner", "winner", right(90), right(40)),
+    ]
+    text = verdict(entries_of(make_run(tmp_path / "run", models)))
+    assert text.startswith("The winner is WORSE than the base: -0.300 [")
+
+
+def test_the_verdict_is_on_the_search_split_where_nothing_is_held_out(tmp_path: Path) -> None:
+    models: list[Model] = [(label, role, dev, None) for label, role, dev, _ in MODELS]
+    text = verdict(entries_of(make_run(tmp_path / "run", models)))
+    assert "beats the best parent, one, by +0.300" in text
+    assert text.count("on the search split") == 2
+
+
+def test_a_lower_score_beats_a_higher_one_where_the_task_says_so(tmp_path: Path) -> None:
+    models: list[Model] = [
+        ("one", "parent", [5.0] * 20, [5.0] * 20),
+        ("winner", "winner", [3.0] * 20, [3.0] * 20),
+    ]
+    run = make_run(tmp_path / "run", models, higher_is_better=False)
+    assert verdict(entries_of(run)).startswith("The winner beats the best parent, one, by +2.000")
+
+
+def test_a_run_of_soups_is_judged_by_its_soup(tmp_path: Path) -> None:
+    models = [m for m in MODELS if m[1] not in ("winner", "finalist")]
+    run = make_run(tmp_path / "run", [*models, ("greedy soup", "soup", right(70), right(75))])
+    assert verdict(entries_of(run)).startswith("The greedy soup beats the best parent, two, by")
+    uniform: list[Model] = [("uniform soup", "soup", right(70), right(75)), *MODELS[:3]]
+    text = verdict(entries_of(make_run(tmp_path / "uniform", uniform)))
+    assert text.startswith("The uniform soup beats the best parent, two, by")
+    assert text.count("The uniform soup") == 1
+
+
+def test_an_unfinished_run_has_no_verdict(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", MODELS[:3])
+    assert verdict(entries_of(run)) == "Nothing to compare yet: the run has no judged winner."
+    assert markdown(entries_of(make_run(tmp_path / "empty", []))) == "No models yet."
+
+
+def test_a_table_has_a_row_a_model_with_its_interval(run: Path) -> None:
+    frame = table(entries_of(run)).set_index("model")
+    row = frame.loc["winner"]
+    bounds = interval(entries_of(run)[0].held_out)  # type: ignore[arg-type]
+    assert (row["search"], row["held_out"]) == (0.9, 0.8)
+    assert (row["low"], row["high"]) == (bounds.low, bounds.high)
+    assert 0.7 < bounds.low < 0.8 < bounds.high < 0.9
+    assert (row["dev acc"], row["test acc"]) == (0.9, 0.8)
+    finalist = frame.loc["finalist 2"]
+    assert pd.isna(finalist["held_out"])
+    assert finalist["low"] < 0.89 < finalist["high"]
+
+
+def test_markdown_shows_the_winner_in_bold_and_intervals(run: Path) -> None:
+    lines = leaderboard(entries_of(run), "md").splitlines()
+    header, _, first, *rest = [[cell.strip() for cell in x.strip("|").split("|")] for x in lines]
+    assert header[:5] == ["model", "method", "search", "held-out", "95 % interval"]
+    assert first[:4] == ["**winner**", "linear", "0.900", "0.800"]
+    assert first[4].startswith("[0.7") and first[4].endswith("]")
+    assert len(rest) == 5
+    assert not any("nan" in line for line in lines)
+
+
+def test_several_runs_are_one_leaderboard(run: Path, tmp_path: Path) -> None:
+    better: list[Model] = [
+        ("one", "parent", right(60), right(50)),
+        ("winner", "winner", right(95), right(90)),
+    ]
+    second = make_run(tmp_path / "second", better)
+    entries = ranked([*entries_of(run), *entries_of(second)])
+    assert [(e.run.name, e.label) for e in entries][:3] == [
+        ("second", "winner"),
+        ("first", "winner"),
+        ("first", "uniform soup"),
+    ]
+    assert "| run " in leaderboard(entries, "md").splitlines()[0]
+    frame = pd.read_csv(io.StringIO(leaderboard(entries, "csv")))
+    assert list(frame["run"].unique()) == ["second", "first"]
+    assert len(frame) == len(MODELS) + 2
+
+
+def test_csv_is_read_back_in_full_precision(run: Path) -> None:
+    text = leaderboard(entries_of(run), "csv")
+    frame = pd.read_csv(io.StringIO(text))
+    expected = table(entries_of(run))
+    pd.testing.assert_frame_equal(frame, expected, check_dtype=False)
+    assert len(list(csv_module.reader(io.StringIO(text)))) == len(MODELS) + 1
+
+
+def test_json_holds_scores_intervals_and_a_recipe_that_can_be_run(run: Path) -> None:
+    rows = json.loads(leaderboard(entries_of(run), "json"))
+    winner, finalist = rows[0], rows[-1]
+    assert (winner["model"], winner["role"], winner["run"]) == ("winner", "winner", "first")
+    assert winner["tensors_sha256"] == "digest of winner"
+    assert winner["held_out"]["total"] == 0.8
+    assert winner["held_out"]["tasks"]["test"]["n_documents"] == 100
+    low, high = winner["interval_95"]
+    assert low < 0.8 < high
+    assert finalist["held_out"] is None and finalist["search"]["total"] == 0.89
+    for row, entry in zip(rows, entries_of(run), strict=True):
+        recipe = read_recipe(row["recipe"]).resolved(run)
+        assert recipe == entry.recipe
+        assert recipe.hash == row["recipe_hash"]
+
+
+def test_a_split_of_which_a_task_is_missing_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [("one", "parent", right(60), None), MODELS[0]])
+    entry = next(e for e in entries_of(run) if e.label == "one")
+    assert entry.search is not None and entry.held_out is None
+    assert entry.deciding == entry.search
+
+
+def test_the_weights_are_those_of_the_split_and_not_of_what_was_scored_first(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path / "run", [("one", "parent", right(60), right(20))])
+    about = json.loads((run / "run.json").read_text())
+    about["tasks"]["held_out"] = {"again": "f-dev", "test": "f-test"}
+    about["weights"]["held_out"] = {"again": 3.0, "test": 1.0}
+    (run / "run.json").write_text(json.dumps(about))
+    (entry,) = entries_of(run)
+    assert entry.held_out is not None
+    assert entry.held_out.total == pytest.approx((3 * 0.6 + 0.2) / 4)
+    assert [task.task for task in entry.held_out.tasks] == ["again", "test"]
+
+
+def test_only_runs_have_entries(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run folder"):
+        entries_of(tmp_path)

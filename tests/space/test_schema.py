@@ -1,0 +1,170 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mergesearch.errors import InputError
+from mergesearch.space import SearchSpace
+from mergesearch.space.schema import Choice, Fixed, Range
+from tests import tiny
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A space whose models and suite exist by name only: reading a space opens neither."""
+    for name in ("base", "one", "two"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    (tmp_path / "suite.yaml").write_text(tiny.SUITE)
+    return tmp_path
+
+
+def load(folder: Path, **changes: Any) -> SearchSpace:
+    data = {**yaml.safe_load(tiny.SPACE), **changes}
+    path = folder / "space.yaml"
+    given = {key: value for key, value in data.items() if value is not None}
+    path.write_text(yaml.safe_dump(given, sort_keys=False))
+    return SearchSpace.load(path)
+
+
+REFUSED = {
+    "unknown key": ({"methdos": {}}, "unknown key 'methdos'; did you mean 'methods'?"),
+    "unknown key below": (
+        {"search": {"trails": 3}},
+        "search: unknown key 'trails'; did you mean 'trials'?",
+    ),
+    "unknown method": (
+        {"methods": {"tise": {}}},
+        "methods: unknown method 'tise'; did you mean 'ties'?",
+    ),
+    "method without a search": ({"methods": {"passthrough": {}}}, "passthrough has nothing to"),
+    "no method": ({"methods": {}}, "methods must name at least one method"),
+    "unknown sampler": (
+        {"search": {"sampler": "tpee"}},
+        "search.sampler: unknown sampler 'tpee'; did you mean 'tpe'? available: tpe, cmaes, random",
+    ),
+    "unknown start": ({"search": {"start_from": ["best"]}}, "search.start_from.0: "),
+    "unknown parameter": (
+        {"methods": {"ties": {"dense": 0.5}}},
+        "unknown parameter of ties 'dense'; did you mean 'density'?",
+    ),
+    "density of zero": (
+        {"methods": {"ties": {"density": 0}}},
+        "ties.density: density must be in (0, 1], got 0",
+    ),
+    "range of densities from zero": (
+        {"methods": {"ties": {"density": [0, 1]}}},
+        "ties.density: density must be in (0, 1], got 0",
+    ),
+    "density above one": (
+        {"methods": {"dare_ties": {"density": [0.5, 1.5]}}},
+        "dare_ties.density: density must be in (0, 1], got 1.5",
+    ),
+    "NaN": (
+        {"methods": {"ties": {"weight": float("nan")}}},
+        "ties.weight: weight must be finite, got nan",
+    ),
+    "infinite range": (
+        {"methods": {"ties": {"weight": [0, float("inf")]}}},
+        "ties.weight: weight must be finite, got inf",
+    ),
+    "range upside down": (
+        {"methods": {"ties": {"weight": [1.5, 0.5]}}},
+        "ties.weight: a range is [low, high] with low < high, got [1.5, 0.5]",
+    ),
+    "range of nothing": (
+        {"methods": {"ties": {"weight": [1, 1]}}},
+        "ties.weight: a range is [low, high] with low < high, got [1, 1]",
+    ),
+    "list of one": (
+        {"methods": {"ties": {"weight": [1]}}},
+        "ties.weight: a list needs two values or more, got [1]",
+    ),
+    "word for a number": (
+        {"methods": {"ties": {"weight": "heavy"}}},
+        "ties.weight: weight must be a number, got 'heavy'",
+    ),
+    "ties without a base": ({"base": None, "methods": {"ties": {}}}, "ties needs a base"),
+    "slerp with one parent": (
+        {"parents": {"one": "models/one"}, "methods": {"slerp": {}}},
+        "slerp needs at least two parents",
+    ),
+    "cmaes with several methods": (
+        {"search": {"sampler": "cmaes"}},
+        "sampler cmaes searches one method, since it draws categorical choices at random; "
+        "got linear, task_arithmetic, ties",
+    ),
+    "base among the parents": (
+        {"parents": {"one": "models/one", "origin": "models/base"}},
+        "must not be one of the parents as well",
+    ),
+    "base among the parents by another spelling": (
+        {"parents": {"one": "models/one", "origin": "models/../models/base"}},
+        "must not be one of the parents as well",
+    ),
+    "same model twice": (
+        {"parents": {"one": "models/one", "again": "models/one"}},
+        "parents: one and again are the same model",
+    ),
+    "same model twice by another spelling": (
+        {"parents": {"one": "models/one", "again": "./models/one/"}},
+        "parents: one and again are the same model",
+    ),
+    "parent named as the base": ({"parents": {"base": "models/one"}}, "must not be named 'base'"),
+    "parent with a dot in its name": (
+        {"parents": {"v1.5": "models/one"}},
+        "a parent's name is letters, digits, _ and -, got 'v1.5'",
+    ),
+    "no parents": ({"parents": {}}, "parents: "),
+    "missing suite": ({"suite": "no.yaml"}, "suite: no such file: "),
+    "missing model": ({"parents": {"one": "models/a/b/c"}}, "no such model folder: "),
+    "no blocks": ({"granularity": {"blocks": 0}}, "granularity.blocks: "),
+    "no trials": ({"search": {"trials": 0}}, "search.trials: "),
+    "soup with parameters": (
+        {"methods": {"greedy_soup": {"weight": 1}}},
+        "greedy_soup has no parameters",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_said_in_one_line_after_the_file(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load(folder, **changes)
+    text = str(caught.value)
+    assert message in text
+    assert text.startswith(str(folder / "space.yaml"))
+    assert "\n" not in text
+
+
+def test_paths_resolve_against_the_folder_of_the_space(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    space = load(folder)
+    assert [str(model) for model in space.models] == [
+        str(folder / "models" / name) for name in ("base", "one", "two")
+    ]
+    assert space.suite == folder / "suite.yaml"
+
+
+def test_a_scalar_is_fixed_two_numbers_are_a_range_and_other_lists_are_choices(
+    folder: Path,
+) -> None:
+    ties = {"weight": [0, 1], "density": [0.2, 0.5, 1], "lambda": 1, "normalize": [True, False]}
+    assert load(folder, methods={"ties": ties}).methods["ties"] == {
+        "weight": Range(0.0, 1.0),
+        "density": Choice((0.2, 0.5, 1.0)),
+        "lambda": Fixed(1.0),
+        "normalize": Choice((True, False)),
+    }
+
+
+def test_an_omitted_range_is_the_methods_own(folder: Path) -> None:
+    methods = load(folder, methods={"ties": None, "slerp": {}}).methods
+    assert methods["ties"] == {"weight": Range(0.0, 1.5), "density": Range(0.1, 1.0)}
+    assert methods["slerp"] == {"t": Range(0.0, 1.0)}

@@ -1,0 +1,79 @@
+"""What the tests of the study share: an ear for what it says, and a judge that costs nothing."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import yaml
+from optuna.trial import TrialState
+
+from mergesearch.candidates import Candidate, Judge
+from mergesearch.evaluation import Scores, TaskScore
+from mergesearch.recipe import Recipe
+from mergesearch.runs import Record
+from mergesearch.space import SearchSpace
+from mergesearch.study import TrialEvent
+from tests import tiny
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Killed(BaseException):
+    """Ends a search where it stands, and leaves on disk what SIGKILL would leave."""
+
+
+class Ear:
+    """Remembers everything that a search says; may be told to kill it after some trials."""
+
+    def __init__(self, kill_after: int | None = None) -> None:
+        self.stages: list[str] = []
+        self.trials: list[TrialEvent] = []
+        self._kill_after = kill_after
+
+    def stage(self, text: str) -> None:
+        self.stages.append(text)
+
+    def trial(self, event: TrialEvent) -> None:
+        self.trials.append(event)
+        if len(self.trials) == self._kill_after:
+            raise Killed
+
+
+class HashJudge:
+    """Scores a recipe by its hash."""
+
+    def __init__(self, folder: Path, fail: Callable[[Recipe], None] | None = None) -> None:
+        self.record = Record(folder)
+        self.n_documents_scored = 0
+        self._fail = fail
+
+    def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
+        if self._fail:
+            self._fail(recipe)
+        if self.record.digest(recipe) is None:
+            self.record.add_candidate(recipe, recipe.hash)
+            self.n_documents_scored += 1
+        text = recipe.model_dump_json(
+            exclude={"slices": {"__all__": {"sources": {"__all__": {"model"}}}}}
+        )
+        value = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
+        score = TaskScore(
+            "first", "acc", "none", True, 1.0, "mean", "f", (0,), (value,), value, None
+        )
+        return Candidate(recipe, recipe.hash, Scores((score,)))
+
+
+def hash_judge(folder: Path, fail: Callable[[Recipe], None] | None = None) -> Judge:
+    return cast(Judge, HashJudge(folder, fail))
+
+
+def load(folder: Path, **changes: Any) -> SearchSpace:
+    data = {**yaml.safe_load(tiny.SPACE), **changes}
+    (folder / "space.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    return SearchSpace.load(folder / "space.yaml")
+
+
+def running(study: optuna.Study) -> list[int]:
+    return [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))]

@@ -1,0 +1,116 @@
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mergesearch
+
+PACKAGE = Path(mergesearch.__file__).parent
+#: The rooms in import order: each may import those before it.
+ROOMS = (
+    "errors",
+    "config",
+    "methods",
+    "recipe",
+    "parents",
+    "merging",
+    "evaluation",
+    "runs",
+    "candidates",
+    "soups",
+    "space",
+    "study",
+    "report",
+    "exporting",
+    "verbs",
+    "demo",
+    "cli",
+)
+#: Rooms that know less than their place in the order would let them.
+ONLY = {"evaluation": {"errors", "config"}, "demo": {"errors"}}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
+}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports(tree: ast.AST, *, everywhere: bool = True) -> Iterator[str]:
+    """What a module imports; or only what it imports when it is itself imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif everywhere or not (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ):
+            yield from imports(node, everywhere=everywhere)
+
+
+def parsed(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_to_earlier_rooms(module: str) -> None:
+    room = room_of(module)
+    allowed = ONLY.get(room, set(ROOMS[: ROOMS.index(room)])) | {room}
+    for name in imports(parsed(module)):
+        if name.split(".")[0] == "mergesearch":
+            assert name != "mergesearch", "the package's front door is for its users"
+            assert room_of(name) in allowed, f"{module} imports {name}"
+
+
+def reached_from(start: str) -> set[str]:
+    """The modules of the package that importing one of them imports as well."""
+    found: set[str] = set()
+    todo = [start]
+    while todo:
+        module = todo.pop()
+        known = f"{module}.__init__" if f"{module}.__init__" in MODULES else module
+        if known not in MODULES or known in found:
+            continue
+        found.add(known)
+        parents = module.split(".")
+        todo += [".".join(parents[:n]) for n in range(2, len(parents))]
+        todo += imports(parsed(known), everywhere=False)
+    return found
+
+
+def test_the_report_reaches_torch_through_the_methods_functions_only() -> None:
+    reached = reached_from("mergesearch.report")
+    assert "mergesearch.evaluation.scores" in reached
+    heavy = {"torch", "transformers", "lm_eval", "optuna", "peft", "safetensors", "datasets"}
+    users = {
+        module
+        for module in reached
+        if heavy & {name.split(".")[0] for name in imports(parsed(module), everywhere=False)}
+    }
+    assert {room_of(module) for module in users} <= {"methods"}
+
+
+def test_the_report_loads_neither_transformers_nor_lm_eval_nor_optuna() -> None:
+    code = "import sys, mergesearch.report; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"transformers", "lm_eval", "optuna", "peft"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_file_is_longer_than_a_reader_can_hold(module: str) -> None:
+    assert len(MODULES[module].read_text().splitlines()) <= 400
