@@ -3,9 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PEERS := .venv-mergekit
 PIP := bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+comma := ,
 # the real model family of the end-to-end tests, where it lies beside the project
 EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
-comma := ,
 
 .PHONY: demo test lint setup peers clean
 

@@ -49,9 +49,9 @@ def test_an_unknown_key_names_the_nearest_and_its_place() -> None:
 
 
 def test_a_missing_key_and_a_wrong_value_are_named() -> None:
-    with pytest.raises(InputError, match="x.yaml: name: Field required"):
+    with pytest.raises(InputError, match="name: Field required"):
         parse(Outer, {}, "x.yaml")
-    with pytest.raises(InputError, match="inner.weight: .* finite number, got nan"):
+    with pytest.raises(InputError, match=r"inner\.weight: .* finite number, got nan"):
         parse(Outer, {"name": "n", "inner": {"weight": float("nan")}}, "x.yaml")
 
 

@@ -25,24 +25,33 @@ def starts(space: SearchSpace) -> tuple[list[Start], list[str]]:
     found: list[Start] = []
     left_out: list[str] = []
 
-    def add(label: str, weights: dict[str, float], methods: tuple[str, ...]) -> None:
-        for method in methods:
-            params = _point(space, method, weights)
-            if params is not None:
-                found.append(Start(label, params))
-                return
-        left_out.append(f"{label} is not a point of this space, and is not tried first")
+    def add(label: str, *options: tuple[str, dict[str, float]]) -> None:
+        """Take the first option, a method and each parent's weight, that the space holds."""
+        points = [_point(space, method, weights) for method, weights in options]
+        held = [point for point in points if point is not None]
+        if held:
+            found.append(Start(label, held[0]))
+        else:
+            left_out.append(f"{label} is not a point of this space, and is not tried first")
 
-    names = list(space.parents)
-    sums, deltas = ("linear", "task_arithmetic", "ties"), ("task_arithmetic",)
+    def same(weight: float) -> dict[str, float]:
+        return dict.fromkeys(space.parents, weight)
+
     if "parents" in space.search.start_from:
-        for parent in names:
-            add(parent, {name: float(name == parent) for name in names}, sums)
+        for parent in space.parents:
+            alone = {name: float(name == parent) for name in space.parents}
+            add(parent, *((method, alone) for method in ("linear", "task_arithmetic", "ties")))
     if "uniform" in space.search.start_from:
-        add("uniform soup", dict.fromkeys(names, 1 / len(names)), ("linear", "task_arithmetic"))
+        share = 1 / len(space.parents)
+        add(
+            "uniform soup",
+            ("linear", same(1.0)),  # the uniform soup to the last bit
+            ("linear", same(share)),
+            ("task_arithmetic", same(share)),
+        )
     if "task_arithmetic" in space.search.start_from:
         for scale in LAMBDAS:
-            add(f"task arithmetic at {scale:g}", dict.fromkeys(names, scale), deltas)
+            add(f"task arithmetic at {scale:g}", ("task_arithmetic", same(scale)))
     return found, left_out
 
 

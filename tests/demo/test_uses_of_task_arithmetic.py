@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def accuracies(demo_family: Path, weights: Mapping[str, float]) -> dict[str, float]:
-    """Held-out accuracy by skill of base + sum of weighted task vectors, by models' names or paths."""
+    """Held-out accuracy by skill of base + weighted task vectors of models, by name or path."""
 
     def ref(name: str) -> ModelRef:
         return ModelRef.model_validate(str(demo_family / "models" / name))

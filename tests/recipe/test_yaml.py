@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
 from mergesearch.methods import METHODS, Parameter
-from mergesearch.recipe import Recipe, Slice, Source, evaluate, load_recipe, read_recipe
+from mergesearch.recipe import Recipe, Source, load_recipe, read_recipe
 from mergesearch.recipe import write_recipe as write
 
 MODELS = ["one", "models/two", "org/three@v1", "a+b", "org/c@x+d/lora@y", "../up", "/abs/olute"]
