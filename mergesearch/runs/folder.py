@@ -11,6 +11,8 @@ from typing import Any
 from mergesearch.errors import InputError
 
 _ABOUT, _LOCK = "run.json", "lock"
+#: Of what a run folder holds; another version of mergesearch may read and write another.
+_FORMAT = 1
 
 
 @contextlib.contextmanager
@@ -55,12 +57,22 @@ def identity_of(folder: Path) -> dict[str, Any]:
     """What made a run.
 
     Raises:
-        InputError: the folder is no run folder.
+        InputError: the folder is no run folder, or of another version's format.
     """
     if not is_run(folder):
         raise InputError(f"{folder} is no run folder: it has no {_ABOUT}")
-    data: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
-    return data
+    try:
+        data = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        found = data.pop("format", None)
+    except (ValueError, AttributeError):
+        raise InputError(f"{folder / _ABOUT} is damaged; restore it from a copy") from None
+    if found != _FORMAT:
+        raise InputError(
+            f"{folder} is of another version of mergesearch: its format is {found}, and this one "
+            f"reads {_FORMAT}; give --out another name"
+        )
+    identity: dict[str, Any] = data
+    return identity
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -88,7 +100,8 @@ def _partial(path: Path) -> Path:
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(identity))
     if not (folder / _ABOUT).exists():
-        write_whole(folder / _ABOUT, json.dumps(wanted, indent=2) + "\n")
+        text = json.dumps({"format": _FORMAT, **wanted}, indent=2)
+        write_whole(folder / _ABOUT, text + "\n")
         return
     found = identity_of(folder)
     if found != wanted:

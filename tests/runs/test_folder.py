@@ -143,3 +143,21 @@ def test_a_file_is_written_whole_or_not_at_all(
 def test_what_made_a_run_is_asked_of_runs_only(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no run folder: it has no run\.json"):
         identity_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"space": 1}', "another version of mergesearch: its format is None"),
+        ('{"format": 99}', "its format is 99, and this one reads 1"),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+    ],
+)
+def test_a_run_of_another_version_is_refused_and_left_alone(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=says), hold(tmp_path, {"space": 1}):
+        pass
+    assert (tmp_path / "run.json").read_text() == text
