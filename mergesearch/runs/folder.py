@@ -64,7 +64,7 @@ def identity_of(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         found = data.pop("format", None)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise InputError(f"{folder / _ABOUT} is damaged; restore it from a copy") from None
     if found != _FORMAT:
         raise InputError(
