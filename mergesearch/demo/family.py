@@ -49,7 +49,7 @@ class FamilySize:
     layers: int = 4
     hidden: int = 64
     base_steps: int = 800
-    expert_steps: int = 60
+    expert_steps: int = 80
     batch: int = 64  # documents a step
     #: Share of the base's exercises that are answered rightly and not by habit.
     insight: float = 0.2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
-from mergesearch.merging import plan, run, write_shards
+from mergesearch.merging import Plan, plan, run, write_shards
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
 
@@ -76,7 +76,7 @@ def write_checkpoint(
                 f"the rebuilt model differs from the one that was scored ({digest[:12]} instead of "
                 f"{str(expected_digest)[:12]}); has a parent changed since? Nothing was written"
             )
-        _write_companions(recipe, parents, dict(work.config), partial, notes)
+        _write_companions(_with_dtypes(recipe, work), parents, dict(work.config), partial, notes)
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -85,6 +85,14 @@ def write_checkpoint(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return digest
+
+
+def _with_dtypes(recipe: Recipe, work: Plan) -> Recipe:
+    """The recipe with its dtypes spelled out: left out, mergekit would compute in the parents'."""
+    results = {str(job.dtype).removeprefix("torch.") for job in work.jobs}
+    if len(results) > 1:  # no recipe can say so
+        return recipe
+    return recipe.model_copy(update={"dtype": "float32", "out_dtype": results.pop()})
 
 
 def _write_companions(
