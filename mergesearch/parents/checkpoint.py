@@ -64,6 +64,8 @@ class Checkpoint:
         return {**vocabulary, **added}
 
     def _weight_files(self) -> list[Path]:
+        if (self.folder / SINGLE).exists():  # which transformers looks for first
+            return [self.folder / SINGLE]
         if (self.folder / INDEX).exists():
             weight_map = read_json(self.folder / INDEX).get("weight_map", {})
             if not isinstance(weight_map, dict):
@@ -74,8 +76,6 @@ class Checkpoint:
                 lost = ", ".join(missing) or "every shard"
                 raise InputError(f"{self.folder}: {INDEX} names {lost}, which is missing")
             return files
-        if (self.folder / SINGLE).exists():
-            return [self.folder / SINGLE]
         files = sorted(self.folder.glob("*.safetensors"))
         if len(files) == 1:
             return files

@@ -128,7 +128,7 @@ def _open(
 def study_name(bench: Bench, out: Path) -> str:
     """A name for the run's study that no other space's study has."""
     text = json.dumps(identity(bench, out), sort_keys=True)
-    return f"mergesearch-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{out.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def identity(bench: Bench, out: Path) -> dict[str, Any]:

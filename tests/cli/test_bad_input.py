@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 from safetensors.torch import load_file, save_file
 
 from mergesearch.candidates import choose_device
-from mergesearch.runs import hold
+from mergesearch.runs import hold, identity_of
 from tests import tiny
 from tests.cli.conftest import Cli, Said
 
@@ -319,7 +319,7 @@ def test_another_seed_is_another_search(searched: Path, cli: Cli) -> None:
 
 
 def test_a_run_folder_in_use_is_refused(searched: Path, cli: Cli) -> None:
-    about = json.loads((searched / "run" / "run.json").read_text())
+    about = identity_of(searched / "run")
     before = snapshot(searched)
     with hold(searched / "run", about):
         for verb in ("search", "soup"):
