@@ -98,17 +98,26 @@ def entries(found: list[Entry]) -> None:
     if not console.is_terminal:
         print(markdown(found))
         return
-    table = Table(box=None, header_style="bold")
+    table = _leaderboard(found, tasks=True)
+    unbounded = console.options.update(max_width=10_000)
+    if console.measure(table, options=unbounded).maximum > console.width:
+        table = _leaderboard(found, tasks=False)
+    console.print(table)
+
+
+def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
+    """A row for each entry; with `tasks`, a column for each task of the best entry's split."""
     several = len({entry.run for entry in found}) > 1
-    for name in (["run"] if several else []) + ["model", "method"]:
-        table.add_column(name, overflow="fold")
-    for name in ("search", "held-out", "95 % interval"):
+    best = found[0].deciding if found else None
+    names = [task.task for task in best.tasks] if best and tasks else []
+    table = Table(box=None, header_style="bold")
+    for name in [*(["run"] if several else []), "model", "method"]:
+        table.add_column(name, no_wrap=True)
+    for name in ("search", "held-out", "95 % interval", *names):
         table.add_column(name, justify="right", no_wrap=True)
-    tasks = list(dict.fromkeys(t.task for e in found if e.deciding for t in e.deciding.tasks))
-    for name in tasks:
-        table.add_column(name, justify="right", overflow="fold")
     for entry in found:
-        values = {t.task: f"{t.value:.3f}" for t in entry.deciding.tasks} if entry.deciding else {}
+        shown = entry.deciding.tasks if entry.deciding else ()
+        values = {task.task: f"{task.value:.3f}" for task in shown}
         table.add_row(
             *([entry.run.name] if several else []),
             entry.label,
@@ -116,10 +125,10 @@ def entries(found: list[Entry]) -> None:
             _number(entry.search),
             _number(entry.held_out),
             _bounds(entry.interval),
-            *(values.get(name, "") for name in tasks),
+            *(values.get(name, "") for name in names),
             style="bold green" if entry.role == "winner" else None,
         )
-    console.print(table)
+    return table
 
 
 def scores(found: Scores) -> None:
