@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mergesearch.candidates import Candidate, Judge
 from mergesearch.errors import CandidateError, RecipeError
+from mergesearch.recipe import Recipe
 from mergesearch.runs import TrialEntry
 from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace, SoupOrder, starts, suggest
@@ -71,11 +72,11 @@ def _next_number(study: optuna.Study) -> int:
     return next((t.number for t in trials if t.state == TrialState.WAITING), len(trials))
 
 
-def _realize(proposal: object, space: SearchSpace, judge: Judge) -> Candidate:
+def _realize(proposal: Recipe | SoupOrder, space: SearchSpace, judge: Judge) -> Candidate:
     """The scored candidate of a proposal: a recipe's, or that of the soup an order leads to."""
     if isinstance(proposal, SoupOrder):
         return greedy_soup(judge, space.parents, proposal.names).candidate
-    return judge.score(proposal)  # type: ignore[arg-type]
+    return judge.score(proposal)
 
 
 def _enqueue_starts(study: optuna.Study, space: SearchSpace, observer: Observer) -> None:
