@@ -15,21 +15,16 @@ from mergesearch.errors import InputError
 class Config(BaseModel):
     """Base of every configuration model: frozen; an unknown key is an error naming the nearest."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _known_keys_only(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            accepted = {*known, *cls.model_fields}
             for key in data:
-                if key not in accepted:
-                    raise PydanticCustomError(
-                        "unknown_key", "{message}", {"message": unknown("key", key, known)}
-                    )
+                if key not in cls.model_fields:
+                    message = unknown("key", key, cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return data
 
 

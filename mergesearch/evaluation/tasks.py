@@ -80,6 +80,11 @@ class BuiltTask:
 
     def full(self) -> "BuiltTask":
         """The same task over all of its documents; the requests are shared."""
+        return self if self.n_documents == self.n_available else self._unlimited
+
+    @cached_property
+    def _unlimited(self) -> "BuiltTask":
+        # kept, since its fingerprint reads every prompt
         return replace(self, n_documents=self.n_available)
 
     def grade(self) -> TaskScore:

@@ -1,5 +1,6 @@
 """From a recipe and its parents to one job for each tensor of the merged model."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,14 @@ class Job:
     dtype: torch.dtype
 
     @property
+    def n_entries(self) -> int:
+        """How many numbers the result holds."""
+        return math.prod(self.shape)
+
+    @property
     def n_bytes(self) -> int:
         """The size of the result."""
-        n_entries = 1
-        for length in self.shape:
-            n_entries *= length
-        return n_entries * self.dtype.itemsize
+        return self.n_entries * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

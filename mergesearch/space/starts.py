@@ -6,7 +6,7 @@ from typing import Any
 
 from mergesearch.methods import Scalar
 from mergesearch.space.schema import Choice, Domain, Fixed, Range, SearchSpace
-from mergesearch.space.suggest import REST, domains
+from mergesearch.space.suggest import REST
 
 #: The values of lambda at which plain task arithmetic is tried.
 LAMBDAS = (0.3, 0.5, 1.0)
@@ -75,7 +75,6 @@ def _point(space: SearchSpace, method: str, weights: dict[str, float]) -> dict[s
             return None
         if not isinstance(domain, Fixed):
             params[f"{method}.{name}"] = value
-    assert "weight" in domains(space)
     granularity = space.granularity
     blocks = [f".{i}" for i in range(granularity.blocks)] if granularity.blocks > 1 else [""]
     groups = [f".{g}" for g in (*granularity.groups, REST)] if granularity.groups else [""]

@@ -1,7 +1,8 @@
 """From an Optuna trial to a candidate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Parameter, Scalar
@@ -78,14 +79,6 @@ def suggest(
     )
 
 
-def domains(space: SearchSpace) -> dict[str, Range]:
-    """The range in the study of each parameter that methods share."""
-    names = {
-        p.name for m in space.methods if m in METHODS for p in METHODS[m].parameters if p.by_block
-    }
-    return {name: shared for name in sorted(names) if (shared := _shared_range(space, name))}
-
-
 def _settings(
     space: SearchSpace,
     value: Callable[[Parameter, str], Scalar],
@@ -121,17 +114,11 @@ def _inputs(
 ) -> tuple[ModelRef | None, dict[str, ModelRef]]:
     """The base and the models of a candidate; slerp chooses its two among the parents."""
     if name == "slerp":
-        pairs = tuple(f"{a}|{b}" for a, b in _pairs(tuple(space.parents)))
+        pairs = tuple(f"{a}|{b}" for a, b in combinations(space.parents, 2))
         first, second = str(_choose(trial, "slerp.pair", pairs)).split("|")
         return space.parents[first], {second: space.parents[second]}
     base = space.base if METHODS[name].base == "required" else None
     return base, dict(space.parents)
-
-
-def _pairs(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            yield first, second
 
 
 def _shared_range(space: SearchSpace, parameter: str) -> Range | None:

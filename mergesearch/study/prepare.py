@@ -77,10 +77,10 @@ class Estimate:
 
 def estimate(bench: Bench, device: torch.device) -> Estimate:
     """Time and memory of a search, from the tasks' tokens and the device's speed measured now."""
-    n_parameters = sum(job.n_bytes // job.dtype.itemsize for job in bench.shape.jobs)
+    n_parameters = sum(job.n_entries for job in bench.shape.jobs)
     compute = torch.float32 if device.type == "cpu" else bench.shape.jobs[0].dtype
     live = n_parameters * compute.itemsize
-    largest = max(job.n_bytes // job.dtype.itemsize for job in bench.shape.jobs)
+    largest = max(job.n_entries for job in bench.shape.jobs)
     # a merge holds the base, each model and its delta, and the result, in float32
     merging = largest * 4 * (2 * len(bench.space.parents) + 2)
     tasks = bench.evaluator.tasks("search")

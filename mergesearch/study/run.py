@@ -96,13 +96,10 @@ def soup(
                 ),
             )
             judge.record.set_soup(made.steps)
-            row, recipe = (
-                Row("greedy soup", "soup", made.candidate.recipe.hash),
-                made.candidate.recipe,
-            )
+            label, recipe = "greedy soup", made.candidate.recipe
         else:
-            recipe = soup_recipe(list(space.parents.values()))
-            row = Row("uniform soup", "soup", recipe.hash)
+            label, recipe = "uniform soup", soup_recipe(list(space.parents.values()))
+        row = Row(label, "soup", recipe.hash)
         judge_in_full(judge, recipe, row.label, observer)
         judge.record.add_row(row)
         others = {
