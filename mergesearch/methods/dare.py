@@ -5,68 +5,66 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.sparsify import Rescale, drop
-from mergesearch.methods.task_arithmetic import combine
-from mergesearch.methods.ties import elect
+from mergesearch.methods.inputs import Formula, Inputs, index_of
+from mergesearch.methods.noise import bits, limit
+from mergesearch.methods.sparse import Rescale, sparse
 
 
 def dare_linear(
-    base: Tensor,
-    models: Sequence[Tensor],
+    inputs: Inputs,
     *,
     weight: Sequence[float],
     density: Sequence[float],
-    generators: Sequence[torch.Generator],
     lambda_: float = 1.0,
     normalize: bool = False,
     rescale: Rescale = True,
-) -> Tensor:
+) -> Formula:
     """DARE (arXiv:2311.03099) followed by task arithmetic.
 
     Args:
-        base: float32 tensor W0 of shape S.
-        models: n float32 tensors of shape S.
+        inputs: the base and n models, with a random key for each.
         weight: n floats.
         density: n floats in (0, 1]: the probability of keeping an entry.
-        generators: n CPU generators, one for each model's mask.
         lambda_: scale of the merged delta.
         normalize: divide by the sum of the weights.
-        rescale: see `sparsify.drop`.
-
-    Returns:
-        float32 tensor of shape S.
+        rescale: see `sparse.sparse`.
     """
-    deltas = _dropped(base, models, density, rescale, generators)
-    return base + lambda_ * combine(deltas, weight, normalize)
+    return _dare(inputs, weight, density, lambda_, normalize, rescale, signs=False)
 
 
 def dare_ties(
-    base: Tensor,
-    models: Sequence[Tensor],
+    inputs: Inputs,
     *,
     weight: Sequence[float],
     density: Sequence[float],
-    generators: Sequence[torch.Generator],
     lambda_: float = 1.0,
     normalize: bool = False,
     rescale: Rescale = True,
-) -> Tensor:
-    """DARE (arXiv:2311.03099) followed by the sign election of TIES (arXiv:2306.01708).
-
-    Arguments and result as for `dare_linear`.
-    """
-    deltas = _dropped(base, models, density, rescale, generators)
-    return base + lambda_ * elect(deltas, weight, normalize)
+) -> Formula:
+    """DARE, then the sign election of TIES; arguments as for `dare_linear`."""
+    return _dare(inputs, weight, density, lambda_, normalize, rescale, signs=True)
 
 
-def _dropped(
-    base: Tensor,
-    models: Sequence[Tensor],
-    density: Sequence[float],
-    rescale: Rescale,
-    generators: Sequence[torch.Generator],
+def keep_by_chance(
+    deltas: Sequence[Tensor], first: Tensor, keys: Tensor, most: Tensor
 ) -> list[Tensor]:
-    return [
-        drop(model - base, d, rescale, generator)
-        for model, d, generator in zip(models, density, generators, strict=True)
-    ]
+    """Whether each entry's random bits, of which `most` are the largest that say yes, keep it."""
+    index = index_of(first, deltas[0])
+    return [bits(index, keys[i]) <= most[i] for i in range(len(deltas))]
+
+
+def _dare(
+    inputs: Inputs,
+    weight: Sequence[float],
+    density: Sequence[float],
+    lambda_: float,
+    normalize: bool,
+    rescale: Rescale,
+    *,
+    signs: bool,
+) -> Formula:
+    most = torch.tensor([limit(d) for d in density], dtype=torch.int32, device=inputs.device)
+    return sparse(
+        inputs, keep_by_chance, {"keys": inputs.keys, "most": most}, weight=weight,
+        density=density, lambda_=lambda_, normalize=normalize, rescale=rescale, signs=signs,
+    )  # fmt: skip

@@ -2,9 +2,11 @@
 
 import keyword
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from mergesearch.methods.inputs import Formula, is_matrix
 
 Scalar = bool | int | float | str
 REQUIRED = object()
@@ -28,6 +30,8 @@ class Parameter:
     words: tuple[str, ...] = ()
     #: The range a search uses unless the space gives one; None: not searched by itself.
     search: tuple[float, float] | None = None
+    #: The values a search tries instead of a range.
+    choices: tuple[Scalar, ...] = ()
     #: Whether a search may vary it by block of layers and tensor group.
     by_block: bool = False
 
@@ -48,17 +52,20 @@ class Parameter:
             if not isinstance(value, bool):
                 raise ValueError(self._rule("true or false", value))
             return value
+        what = "a whole number" if self.kind is int else "a number"
         try:
             if isinstance(value, bool):
                 raise TypeError
             number = float(value)
+            if self.kind is int and not number.is_integer():
+                raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(self._rule("a number", value)) from None
+            raise ValueError(self._rule(what, value)) from None
         if not math.isfinite(number):
             raise ValueError(self._rule("finite", value))
         if not (self.low <= number <= self.high and number > self.above):
             raise ValueError(self._rule(f"in {self.interval}", value))
-        return number
+        return int(number) if self.kind is int else number
 
     @property
     def interval(self) -> str:
@@ -71,20 +78,55 @@ class Parameter:
         return f"{self.name} must be {rule}{words}, got {value!r}"
 
 
+def _any(arguments: Mapping[str, Any]) -> None:
+    """No rule joins the parameters."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """One merge method: a pure function, and all that the other rooms need to know of it."""
+    """One merge method: its formula, and all that the other rooms need to know of it."""
 
-    merge: Callable[..., Any]
+    #: From the inputs and the parameters to what becomes of each row. It looks at the inputs as
+    #: it needs to, and the numbers that no parameter changes it recalls.
+    formula: Callable[..., Formula]
     parameters: tuple[Parameter, ...]
-    #: "required": deltas from the base are merged; "unused": the base is an input like the others.
-    base: Literal["required", "unused"]
+    #: "required": deltas from the base are merged; "optional": deltas where there is one;
+    #: "first": the base is the first of the models; "unused": it is a model like the others.
+    base: Literal["required", "optional", "first", "unused"]
     #: Where it comes from.
-    paper: str
+    source: str
     #: How many models besides the base it takes, at least and at most.
     n_models: tuple[int, float] = (1, math.inf)
-    #: Whether it draws random numbers: its function then takes one generator for each model.
+    #: Whether it draws random numbers: the inputs then have a key for each model.
     random: bool = False
+    #: What its formula looks at as a whole, and not block by block.
+    whole: Literal["nothing", "matrices", "everything"] = "nothing"
+    #: Whether mergekit has it under this name.
+    in_mergekit: bool = True
+    #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
+    check: Callable[[Mapping[str, Any]], None] = _any
+
+    def copies(self, name: str, n_dims: int, n_models: int) -> int:
+        """How many float32 tensors of a tensor's size its formula holds at once."""
+        if self.whole == "nothing" or (self.whole == "matrices" and not is_matrix(name, n_dims)):
+            return 0
+        return 2 * n_models + 6
+
+    @property
+    def n_chosen(self) -> int:
+        """How many of a search's parents go into one candidate; 0 means all of them."""
+        most = self.n_models[1]
+        return 0 if math.isinf(most) else int(most) + (self.base == "first")
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a recipe must name a base."""
+        return self.base in ("required", "first")
+
+    @property
+    def sets_base_apart(self) -> bool:
+        """Whether a base that is named is no model like the others."""
+        return self.base != "unused"
 
     def parameter(self, name: str) -> Parameter | None:
         """The parameter of that name, if the method has one."""

@@ -1,34 +1,35 @@
 """Weighted average of models, and the uniform soup when the weights are equal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from mergesearch.errors import RecipeError
+from mergesearch.methods.combine import weighted_sum
+from mergesearch.methods.inputs import Formula, Inputs, numbers
 
 
-def linear(models: Sequence[Tensor], *, weight: Sequence[float], normalize: bool = True) -> Tensor:
-    """Model soup (arXiv:2203.05482): the weighted mean of the models.
+def linear(inputs: Inputs, *, weight: Sequence[float], normalize: bool = True) -> Formula:
+    """Model soup (arXiv:2203.05482): sum(w_i W_i), divided by sum(w_i) when `normalize`.
 
     Args:
-        models: n float32 tensors of one shape S.
+        inputs: n models.
         weight: n floats.
         normalize: divide by the sum of the weights.
+    """
+    divisor = sum(weight) if normalize else 1.0
+    constants = {"weight": numbers(weight, inputs), "divisor": numbers(divisor, inputs)}
+    return Formula(weighted_sum, constants)
 
-    Returns:
-        float32 tensor of shape S: sum(w_i W_i) / sum(w_i).
+
+def check_sum(arguments: Mapping[str, Any]) -> None:
+    """Refuse normalized weights that sum to zero.
 
     Raises:
-        RecipeError: `normalize` with weights that sum to zero.
+        ValueError: they do.
     """
-    total = sum(weight)
-    if normalize and total == 0:
-        raise RecipeError(
-            f"the weights of a normalized linear merge must not sum to zero, got {list(weight)}; "
-            "change a weight or set normalize: false"
+    normalize = arguments.get("normalize", arguments.get("normalize_weights"))
+    if normalize and sum(arguments["weight"]) == 0:
+        flag = "normalize" if "normalize" in arguments else "normalize_weights"
+        raise ValueError(
+            f"weights must not sum to zero, got {list(arguments['weight'])}; "
+            f"change a weight or set {flag}: false"
         )
-    merged = torch.zeros_like(models[0])
-    for model, w in zip(models, weight, strict=True):
-        merged += w * model
-    return merged / total if normalize else merged

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def passthrough(models: Sequence[Tensor], *, scale: Sequence[float | None]) -> Tensor:
+def passthrough(base: None, models: Sequence[Tensor], *, scale: Sequence[None] | Tensor) -> Tensor:
     """Copy the one model's tensor, times its scale where one is given.
 
     Args:
-        models: one float32 tensor of shape S.
-        scale: one float, or None for a plain copy.
-
-    Returns:
-        float32 tensor of shape S; never the input itself.
+        base: unused.
+        models: one float32 tensor of shape (rows, columns).
+        scale: one number, or None for a plain copy.
     """
-    (model,), (factor,) = models, scale
-    return model.clone() if factor is None else model * factor
+    (model,) = models
+    factor = scale[0]
+    return model if factor is None else model * factor

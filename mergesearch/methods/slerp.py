@@ -1,39 +1,72 @@
-"""Spherical interpolation of two models."""
+"""Spherical interpolation of two models, the whole or in two parts."""
 
-import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from mergesearch.methods.reduce import total
+from mergesearch.methods.combine import span
+from mergesearch.methods.gram import arc, gram, norm, span_of
+from mergesearch.methods.inputs import Formula, Inputs, index_of
+
+#: Beyond this cosine two tensors count as parallel.
+PARALLEL = 0.9995
 
 
-def slerp(base: Tensor, models: Sequence[Tensor], *, t: float) -> Tensor:
-    """Spherical linear interpolation (Shoemake 1985) between the base and one model.
+def slerp(inputs: Inputs, *, t: float) -> Formula:
+    """Spherical linear interpolation (Shoemake 1985) between two models.
 
-    The angle is that between the flattened tensors; nearly parallel ones (|cos| > 0.9995) are
-    interpolated linearly.
+    sin((1-t)a)/sin(a) W_1 + sin(ta)/sin(a) W_2, where a is the angle between the flattened
+    tensors; nearly parallel ones (|cos| > 0.9995) are interpolated linearly.
 
     Args:
-        base: float32 tensor of shape S, reached at t = 0.
-        models: one float32 tensor of shape S, reached at t = 1.
-        t: the position between them.
-
-    Returns:
-        float32 tensor of shape S: sin((1-t)a)/sin(a) base + sin(t a)/sin(a) model.
+        inputs: two models, the base first.
+        t: the position between them: the base at 0, the other at 1.
     """
-    (model,) = models
-    cosine = _cosine(base, model)
-    if abs(cosine) > 0.9995:
-        return (1 - t) * base + t * model
-    angle = math.acos(cosine)
-    toward_base = math.sin((1 - t) * angle) / math.sin(angle)
-    toward_model = math.sin(t * angle) / math.sin(angle)
-    return toward_base * base + toward_model * model
+    return Formula(span, span_of(inputs, _ends(inputs, t)))
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    """The cosine of the angle between two flattened tensors; norms below 1e-8 count as one."""
-    norm_a, norm_b = math.sqrt(total(a.double() ** 2)), math.sqrt(total(b.double() ** 2))
-    norms = (norm_a if norm_a > 1e-8 else 1.0) * (norm_b if norm_b > 1e-8 else 1.0)
-    return max(-1.0, min(1.0, total(a.double() * b) / norms))
+def crossover(inputs: Inputs, *, t: float, split: float) -> Formula:
+    """Split-point crossover (M2N2, arXiv:2508.16204): slerp at t before the point, 1 - t after it.
+
+    The point lies in the flattened model, so that it may cut a tensor; the angle is that of the
+    whole tensor, as in `slerp`.
+
+    Args:
+        inputs: two models, the base first, and the tensor's place in the flattened model.
+        t: the position between them before the split point.
+        split: where the point lies, as a fraction of the model's entries, in [0, 1].
+    """
+    start, size = inputs.place
+    point = max(0, min(round(split * size) - start, inputs.n_entries))
+    constants = {
+        "before": span_of(inputs, _ends(inputs, t))["coefficient"],
+        "after": span_of(inputs, _ends(inputs, 1 - t))["coefficient"],
+        "point": torch.tensor(point, dtype=torch.int64, device=inputs.device),
+    }
+    return Formula(two_spans, constants, indexed=True, heavy=True)
+
+
+def two_spans(
+    base: None,
+    models: Sequence[Tensor],
+    *,
+    first: Tensor,
+    before: Tensor,
+    after: Tensor,
+    point: Tensor,
+) -> Tensor:
+    """One weighted sum for the entries before `point`, another from there on."""
+    earlier = index_of(first, models[0]) < point
+    here = span(base, models, coefficient=before)
+    return torch.where(earlier, here, span(base, models, coefficient=after))
+
+
+def _ends(inputs: Inputs, t: float) -> list[float]:
+    """How far each model counts at t."""
+    products = gram(inputs)
+    norms = [norm(float(products[i, i])) for i in range(2)]
+    # norms below 1e-8 count as one
+    lengths = [length if length > 1e-8 else 1.0 for length in norms]
+    cosine = products[0, 1] / (lengths[0] * lengths[1])
+    return [float(c) for c in arc(t, cosine, cosine.abs() > PARALLEL)]

@@ -5,58 +5,52 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.sparsify import match_l1, trim
+from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.order import Cut, among, delta_cuts
+from mergesearch.methods.sparse import sparse
 
 
 def ties(
-    base: Tensor,
-    models: Sequence[Tensor],
+    inputs: Inputs,
     *,
     weight: Sequence[float],
     density: Sequence[float],
     lambda_: float = 1.0,
     normalize: bool = True,
     rescale: bool = False,
-) -> Tensor:
+) -> Formula:
     """TIES-Merging (arXiv:2306.01708).
 
+    Of each task vector the max(1, int(density n)) entries of largest magnitude are kept; among
+    equal magnitudes at the threshold those of lower index (row-major).
+
     Args:
-        base: float32 tensor W0 of shape S.
-        models: n float32 tensors of shape S.
+        inputs: the base and n models.
         weight: n floats.
         density: n floats in (0, 1]: the fraction of each task vector that is kept.
         lambda_: scale of the merged delta.
         normalize: divide each entry by the sum of the weights that agree on its sign.
         rescale: scale each trimmed task vector to the L1 norm of the full one.
-
-    Returns:
-        float32 tensor of shape S.
     """
-    deltas = []
-    for model, d in zip(models, density, strict=True):
-        full = model - base
-        trimmed = trim(full, d)
-        deltas.append(match_l1(trimmed, full) if rescale else trimmed)
-    return base + lambda_ * elect(deltas, weight, normalize)
+    n = inputs.n_entries
+    cuts = [delta_cuts(inputs, i, max(1, int(d * n)))[0] for i, d in enumerate(density)]
+    return sparse(
+        inputs, keep_largest, cut_constants(cuts, inputs), weight=weight, density=density,
+        lambda_=lambda_, normalize=normalize, rescale=rescale, signs=True,
+    )  # fmt: skip
 
 
-def elect(deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool) -> Tensor:
-    """Sum the weighted deltas that agree with the elected sign, entry by entry.
+def keep_largest(
+    deltas: Sequence[Tensor], first: Tensor, threshold: Tensor, last: Tensor
+) -> list[Tensor]:
+    """Whether each entry is among the largest of its task vector."""
+    return [among(d.abs(), threshold[i], last[i], first) for i, d in enumerate(deltas)]
 
-    The elected sign is that of sum(w_i T_i), zero counting as positive; a zero entry agrees with
-    nobody. With `normalize` each entry is divided by the sum of the agreeing weights, or by one
-    where that is zero.
-    """
-    weighted = [w * delta for delta, w in zip(deltas, weight, strict=True)]
-    total = torch.zeros_like(weighted[0])
-    for delta in weighted:
-        total += delta
-    positive = total >= 0
-    merged, divisor = torch.zeros_like(total), torch.zeros_like(total)
-    for delta, w in zip(weighted, weight, strict=True):
-        agrees = torch.where(positive, delta > 0, delta < 0)
-        merged += delta * agrees
-        divisor += w * agrees
-    if not normalize:
-        return merged
-    return merged / torch.where(divisor == 0, 1.0, divisor)
+
+def cut_constants(cuts: Sequence[Cut], inputs: Inputs) -> dict[str, Tensor]:
+    """Cuts as tensors, one entry for each model."""
+    index = torch.int32 if inputs.n_entries < 2**31 else torch.int64
+    return {
+        "threshold": numbers([c.threshold for c in cuts], inputs),
+        "last": torch.tensor([c.last for c in cuts], dtype=index, device=inputs.device),
+    }

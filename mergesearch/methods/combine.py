@@ -1,0 +1,68 @@
+"""What most methods come to: weighted sums of models or of their deltas, with or without signs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def weighted_sum(
+    base: None, models: Sequence[Tensor], *, weight: Tensor, divisor: Tensor
+) -> Tensor:
+    """sum(w_i W_i) / divisor, with `weight` of shape (n,)."""
+    merged = weight[0] * models[0]
+    for i, model in enumerate(models[1:], start=1):
+        merged.add_(weight[i] * model)
+    return merged.div_(divisor)
+
+
+def span(base: Tensor | None, models: Sequence[Tensor], *, coefficient: Tensor) -> Tensor:
+    """sum(c_i W_i), or W0 + sum(c_i T_i) where there is a base.
+
+    Args:
+        base: (rows, columns), or None.
+        models: n tensors of that shape.
+        coefficient: (rows or 1, n, columns or 1).
+    """
+    parts = [
+        coefficient[:, i] * model if base is None else (model - base).mul_(coefficient[:, i])
+        for i, model in enumerate(models)
+    ]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged.add_(part)
+    return merged if base is None else merged.add_(base)
+
+
+def add(base: Tensor, deltas: Sequence[Tensor], weight: Tensor, scale: Tensor) -> Tensor:
+    """W0 + scale sum(w_i T_i); the deltas are written over, for the sake of the cache."""
+    merged = deltas[0].mul_(weight[0])
+    for i, delta in enumerate(deltas[1:], start=1):
+        merged.add_(delta.mul_(weight[i]))
+    return merged.mul_(scale).add_(base)
+
+
+def elect(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
+    """Sum the weighted deltas that agree with the elected sign, entry by entry (TIES).
+
+    The elected sign is that of sum(w_i T_i), zero counting as positive; a zero entry agrees with
+    nobody. With `normalize` each entry is divided by the sum of the agreeing weights, or by one
+    where that is zero.
+
+    Args:
+        deltas: n tensors, each times its weight already.
+        weight: (n,).
+        normalize: whether to divide.
+    """
+    ballot = deltas[0]
+    for delta in deltas[1:]:
+        ballot = ballot + delta
+    sign = torch.where(ballot >= 0, 1.0, -1.0)
+    merged, divisor = torch.zeros_like(ballot), torch.zeros_like(ballot)
+    for i, delta in enumerate(deltas):
+        erased = (delta * sign) <= 0  # which a NaN is not, so that it shows
+        merged = merged + torch.where(erased, 0.0, delta)
+        divisor = divisor + torch.where(erased, 0.0, weight[i])
+    if not normalize:
+        return merged
+    return merged / torch.where(divisor == 0, 1.0, divisor)

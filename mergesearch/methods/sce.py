@@ -1,0 +1,99 @@
+"""SCE: select entries by variance, weigh models by energy, erase minority signs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, tabulate
+from mergesearch.methods.ties import cut_constants
+
+
+def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:
+    """SCE (arXiv:2408.07990), by tensor.
+
+    Of the entries whose variance among the models is not zero, the fraction `select_topk` of
+    largest variance is kept, those of lower index among equals. A model's weight is the mean
+    square of what is kept of its task vector, as a part of all models' (equal parts where all are
+    near zero). Deltas that disagree with the sign of the sum are erased, and the rest is averaged
+    by weight.
+
+    Args:
+        inputs: the base and n models.
+        select_topk: the fraction, in (0, 1].
+    """
+    chosen = EVERYTHING
+    if select_topk < 1:
+        kept = int(_n_varying(inputs) * select_topk)
+        chosen = NOTHING
+        if kept:
+            table = inputs.recall("table of variances", lambda: tabulate(inputs, _VARIANCE))
+            chosen = cut(inputs, _VARIANCE, table, kept)
+    marks = {k: t[0] for k, t in cut_constants([chosen], inputs).items()}
+    energy = inputs.sums(Formula(kept_squares, marks, indexed=True, heavy=True)) / inputs.n_entries
+    total = float(energy.sum())
+    n = len(inputs.models)
+    weights = (energy / total).tolist() if total >= 1e-6 else [1 / n] * n
+    constants = {**marks, "weight": numbers(weights, inputs)}
+    return Formula(merge_agreeing, constants, indexed=True, heavy=True)
+
+
+def variance(base: Tensor, models: Sequence[Tensor]) -> Tensor:
+    """The variance of the deltas at each entry (over n, not n - 1)."""
+    deltas = [model - base for model in models]
+    mean = deltas[0]
+    for delta in deltas[1:]:
+        mean = mean + delta
+    mean = mean / len(deltas)
+    squares = torch.zeros_like(mean)
+    for delta in deltas:
+        squares = squares + (delta - mean) * (delta - mean)
+    return squares / len(deltas)
+
+
+def kept_squares(
+    base: Tensor, models: Sequence[Tensor], *, first: Tensor, threshold: Tensor, last: Tensor
+) -> Tensor:
+    """The squares of the selected deltas, and zero elsewhere: (n, rows, columns)."""
+    kept = among(variance(base, models), threshold, last, first)
+    return torch.stack([torch.where(kept, (m - base) * (m - base), 0.0) for m in models])
+
+
+def merge_agreeing(
+    base: Tensor,
+    models: Sequence[Tensor],
+    *,
+    first: Tensor,
+    threshold: Tensor,
+    last: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """W0 and the weighted mean of the selected deltas that agree with the sign of their sum."""
+    kept = among(variance(base, models), threshold, last, first)
+    deltas = [torch.where(kept, model - base, 0.0) for model in models]
+    ballot = deltas[0]
+    for delta in deltas[1:]:
+        ballot = ballot + delta
+    sign = torch.where(ballot >= 0, 1.0, -1.0)
+    merged, divisor = torch.zeros_like(base), torch.zeros_like(base)
+    for i, delta in enumerate(deltas):
+        erased = (delta * sign) <= 0  # which a NaN is not, so that it shows
+        merged = merged + torch.where(erased, 0.0, delta * weight[i])
+        divisor = divisor + torch.where(erased, 0.0, weight[i])
+    return base + merged / divisor.clamp(min=1e-6)
+
+
+_VARIANCE = Formula(variance, heavy=True)
+
+
+def _n_varying(inputs: Inputs) -> int:
+    def compute() -> int:
+        return int(inputs.sums(Formula(varying, heavy=True))[0])
+
+    return inputs.recall("entries that vary", compute)
+
+
+def varying(base: Tensor, models: Sequence[Tensor]) -> Tensor:
+    """One where the models differ in their deltas, zero elsewhere: (1, rows, columns)."""
+    return (variance(base, models) != 0).float().unsqueeze(0)

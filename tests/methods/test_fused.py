@@ -1,0 +1,63 @@
+"""Compiled into one pass, the heavy formulas give the bits that they give as they stand."""
+
+import os
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mergesearch.merging import fuse
+from mergesearch.methods import METHODS, Formula, Inputs
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("g++") is None and "CXX" not in os.environ, reason="no C++ compiler"
+    ),
+]
+
+# Three functions, the first three being one and the same with another choice of entries.
+CASES: dict[str, dict[str, Any]] = {
+    "ties": {"weight": [0.3, 0.8], "density": [0.3, 0.6]},
+    "breadcrumbs": {"weight": [0.3, 0.8], "density": [0.3, 0.6], "gamma": [0.1, 0.05]},
+    "dare_ties": {"weight": [0.3, 0.8], "density": [0.3, 0.6]},
+    "sce": {"select_topk": 0.4},
+    "ram": {"epsilon": 0.02},
+}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def tensors(dtype: torch.dtype) -> list[Tensor]:
+    values = 0.05 * torch.randn(3, 200, 176, generator=torch.Generator().manual_seed(0))
+    return list(values.to(dtype))
+
+
+def blocks(inputs: Inputs, formula: Formula) -> list[Tensor]:
+    return [value for _, value in inputs.values(formula)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_compiled_formula_gives_the_same_bits(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = torch.tensor([[12, -34], [-56, 78]], dtype=torch.int32)
+    for dtype in DTYPES:
+        base, *models = tensors(dtype)
+        inputs = Inputs.of(base, models, keys=keys)
+        formula = METHODS[name].formula(inputs, **CASES[name])
+        assert formula.heavy
+        fused = fuse._fusion(formula.function)
+        compiled = Inputs.of(base, models, keys=keys, call=_call(fused))
+        for one, other in zip(blocks(inputs, formula), blocks(compiled, formula), strict=True):
+            assert torch.equal(one, other), dtype
+        assert fused._compiled is not None
+    assert "uncompiled" not in caplog.text
+
+
+def _call(function: Any) -> Any:
+    def call(formula: Formula, base: Any, models: Any, constants: Any) -> Any:
+        return function(base, models, **constants)
+
+    return call

@@ -1,0 +1,155 @@
+"""What each method makes of n models that are one and the same: that model, or its closed form."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mergesearch.methods import METHODS
+from tests.methods.cases import Arguments, Case, cases
+
+
+def _sum(arguments: Arguments) -> float:
+    return float(sum(arguments["weight"]))
+
+
+# With the base identical too there is no task vector; these scale what they are given.
+FACTOR: dict[str, Callable[[Arguments], float]] = {
+    "linear": lambda a: 1.0 if a["normalize"] else _sum(a),
+    "multislerp": lambda a: 1.0 if a["normalize_weights"] or len(a["weight"]) == 1 else _sum(a),
+    "passthrough": lambda a: a["scale"][0],
+}
+
+
+def _added(a: Arguments) -> float:
+    """Task vectors add up, unless the sum of weights divides them."""
+    return a["lambda_"] * (1.0 if a["normalize"] and _sum(a) else _sum(a))
+
+
+def _scaled(a: Arguments) -> float:
+    return a["lambda_"]
+
+
+def _whole(a: Arguments) -> float:
+    return 1.0
+
+
+# Apart from the base, at density 1: W0 + this times T.
+SHARE: dict[str, Callable[[Arguments], float]] = {
+    "task_arithmetic": _added,
+    "ties": _added,
+    "dare_linear": _added,
+    "dare_ties": _added,
+    "della": _added,
+    "della_linear": _added,
+    "breadcrumbs": _added,
+    "breadcrumbs_ties": _added,
+    # nothing varies (but by rounding, off the grid), so that below 1 nothing is selected
+    "sce": lambda a: float(a["select_topk"] == 1),
+    "model_stock": _whole,  # all cosines are 1, and so is t
+    "ram": _whole,
+    "ramplus_tl": _whole,  # all changes are shared
+    "magmax": _scaled,
+    "nuslerp": _whole,
+    "multislerp": FACTOR["multislerp"],
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_base_and_models_that_are_identical_give_that_model(
+    name: str, data: st.DataObject
+) -> None:
+    case = data.draw(cases(name))
+    model = case.models[0]
+    # a task vector of zero has no direction to be scaled along
+    factor = FACTOR[name](case.arguments) if name in FACTOR and case.base is None else 1.0
+    same = case.mapped(lambda _: model)
+    torch.testing.assert_close(same.merged(), factor * model, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SHARE)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_identical_models_apart_from_the_base_give_a_multiple_of_their_task_vector(
+    name: str, data: st.DataObject
+) -> None:
+    case = alike(data.draw(cases(name, grid=True if name == "sce" else None)))
+    case = case.having(density=[1.0] * len(case.models))
+    origin = torch.zeros_like(case.models[0]) if case.base is None else case.base
+    share = SHARE[name](case.arguments)
+    expected = origin + share * (case.models[0] - origin)
+    torch.testing.assert_close(case.merged(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_table_has_every_method_of_several_models_and_a_base_but_those_by_svd() -> None:
+    several = {
+        name for name, m in METHODS.items() if m.base in ("required", "optional")
+        and m.n_models[1] > 1
+    }  # fmt: skip
+    assert set(SHARE) == several - {"tsv_m", "iso_c", "iso_cts"}
+
+
+MATRICES = [(1, 7), (7, 1), (3, 5), (12, 9), (33, 31)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_tsv_m_gives_the_strongest_directions_of_identical_models(data: st.DataObject) -> None:
+    case = alike(data.draw(cases("tsv_m", MATRICES, grid=False)))
+    left, values, right = torch.linalg.svd(delta_of(case), full_matrices=False)
+    r = max(1, len(values) // len(case.models))
+    assert_direction(case, (left[:, :r] * values[:r]) @ right[:r])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_iso_c_gives_identical_models_directions_the_mean_of_n_times_their_singular_values(
+    data: st.DataObject,
+) -> None:
+    case = alike(data.draw(cases("iso_c", MATRICES, grid=False)))
+    left, values, right = torch.linalg.svd(delta_of(case), full_matrices=False)
+    assert_direction(case, len(case.models) * values.mean() * left @ right)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_iso_cts_takes_the_own_directions_of_identical_models_once(data: st.DataObject) -> None:
+    """Common singular values count n times each; so do own ones, once for each model."""
+    case = alike(data.draw(cases("iso_cts", MATRICES, grid=False)))
+    left, values, right = torch.linalg.svd(delta_of(case), full_matrices=False)
+    n = len(case.models)
+    common = max(1, int(case.arguments["common"] * len(values)))
+    own = (len(values) - common) // n
+    mean = n * values[: common + own].sum() / (common + n * own)
+    assert_direction(case, mean * left[:, : common + own] @ right[: common + own])
+
+
+@pytest.mark.parametrize("name", ["tsv_m", "iso_c", "iso_cts"])
+@pytest.mark.parametrize(("shape", "tensor"), [((8,), "norm"), ((8, 6), "model.embed_tokens")])
+def test_vectors_and_tables_of_tokens_take_the_mean_delta(
+    name: str, shape: tuple[int, ...], tensor: str
+) -> None:
+    base, one, two = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    case = Case(name, base, (one, two), None, {"lambda_": 0.5})
+    torch.testing.assert_close(case.merged(name=tensor), base + 0.5 * ((one + two) / 2 - base))
+
+
+def alike(case: Case) -> Case:
+    """The case with its first model n times."""
+    return Case(case.name, case.base, case.models[:1] * len(case.models), case.keys, case.arguments)
+
+
+def delta_of(case: Case) -> Tensor:
+    assert case.base is not None
+    return case.models[0] - case.base
+
+
+def assert_direction(case: Case, direction: Tensor) -> None:
+    assert case.base is not None
+    expected = case.base + case.arguments["lambda_"] * direction
+    torch.testing.assert_close(case.merged(), expected, rtol=1e-4, atol=1e-4)
