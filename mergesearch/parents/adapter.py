@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mergesearch.errors import InputError
-from mergesearch.parents.checkpoint import Checkpoint, open_safetensors, read_json
+from mergesearch.parents.checkpoint import Checkpoint, read_json
+from mergesearch.parents.mapping import read_header
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
@@ -49,8 +50,16 @@ class Adapter:
                 "e.g. since it is tied to another; merge it into a full checkpoint with peft first"
             )
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """The names of the base's tensors that the adapter adds to."""
+        return frozenset(self._layers)
+
     def delta(self, name: str) -> Tensor | None:
-        """What the adapter adds to a weight, float32; None where it adds nothing."""
+        """What the adapter adds to a weight, float32 on the CPU; None where it adds nothing.
+
+        Computed anew each time; any number of threads may ask at once.
+        """
         layer = self._layers.get(name)
         if layer is None:
             return None
@@ -77,8 +86,8 @@ class Adapter:
             )
 
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
-        handle = open_safetensors(self.folder / _WEIGHTS)
-        return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+        header = read_header(self.folder / _WEIGHTS)
+        return {name: entry.shape for name, entry in header.items()}
 
     def _wrap(self, base: Checkpoint) -> Any:
         from peft import PeftModel

@@ -1,6 +1,7 @@
 """One checkpoint on disk: its configuration and its tensors, mapped and not loaded."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mergesearch.errors import InputError
+from mergesearch.parents.mapping import DTYPES, MappedFile
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the tensor as stored."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def float_bytes(self) -> int:
+        """The size of the tensor in float32."""
+        return math.prod(self.shape) * torch.float32.itemsize
 
 
 class Checkpoint:
@@ -43,12 +53,21 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
-        self._files = {file: open_safetensors(file) for file in self._weight_files()}
+        self._files = {file: MappedFile(file) for file in self._weight_files()}
         self.specs = self._read_specs()
 
     def read(self, name: str) -> Tensor:
-        """The tensor as stored, a view of the mapped file where the platform allows it."""
-        return self._files[self.specs[name].file].get_tensor(name)
+        """The tensor as stored: a view of the mapped file, on the CPU, not to be written to."""
+        return self._files[self.specs[name].file].tensor(name)
+
+    def release(self, name: str) -> None:
+        """Let go of the memory that reading a tensor took; views of it stay valid."""
+        self._files[self.specs[name].file].release(name)
+
+    def release_all(self) -> None:
+        """Let go of the memory that reading took so far."""
+        for file in self._files.values():
+            file.release_all()
 
     @cached_property
     def vocabulary(self) -> Mapping[str, int] | None:
@@ -92,29 +111,16 @@ class Checkpoint:
 
     def _read_specs(self) -> dict[str, TensorSpec]:
         specs = {}
-        for file, handle in self._files.items():
-            for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-                header = handle.get_slice(name)
-                dtype = _DTYPES.get(header.get_dtype())
+        for file, mapped in self._files.items():
+            for name, entry in mapped.entries.items():
+                dtype = DTYPES.get(entry.dtype)
                 if dtype is None:
                     raise InputError(
-                        f"{file}: {name} has dtype {header.get_dtype()}; "
-                        f"only {', '.join(_DTYPES)} are merged: dequantize the model first"
+                        f"{file}: {name} has dtype {entry.dtype}; "
+                        f"only {', '.join(DTYPES)} are merged: dequantize the model first"
                     )
-                specs[name] = TensorSpec(tuple(header.get_shape()), dtype, file)
+                specs[name] = TensorSpec(entry.shape, dtype, file)
         return specs
-
-
-def open_safetensors(file: Path) -> Any:
-    """A handle on a safetensors file.
-
-    Raises:
-        InputError: the file is truncated or is none.
-    """
-    try:
-        return safe_open(file, framework="pt").__enter__()
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: truncated, or not a safetensors file ({error})") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""What a policy for vocabularies makes of the models' tensors, shapes and tokenizer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mergesearch.errors import InputError, RecipeError
+from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json
+from mergesearch.parents.layers import layer_of
+from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
+from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
+from mergesearch.recipe import ModelRef, Recipe
+
+#: The last parts of the names of tensors that have one row a token.
+_NAMES = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "lm_head.weight",
+    "lm_head.bias",
+    "embed_out.weight",
+)
+_TOKENIZER = "tokenizer.json"
+
+
+class Alignment:
+    """The models' vocabularies brought to one.
+
+    Args:
+        checkpoints: each model's checkpoint, the base of the vocabulary first.
+        policy: "error", "base" or "union"; see `unify`.
+        base: the recipes' base, if they have one: it lends its rows to models that lack a token.
+            Without it they take the mean of the rows of those that have the token.
+
+    Raises:
+        InputError: vocabularies differ and the policy is "error", or they cannot be unified.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Mapping[ModelRef, Checkpoint],
+        policy: Policy = "error",
+        base: ModelRef | None = None,
+    ) -> None:
+        self.policy, self.base = policy, base
+        self.models = tuple(checkpoints)
+        self._checkpoints = tuple(checkpoints.values())
+        self._place = {ref: i for i, ref in enumerate(self.models)}
+        self._unified = self._unify(base is not None and base == self.models[0])
+        self._plain = [
+            rows.is_prefix and len(rows.own) == _n_rows(checkpoint)
+            for rows, checkpoint in zip(self._unified.maps, self._checkpoints, strict=True)
+        ]
+        if not all(self._plain):
+            for checkpoint in self._checkpoints:
+                _check_every_table_is_known(checkpoint)
+        self._specs = [self._aligned_specs(place) for place in range(len(self.models))]
+
+    @property
+    def vocab_size(self) -> int:
+        """The rows of the merged model's embedding."""
+        return self._unified.n_rows
+
+    @property
+    def changes(self) -> bool:
+        """Whether any model's tensors are not taken as they are."""
+        return not all(self._plain)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the policy does that a user should know, a line each."""
+        found, lines = self._unified, []
+        if found.new:
+            lines.append(f"{_count(found.new)} that the base lacks, taken from the other models")
+        if found.dropped:
+            lines.append(
+                f"{_count(found.dropped)} that the base lacks, dropped from the other models; "
+                "set tokenizer_source to union to keep all"
+            )
+        if found.n_padding_dropped:
+            lines.append(
+                f"{found.n_padding_dropped} rows of the base without a token, left out; "
+                f"the embedding has {found.n_rows} rows"
+            )
+        return tuple(f"tokenizer_source {self.policy}: {line}" for line in lines)
+
+    @property
+    def n_bytes(self) -> int:
+        """What the rows of one tensor take when they are gathered for all models at once."""
+        return sum(
+            max(
+                (
+                    spec.float_bytes if rows.has_means else spec.n_bytes
+                    for name, spec in specs.items()
+                    if _has_rows(name)
+                ),
+                default=0,
+            )
+            for rows, specs in zip(self._unified.maps, self._specs, strict=True)
+            if not rows.is_prefix
+        )
+
+    def specs(self, ref: ModelRef) -> Mapping[str, TensorSpec]:
+        """What a model's checkpoint says of its tensors, in the merged vocabulary's shapes."""
+        return self._specs[self._place[ref]]
+
+    def rows(self, ref: ModelRef, name: str, read: Callable[[ModelRef, str], Tensor]) -> Tensor:
+        """A model's tensor with its rows where the merged vocabulary has them.
+
+        Args:
+            ref: one of the models.
+            name: the tensor.
+            read: gives a tensor of a model as it stands, adapters included.
+
+        Returns:
+            What `read` gives wherever no row moves, and else a copy; see `align`.
+        """
+        tensor, place = read(ref, name), self._place[ref]
+        if self._plain[place] or not _has_rows(name):
+            return tensor
+        return align(tensor, self._unified.maps[place], lambda m: read(self.models[m], name))
+
+    def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration with the merged vocabulary's size."""
+        return {**config, "vocab_size": self.vocab_size} if self.changes else dict(config)
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe that means another vocabulary than this.
+
+        Raises:
+            RecipeError: it does.
+        """
+        wanted = recipe.tokenizer_source or "error"
+        if not self.changes and (wanted == self.policy or wanted != "union"):
+            return
+        pairs = {
+            "tokenizer_source": (wanted, self.policy),
+            "base_model": (recipe.base_model, self.base),
+            "models": (_list(recipe.models), _list(self.models)),
+        }
+        if odd := [f"{key} {a} instead of {b}" for key, (a, b) in pairs.items() if a != b]:
+            raise RecipeError(
+                "a recipe must mean the vocabulary that its models were opened with, "
+                f"got {', '.join(odd)}; open the models with Parents.of(recipe)"
+            )
+
+    @property
+    def extends_tokenizer(self) -> bool:
+        """Whether the merged model needs another tokenizer than the first model's."""
+        return bool(self._entries())
+
+    def write_tokenizer(self, out: Path) -> None:
+        """Write the merged model's tokenizer into a folder; for where it `extends_tokenizer`.
+
+        Raises:
+            InputError: it cannot be made with the ids that the rows have.
+        """
+        merged_tokenizer(self._checkpoints[0].folder, self._entries(), self._unified.tokens, out)
+
+    def _aligned_specs(self, place: int) -> Mapping[str, TensorSpec]:
+        specs = self._checkpoints[place].specs
+        if self._plain[place]:
+            return specs
+        return {
+            name: replace(spec, shape=(self.vocab_size, *spec.shape[1:]))
+            if _has_rows(name)
+            else spec
+            for name, spec in specs.items()
+        }
+
+    def _entries(self) -> list[AddedEntry]:
+        """The tokens that the first model's tokenizer does not have as added tokens."""
+        if self.policy != "union":
+            return []
+        ours = _added(self._checkpoints[0])
+        theirs: dict[str, AddedEntry] = {token: {"content": token} for token in self._unified.new}
+        for checkpoint in reversed(self._checkpoints[1:]):  # the first that has a token decides
+            theirs.update(_added(checkpoint))
+        tokens, n_rows = self._unified.tokens, self._unified.n_rows
+        wanted = [t for t in theirs if t not in ours and tokens.get(t, n_rows) < n_rows]
+        return [theirs[token] for token in sorted(wanted, key=tokens.__getitem__)]
+
+    def _unify(self, base_lends: bool) -> Unified:
+        first, *others = self._checkpoints
+        ours = first.vocabulary
+        for other in others:
+            unknown = first if ours is None else other if other.vocabulary is None else None
+            if unknown and _n_rows(other) != _n_rows(first):
+                raise InputError(
+                    f"rows can only be mapped by token: {_n_rows(first)} in {first.folder}, "
+                    f"{_n_rows(other)} in {other.folder}; add {unknown.folder / _TOKENIZER}"
+                )
+        if ours is None and self.policy == "union":
+            raise InputError(f"tokenizer_source union needs {first.folder / _TOKENIZER}; add it")
+        models = [
+            Vocabulary(
+                str(checkpoint.folder),
+                # mergekit, too, takes a model without a tokenizer to have the base's
+                (ours and checkpoint.vocabulary) or ours or {},
+                _n_rows(checkpoint),
+                frozenset(_added(checkpoint)) if self.policy == "union" else frozenset(),
+            )
+            for checkpoint in self._checkpoints
+        ]
+        return unify(models, self.policy, base_lends=base_lends)
+
+
+def _has_rows(name: str) -> bool:
+    """Whether a tensor has one row a token."""
+    return any(name == known or name.endswith(f".{known}") for known in _NAMES)
+
+
+def _n_rows(checkpoint: Checkpoint) -> int:
+    """The rows of a model's embedding."""
+    for name, spec in checkpoint.specs.items():
+        if _has_rows(name):
+            return spec.shape[0]
+    return int(checkpoint.config.get("vocab_size", 0))
+
+
+def _check_every_table_is_known(checkpoint: Checkpoint) -> None:
+    """Refuse what might be indexed by token under a name that is not known to be.
+
+    Raises:
+        InputError: there is such a tensor, or one with other rows than the embedding.
+    """
+    n_rows = _n_rows(checkpoint)
+    for name, spec in checkpoint.specs.items():
+        known, outside = _has_rows(name), layer_of(name) is None
+        fits = len(spec.shape) > 0 and spec.shape[0] == n_rows
+        if known != fits and (known or (outside and len(spec.shape) > 1)):
+            raise InputError(
+                f"rows can only be mapped by token in {', '.join(_NAMES)}, of {n_rows} rows each: "
+                f"{checkpoint.folder} has {name} {list(spec.shape)}; give the models one vocabulary"
+            )
+
+
+def _added(checkpoint: Checkpoint) -> dict[str, AddedEntry]:
+    path = checkpoint.folder / _TOKENIZER
+    entries = read_json(path).get("added_tokens", []) if path.exists() else []
+    return {entry["content"]: entry for entry in entries}
+
+
+def _count(tokens: tuple[str, ...]) -> str:
+    shown = ", ".join(repr(token) for token in tokens[:3])
+    plural = "s" if len(tokens) > 1 else ""
+    return f"{len(tokens)} token{plural} ({shown}{', ...' if len(tokens) > 3 else ''})"
+
+
+def _list(models: tuple[ModelRef, ...]) -> str:
+    return ", ".join(str(ref) for ref in models)

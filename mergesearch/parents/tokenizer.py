@@ -1,0 +1,46 @@
+"""The tokenizer of a merged model that has tokens which its base lacks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mergesearch.errors import InputError
+
+#: A token as the list `added_tokens` of a `tokenizer.json` has it.
+AddedEntry = Mapping[str, Any]
+
+_FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
+
+
+def merged_tokenizer(
+    source: Path, entries: Sequence[AddedEntry], tokens: Mapping[str, int], out: Path
+) -> None:
+    """Write a tokenizer with more added tokens into a folder.
+
+    Args:
+        source: the folder of the tokenizer that is extended.
+        entries: the tokens to add, in order of their ids; one that the tokenizer has as a plain
+            token keeps its id.
+        tokens: token to id, as it must come out.
+        out: the folder, which exists.
+
+    Raises:
+        InputError: the folder has no tokenizer, or the ids come out in another way.
+    """
+    from transformers import AddedToken, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{source}: no tokenizer that transformers can load: {error}") from None
+    for entry in entries:
+        flags = {flag: entry[flag] for flag in _FLAGS if flag in entry}
+        tokenizer.add_tokens(AddedToken(entry["content"], **flags))
+    tokenizer.save_pretrained(out)
+    written = AutoTokenizer.from_pretrained(out).get_vocab()
+    for token, i in tokens.items():
+        if written.get(token) != i:
+            raise InputError(
+                f"the tokens of the union must keep their ids: {token!r} should be {i} and is "
+                f"{written.get(token)} once added to {source}; set tokenizer_source to base"
+            )

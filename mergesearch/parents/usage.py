@@ -1,0 +1,34 @@
+"""How much memory this process holds, and how much there is to be had."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+#: Where a container's limit stands, in the two versions of control groups.
+_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def process_bytes() -> int:
+    """The resident memory of this process, the pages of mapped files included."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def available_bytes() -> int:
+    """What this process may still take without swapping or breaking its container's limit."""
+    available = int(psutil.virtual_memory().available)
+    limits = [path.read_text().strip() for path in _LIMITS if path.exists()]
+    rooms = [int(limit) - process_bytes() for limit in limits if limit.isdigit()]  # or "max"
+    return max(0, min([available, *rooms]))
+
+
+def device_bytes(device: torch.device) -> int | None:
+    """What a device with memory of its own has left; None where it shares the host's."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    # torch keeps what was freed for itself, and takes that first
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
