@@ -1,7 +1,7 @@
 """The recipe: everything needed to rebuild one merged model, as a mergekit configuration."""
 
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
-from mergesearch.recipe.model import DType, Recipe, Slice, Source
+from mergesearch.recipe.model import DType, Recipe, Slice, Source, TokenizerSource
 from mergesearch.recipe.reference import ModelPath, ModelRef
 from mergesearch.recipe.setting import Conditional, Setting, evaluate
 
@@ -14,6 +14,7 @@ __all__ = [
     "Setting",
     "Slice",
     "Source",
+    "TokenizerSource",
     "evaluate",
     "load_recipe",
     "read_recipe",

@@ -15,10 +15,6 @@ from mergesearch.errors import InputError
 from mergesearch.recipe.model import Recipe
 
 _NOTE = re.compile(r"^# mergesearch: (.*)$", re.MULTILINE)
-_REFUSED = {
-    "modules": "the modules form is not supported; write models or slices",
-    "tokenizer": "the tokenizer block is not supported; write tokenizer_source: base or nothing",
-}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -41,9 +37,9 @@ def read_recipe(text: str, where: str = "recipe") -> Recipe:
         InputError: as `where: key: what is wrong`.
     """
     data = parse_yaml(text, where)
-    for key, remedy in _REFUSED.items():
-        if data.get(key) is not None:
-            raise InputError(f"{where}: {remedy}")
+    if data.get("modules") is not None:
+        raise InputError(f"{where}: the modules form is not supported; write models or slices")
+    _flatten_tokenizer(data, where)
     data = {key: value for key, value in data.items() if value is not None}
     if ("models" in data) == ("slices" in data):
         raise InputError(f"{where}: give either models or slices, and one of them")
@@ -87,6 +83,23 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100)
     note = f"# mergesearch: {{seed: {seed}}}\n" if recipe.method.random or seed else ""
     return note + body
+
+
+def _flatten_tokenizer(data: dict[str, Any], where: str) -> None:
+    """Put what mergekit's tokenizer block says under the key tokenizer_source."""
+    block = data.pop("tokenizer", None)
+    if block is None:
+        return
+    if data.get("tokenizer_source") is not None:
+        raise InputError(f"{where}: give either tokenizer or tokenizer_source")
+    if not isinstance(block, dict):
+        raise InputError(f"{where}: tokenizer must be a mapping, e.g. {{source: union}}")
+    if odd := [str(key) for key, value in block.items() if key != "source" and value is not None]:
+        raise InputError(
+            f"{where}: tokenizer: only source is supported, got {', '.join(odd)}; leave it out"
+        )
+    source = block.get("source")
+    data["tokenizer_source"] = "union" if source is None else source  # mergekit's default
 
 
 class _Dumper(yaml.SafeDumper):

@@ -15,6 +15,7 @@ from mergesearch.recipe.setting import Setting, leaves
 
 Parameters = Mapping[str, Setting]
 DType = Literal["float32", "bfloat16", "float16"]
+TokenizerSource = Literal["base", "union"]
 
 #: Accepted for mergekit's sake: it chooses how mergekit stores a mask, and no value of the result.
 _IGNORED = ("int8_mask",)
@@ -79,7 +80,9 @@ class Recipe(Config):
     dtype: DType | None = None
     #: The dtype of the result; None means `dtype`, and else what the first model stores.
     out_dtype: DType | None = None
-    tokenizer_source: str | None = None
+    #: Whose vocabulary the result has where the models' differ: the base's, or all of theirs. None
+    #: means that they must not differ.
+    tokenizer_source: TokenizerSource | None = None
     chat_template: str | None = None
     #: What random methods draw from.
     seed: int = Field(default=0, ge=0)
@@ -133,10 +136,6 @@ class Recipe(Config):
     def _buildable(self) -> "Recipe":
         if self.merge_method not in METHODS:
             raise ValueError(unknown("merge_method", self.merge_method, METHODS))
-        if self.tokenizer_source not in (None, "base"):
-            raise ValueError(
-                f"tokenizer_source must be 'base' or absent, got {self.tokenizer_source!r}"
-            )
         if self.chat_template is not None and "{" not in self.chat_template:
             raise ValueError(
                 "chat_template must be a Jinja template; name a file's content, "
@@ -171,14 +170,14 @@ class Recipe(Config):
     def _check_inputs(self, part: Slice) -> None:
         method, base = self.method, self.base_of(part)
         models = [source.model for source in part.sources]
-        if method.base == "required" and base is None:
+        if method.needs_base and base is None:
             raise ValueError(f"{self.merge_method} needs a base_model; name the common ancestor")
-        if base is not None and base not in models and method.base == "unused":
+        if base is not None and base not in models and not method.sets_base_apart:
             models.append(base)
-        n = len([m for m in models if not (method.base == "required" and m == base)])
+        n = len([m for m in models if not (method.sets_base_apart and m == base)])
         low, high = method.n_models
         if not low <= n <= high:
-            besides = " besides the base" if method.base == "required" else ""
+            besides = " besides the base" if method.sets_base_apart else ""
             wanted = f"exactly {low}" if low == high else f"at least {low}"
             raise ValueError(f"{self.merge_method} takes {wanted} model{besides}, got {n}")
 

@@ -63,6 +63,13 @@ class ModelRef(Config):
     model: ModelPath
     lora: ModelPath | None = None
 
+    def __eq__(self, other: object) -> bool:
+        """The same names; a plan compares the same few objects many thousand times."""
+        return self is other or super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash((self.model.path, self.model.revision, self.lora))
+
     @model_validator(mode="before")
     @classmethod
     def _from_string(cls, value: Any) -> Any:

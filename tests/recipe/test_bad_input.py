@@ -125,10 +125,23 @@ BAD = {
     "a number for a model": ("merge_method: linear\nmodels: [{model: 7}]", "model"),
     "dtype": (f"dtype: int8\nmerge_method: linear\n{ONE}", "'float32', 'bfloat16' or 'float16'"),
     "tokenizer_source": (
-        f"tokenizer_source: union\nmerge_method: linear\n{ONE}",
-        "tokenizer_source must be 'base' or absent, got 'union'",
+        f"tokenizer_source: a\nmerge_method: linear\n{ONE}",
+        r"tokenizer_source: .*'base' or 'union', got 'a'",
     ),
-    "tokenizer": (f"tokenizer: {{source: base}}\nmerge_method: linear\n{ONE}", "not supported"),
+    "tokenizer": (
+        f"tokenizer: {{source: a}}\nmerge_method: linear\n{ONE}",
+        "tokenizer_source: .*'base' or 'union', got 'a'",
+    ),
+    "tokenizer tokens": (
+        f"tokenizer: {{source: base, tokens: {{}}, pad_to_multiple_of: 8}}\nmerge_method: linear"
+        f"\n{ONE}",
+        "tokenizer: only source is supported, got tokens, pad_to_multiple_of; leave it out",
+    ),
+    "tokenizer a name": (f"tokenizer: base\nmerge_method: linear\n{ONE}", "must be a mapping"),
+    "tokenizer twice": (
+        f"tokenizer: {{source: base}}\ntokenizer_source: base\nmerge_method: linear\n{ONE}",
+        "give either tokenizer or tokenizer_source",
+    ),
     "modules": (f"modules: {{text: {{}}}}\nmerge_method: linear\n{ONE}", "modules form is not"),
     "chat_template": (f"chat_template: auto\nmerge_method: linear\n{ONE}", "must be a Jinja"),
     "seed": (f"# mergesearch: {{seed: -1}}\nmerge_method: linear\n{ONE}", "seed"),

@@ -61,7 +61,7 @@ def _slice(draw: st.DrawFn, method: str, ranged: bool, base: str | None) -> dict
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     method = draw(st.sampled_from(sorted(METHODS)))
-    base = draw(st.sampled_from(MODELS)) if METHODS[method].base == "required" else None
+    base = draw(st.sampled_from(MODELS)) if METHODS[method].needs_base else None
     ranged = draw(st.booleans())
     n_slices = draw(st.integers(1, 3)) if ranged else 1
     return Recipe.model_validate(
@@ -72,7 +72,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
             "parameters": draw(_parameters(method, False)),
             "dtype": draw(st.sampled_from([None, "float32", "bfloat16"])),
             "out_dtype": draw(st.sampled_from([None, "float16"])),
-            "tokenizer_source": draw(st.sampled_from([None, "base"])),
+            "tokenizer_source": draw(st.sampled_from([None, "base", "union"])),
             "chat_template": draw(st.none() | st.text(max_size=8).map(lambda s: "{" + s)),
             "seed": draw(st.integers(0, 2**70)),
         }
@@ -155,6 +155,7 @@ def test_the_hash_does_not_depend_on_the_order_of_parameters_or_the_sign_of_zero
         ("models:", "out_dtype: bfloat16\nmodels:"),
         ("models:", "parameters: {normalize: false}\nmodels:"),
         ("models:", "tokenizer_source: base\nmodels:"),
+        ("models:", "tokenizer: {source: union}\nmodels:"),
         ("models:", "# mergesearch: {seed: 1}\nmodels:"),
         ("merge_method: linear", "merge_method: task_arithmetic\nbase_model: one"),
     ],
