@@ -1,8 +1,9 @@
 """The merge kernel: recipe and parents to tensors, streamed to a live model or to shards."""
 
 from mergesearch.merging.digest import Digest
-from mergesearch.merging.kernel import merge_tensor, merged_tensors, run
-from mergesearch.merging.live import LiveModel, build
+from mergesearch.merging.kernel import merged_tensors, run
+from mergesearch.merging.live import build, compute_dtype, merge_into
+from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Input, Job, Plan, n_layers, plan
 from mergesearch.merging.shards import write_shards
 
@@ -10,11 +11,12 @@ __all__ = [
     "Digest",
     "Input",
     "Job",
-    "LiveModel",
     "Plan",
     "build",
-    "merge_tensor",
+    "compute_dtype",
+    "merge_into",
     "merged_tensors",
+    "merging_bytes",
     "n_layers",
     "plan",
     "run",

@@ -1,21 +1,32 @@
 """Running a plan: read, merge in float32, round once."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mergesearch.errors import CandidateError
+from mergesearch.merging.digest import Digest, TensorDigest
+from mergesearch.merging.fuse import call_for
 from mergesearch.merging.plan import Input, Job, Plan, plan
+from mergesearch.merging.threads import workers
+from mergesearch.methods import Formula, Inputs
+from mergesearch.methods.inputs import BLOCK, Call, as_rows, plain
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 
+# A compiled pass has no temporaries, so that larger blocks, which cost fewer calls, stay in cache.
+_FUSED_BLOCK = 4 * BLOCK
+# Where a device has its own memory, a block is enough for it to be busy and no more.
+_DEVICE_BLOCK = 512 * BLOCK
+
 
 def merged_tensors(recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tensor]]:
-    """The merged model as a stream of (name, tensor), one tensor in memory at a time.
+    """The merged model as a stream of (name, tensor), in the order of the layers.
 
-    Tensors have the recipe's output dtype and come in the order of the layers.
+    Tensors have the recipe's output dtype and are on the CPU. No more of them are in memory than
+    torch has threads, and the one that is handed out.
 
     Raises:
         InputError: the recipe cannot be built from these parents (`RecipeError`).
@@ -26,51 +37,157 @@ def merged_tensors(recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tens
 
 def run(work: Plan, recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a plan; see `merged_tensors`."""
-    for job in work.jobs:
-        yield job.name, merge_tensor(job, recipe.seed, parents)
+
+    def merged(job: Job) -> tuple[str, Tensor]:
+        target = torch.empty(job.shape, dtype=job.dtype, device=parents.device)
+        merge_tensor(job, recipe.seed, parents, target, call=plain)
+        return job.name, target.cpu()
+
+    with workers(parents.device) as pool:
+        yield from pool.map(merged, work.jobs)
+
+
+def write(work: Plan, recipe: Recipe, parents: Parents, targets: Mapping[str, Tensor]) -> str:
+    """Write a plan's tensors over those of a model, in place.
+
+    Args:
+        work: the plan.
+        recipe: whose plan it is.
+        parents: where the inputs are read.
+        targets: tensors of the jobs' shapes by name, of any float dtype and on any device.
+
+    Returns:
+        The hash of the merged tensors.
+
+    Raises:
+        CandidateError: a merged value is NaN or infinite; the targets are then no candidate.
+    """
+    call = call_for(parents.device, work.n_entries)
+
+    def merged(job: Job) -> tuple[str, str]:
+        digest = TensorDigest(job.name, job.dtype, job.shape)
+        merge_tensor(job, recipe.seed, parents, targets[job.name], call=call, digest=digest)
+        return job.name, digest.hexdigest()
+
+    digest = Digest()
+    largest_first = sorted(work.jobs, key=lambda job: -job.n_entries)  # so that none is waited for
+    with workers(parents.device) as pool:
+        for name, part in pool.map(merged, largest_first):
+            digest.put(name, part)
+    return digest.hexdigest()
 
 
 @torch.no_grad()
-def merge_tensor(job: Job, seed: int, parents: Parents) -> Tensor:
-    """One tensor of the merged model.
+def merge_tensor(
+    job: Job,
+    seed: int,
+    parents: Parents,
+    target: Tensor,
+    *,
+    call: Call,
+    digest: TensorDigest | None = None,
+) -> None:
+    """Merge one tensor of the model into `target`, block by block.
 
     Args:
         job: what to merge and how.
         seed: the recipe's seed, for methods that draw random numbers.
         parents: where the inputs are read.
-
-    Returns:
-        Tensor of the job's shape and dtype, on the CPU.
+        target: tensor of the job's shape; what it gets is rounded to the job's dtype.
+        call: calls the formula's functions.
+        digest: takes the result into account.
 
     Raises:
         CandidateError: an entry is NaN or infinite.
     """
-    arguments = dict(job.arguments)
-    if job.base is not None:
-        arguments["base"] = _read(parents, job.base)
-        if not job.models:  # nothing to add to the base
-            return arguments["base"].to(job.dtype)
-    if job.method.random:
-        arguments["generators"] = [
-            _generator(seed, job.name, index) for index in range(len(job.models))
-        ]
-    models = [_read(parents, source) for source in job.models]
-    merged: Tensor = job.method.merge(models=models, **arguments)
-    rounded = merged.to(job.dtype)  # the one rounding
-    if not bool(torch.isfinite(rounded).all()):
-        raise CandidateError(
-            f"the merged tensor {job.name} has NaN or infinite entries; "
-            "look for them in the models, or use smaller weights or a wider dtype"
-        )
-    return rounded
+    if not job.n_entries:
+        return
+    try:
+        _merge(job, _inputs(job, seed, parents, call), target, digest)
+    finally:
+        for source in job.inputs:
+            parents.release(source.model, source.name)
+
+
+def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None) -> None:
+    # without a model there is nothing to add to the base
+    formula = job.method.formula(inputs, **job.arguments) if job.models else Formula(copy)
+    out = as_rows(target)
+    for rows, value in inputs.values(formula):
+        rounded = value.to(job.dtype)  # the one rounding
+        wide = rounded.float()
+        low, high = torch.aminmax(wide)
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise CandidateError(
+                f"the merged tensor {job.name} has NaN or infinite entries; "
+                "use smaller weights or a wider dtype"
+            )
+        out[rows] = rounded if target.dtype == job.dtype else wide
+        if digest is not None:
+            digest.update(wide)
+
+
+def copy(base: None, models: Sequence[Tensor]) -> Tensor:
+    """The one input."""
+    return models[0]
+
+
+def _inputs(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
+    sources = list(job.models)
+    base: Tensor | None = None
+    if job.base is not None and (job.method.base == "first" or not sources):
+        sources.insert(0, job.base)
+    elif job.base is not None:
+        base = _read(parents, job.base)
+    models = [_read(parents, source) for source in sources]
+    return Inputs.of(
+        base,
+        models,
+        name=job.name,
+        keys=_keys(seed, job.name, len(models), parents.device) if job.method.random else None,
+        place=job.place,
+        ids=(job.base if base is not None else None, *sources),
+        memory=parents.memo.recall,
+        call=call,
+        block=block_entries(parents.device),
+        heavy_block=block_entries(parents.device, compiled=call is not plain),
+    )
+
+
+def block_entries(device: torch.device, *, compiled: bool = False) -> int:
+    """Entries of a block, of a compiled formula or of one that is called as it stands."""
+    if device.type != "cpu":
+        return _DEVICE_BLOCK
+    return _FUSED_BLOCK if compiled else BLOCK
 
 
 def _read(parents: Parents, source: Input) -> Tensor:
-    return parents.read(source.model, source.name).float()
+    """A tensor of a parent, which was looked over once for what would spoil any merge."""
+    tensor = parents.read(source.model, source.name)
+    if not parents.memo.recall(("finite", source), lambda: _is_finite(tensor)):
+        raise CandidateError(
+            f"{source.model}: {source.name} has NaN or infinite entries; "
+            "leave the model out, or repair it"
+        )
+    return tensor
 
 
-def _generator(seed: int, name: str, index: int) -> torch.Generator:
-    """The random numbers of one model's part in one tensor, whatever is merged before it."""
-    digest = hashlib.sha256(f"{seed}/{name}/{index}".encode()).digest()
-    # torch takes seeds of 64 bits with a sign
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+def _is_finite(tensor: Tensor) -> bool:
+    bounds = [
+        torch.stack(torch.aminmax(block)) for block in tensor.reshape(-1).split(BLOCK) if len(block)
+    ]
+    return not bounds or bool(torch.isfinite(torch.stack(bounds)).all())
+
+
+def _keys(seed: int, name: str, n: int, device: torch.device) -> Tensor:
+    """Random keys for each model's part in one tensor, whatever is merged before it: int32 (n, 2).
+
+    Returns:
+        Two numbers of 32 bits for each model.
+    """
+    words = []
+    for index in range(n):
+        digest = hashlib.sha256(f"{seed}/{name}/{index}".encode()).digest()
+        pair = (digest[:4], digest[4:8])
+        words.append([int.from_bytes(word, "big", signed=True) for word in pair])
+    return torch.tensor(words, dtype=torch.int32, device=device)

@@ -1,58 +1,73 @@
 """The live model: one model in memory, into which candidate after candidate is written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from mergesearch.errors import CandidateError, InputError
-from mergesearch.merging.digest import Digest
-from mergesearch.merging.kernel import run
+from mergesearch.errors import InputError
+from mergesearch.merging.kernel import write
 from mergesearch.merging.plan import Plan, plan
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 
 
-class LiveModel:
-    """A transformers model that stays resident while its weights change in place.
+def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
+    """Make a model in memory the recipe's, in place; any number of times, one recipe after another.
 
     Args:
-        shape: a plan whose configuration every later candidate shares (its depth above all).
-        device: where the model runs.
-        dtype: what it computes in; None means float32 on the CPU, where bfloat16 is slow, and the
-            merged model's own dtype elsewhere. Weights are rounded to the recipe's dtype first, so
-            that what is scored is what is exported.
+        model: its parameters are named and shaped as the merged tensors, of any float dtype. They
+            get the merged values rounded to the recipe's dtype, so that what is scored is what a
+            checkpoint of the recipe would hold.
+        recipe: what to merge.
+        parents: the recipe's models, opened once (`open_parents`).
+
+    Returns:
+        The hash of the merged tensors, the same as that of a checkpoint of the recipe.
+
+    Raises:
+        InputError: the recipe cannot be built from these parents, or the model is of another shape.
+        CandidateError: a merged value is NaN or infinite; the model is then no candidate.
     """
-
-    def __init__(self, shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        if dtype is None:
-            dtype = torch.float32 if device.type == "cpu" else shape.jobs[0].dtype
-        self.model = build(shape, device, dtype)
-        self._parameters = dict(self.model.named_parameters())
-        self._depth = len(shape.jobs)
-
-    def write(self, recipe: Recipe, parents: Parents) -> str:
-        """Make the live model the recipe's, in place.
-
-        Returns:
-            The hash of the merged tensors, as a checkpoint of the recipe would hold them.
-
-        Raises:
-            CandidateError: a merged value is NaN or infinite; the model is then no candidate.
-            RecipeError: the recipe cannot be built from these parents.
-        """
-        work = plan(recipe, parents)
-        if len(work.jobs) != self._depth:
-            raise CandidateError("the candidate has another depth than the live model")
-        digest = Digest()
-        with torch.no_grad():
-            for name, tensor in run(work, recipe, parents):
-                digest.add(name, tensor)
-                self._parameters[name].copy_(tensor)
-        return digest.hexdigest()
+    work = plan(recipe, parents)
+    parameters = {name: parameter.data for name, parameter in model.named_parameters()}
+    check_names(work, parameters)
+    for job in work.jobs:
+        if parameters[job.name].shape != job.shape:
+            raise InputError(
+                f"the model's {job.name} must have the recipe's shape {list(job.shape)}, "
+                f"got {list(parameters[job.name].shape)}"
+            )
+    return write(work, recipe, parents, parameters)
 
 
-def build(shape: Plan, device: torch.device, dtype: torch.dtype) -> Any:
+def check_names(work: Plan, parameters: Mapping[str, object]) -> None:
+    """Refuse a model whose parameters are not those that a plan writes.
+
+    Raises:
+        InputError: naming one that only one of them has.
+    """
+    if odd := sorted({job.name for job in work.jobs} ^ parameters.keys()):
+        owner = "model" if odd[0] in parameters else "recipe"
+        raise InputError(
+            f"the model must have the parameters that the recipe writes, but only the {owner} "
+            f"has {odd[0]}"
+        )
+
+
+def compute_dtype(shape: Plan, device: torch.device) -> torch.dtype:
+    """Float32 on the CPU, where bfloat16 is slow, and the merged model's own dtype elsewhere."""
+    return torch.float32 if device.type == "cpu" else shape.jobs[0].dtype
+
+
+def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """A transformers model of a plan's configuration, its weights not yet written.
+
+    Args:
+        shape: the plan.
+        device: where the model runs.
+        dtype: what it computes in; None means `compute_dtype`.
 
     Raises:
         InputError: transformers knows no such architecture, or names its tensors otherwise.
@@ -60,6 +75,7 @@ def build(shape: Plan, device: torch.device, dtype: torch.dtype) -> Any:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    dtype = dtype or compute_dtype(shape, device)
     config = dict(shape.config)
     try:
         # Parameters on the meta device are neither allocated nor initialized; buffers are real,
@@ -76,11 +92,5 @@ def build(shape: Plan, device: torch.device, dtype: torch.dtype) -> Any:
             setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
     model.to(device)
     model.tie_weights()
-    ours = {job.name for job in shape.jobs}
-    theirs = {name for name, _ in model.named_parameters()}
-    if odd := sorted(ours ^ theirs):
-        raise InputError(
-            f"{config.get('architectures')}: the checkpoint's tensors are not named as the "
-            f"model's, e.g. {odd[0]}"
-        )
+    check_names(shape, dict(model.named_parameters()))
     return model.eval()

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -38,6 +39,13 @@ class Job:
     arguments: Mapping[str, Any]
     shape: tuple[int, ...]
     dtype: torch.dtype
+    #: Its first entry in the flattened model, and how many entries that has.
+    place: tuple[int, int] = (0, 1)
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Every tensor that it reads."""
+        return self.models if self.base is None else (self.base, *self.models)
 
     @property
     def n_entries(self) -> int:
@@ -59,6 +67,11 @@ class Plan:
     config: Mapping[str, Any]
 
     @property
+    def n_entries(self) -> int:
+        """How many numbers the merged model has."""
+        return sum(job.n_entries for job in self.jobs)
+
+    @property
     def n_bytes(self) -> int:
         """The size of the merged model's weights."""
         return sum(job.n_bytes for job in self.jobs)
@@ -69,11 +82,14 @@ def plan(recipe: Recipe, parents: Parents) -> Plan:
 
     Raises:
         RecipeError: a layer range lies outside a model, a required parameter is missing, or the
-            shapes of tensors that should be merged differ.
+            shapes of tensors that should be merged differ; or it means another vocabulary than the
+            parents were opened with.
         InputError: the recipe names a model that is none of the parents.
     """
+    parents.alignment.check(recipe)
+    recipe = recipe.with_paths(parents.resolve)
     slices = [_with_ranges(recipe, part, parents) for part in recipe.slices]
-    jobs = tuple(_jobs(recipe, slices, parents))
+    jobs = _placed(list(_jobs(recipe, slices, parents)))
     return Plan(jobs, _config(recipe, slices, parents))
 
 
@@ -93,7 +109,7 @@ def _with_ranges(recipe: Recipe, part: Slice, parents: Parents) -> Slice:
     if base is not None and base not in [s.model for s in sources]:
         if whole:
             sources.append(Source(model=base))
-        elif recipe.method.base == "required":
+        elif recipe.method.sets_base_apart:
             ranges = {source.layer_range for source in sources}
             if len(ranges) > 1:
                 raise RecipeError(
@@ -134,6 +150,14 @@ def _jobs(recipe: Recipe, slices: list[Slice], parents: Parents) -> Iterator[Job
             layer += 1
     # mergekit takes what follows the layers from the last slice, at depth 0
     yield from _group(recipe, last, [_AFTER] * len(last.sources), _AFTER, 0.0, names, parents)
+
+
+def _placed(jobs: list[Job]) -> tuple[Job, ...]:
+    """The jobs with their places in the flattened model."""
+    ends = list(accumulate((job.n_entries for job in jobs), initial=0))
+    return tuple(
+        replace(job, place=(start, ends[-1])) for job, start in zip(jobs, ends, strict=False)
+    )
 
 
 def _group(
@@ -181,7 +205,7 @@ def _names(parents: Parents, model: ModelRef) -> dict[int, list[str]]:
 def _job(
     recipe: Recipe, part: Slice, name: str, inputs: list[str], depth: float, parents: Parents
 ) -> Job:
-    base_model = recipe.base_of(part) if recipe.method.base == "required" else None
+    base_model = recipe.base_of(part) if recipe.method.sets_base_apart else None
     pairs = list(zip(part.sources, inputs, strict=True))
     specs = [_spec(parents, source.model, tensor) for source, tensor in pairs]
     _check_shapes(name, [source.model for source in part.sources], specs)
@@ -193,7 +217,10 @@ def _job(
         else _shared(recipe, part, parameter, name, depth)
         for parameter in recipe.method.parameters
     }
-    _check_weights(recipe, name, arguments)
+    try:
+        recipe.method.check(arguments)
+    except ValueError as error:
+        raise RecipeError(f"{recipe.merge_method}: {error} (for {name})") from None
     out = recipe.out_dtype or recipe.dtype
     return Job(
         name,
@@ -257,15 +284,6 @@ def _check_shapes(name: str, models: list[ModelRef], specs: list[TensorSpec]) ->
         raise RecipeError(f"{name} must have one shape in all models, got {shapes}")
 
 
-def _check_weights(recipe: Recipe, name: str, arguments: dict[str, Any]) -> None:
-    weight = arguments.get("weight")
-    if recipe.merge_method == "linear" and arguments["normalize"] and sum(weight or [1]) == 0:
-        raise RecipeError(
-            f"linear weights must not sum to zero, got {weight} for {name}; "
-            "change a weight or set normalize: false"
-        )
-
-
 def _first_dtype(recipe: Recipe, pairs: list[tuple[Source, str]], parents: Parents) -> torch.dtype:
     """The dtype that the base stores a tensor in, or the first model where there is no base."""
     for source, name in pairs:
@@ -277,7 +295,7 @@ def _first_dtype(recipe: Recipe, pairs: list[tuple[Source, str]], parents: Paren
 
 def _config(recipe: Recipe, slices: list[Slice], parents: Parents) -> dict[str, Any]:
     """The first model's configuration, with what follows a change of depth or dtype."""
-    config = dict(parents.checkpoint(recipe.models[0]).config)
+    config = parents.alignment.config(parents.checkpoint(recipe.models[0]).config)
     depth = n_layers(parents, recipe.models[0])
     layers = [
         (part.sources[0].model, part.sources[0].layer_range[0] + offset)  # type: ignore[index]

@@ -1,23 +1,29 @@
 """Writing a stream of tensors as safetensors, in one file or in shards with an index."""
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
-from mergesearch.errors import InputError
+from mergesearch.errors import InputError, MergesearchError
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.plan import Job, Plan
-from mergesearch.parents.checkpoint import INDEX
+from mergesearch.parents.checkpoint import INDEX, SINGLE
+from mergesearch.parents.mapping import DTYPES
+
+#: The format is https://github.com/huggingface/safetensors#format.
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_ALIGNMENT = 8
 
 
 def write_shards(
     work: Plan, tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int
 ) -> str:
-    """Write a plan's tensors; at most one shard is in memory at a time.
+    """Write a plan's tensors as they come; one of them is in memory at a time.
 
     Args:
         work: the plan that the tensors come from, in its order.
@@ -29,27 +35,121 @@ def write_shards(
         The hash of all tensors, as `LiveModel.write` returns it.
 
     Raises:
-        InputError: the device is full.
+        InputError: the device is full, or the folder cannot be written to.
+        MergesearchError: the stream is not what was planned.
     """
     groups = list(_groups(work.jobs, max_shard_bytes))
     digest, weight_map, stream = Digest(), {}, iter(tensors)
-    for number, group in enumerate(groups, start=1):
-        file = "model.safetensors"
+    try:
+        for number, group in enumerate(groups, start=1):
+            name = SINGLE
+            if len(groups) > 1:
+                name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+            with ShardWriter(folder / name, group) as shard:
+                # the stream second: a shard must not take the next one's first tensor
+                for job, (tensor_name, tensor) in zip(group, stream, strict=False):
+                    tensor = tensor.detach().cpu().contiguous()
+                    digest.add(tensor_name, tensor)
+                    shard.write(tensor_name, tensor)
+                    weight_map[job.name] = name
+        if (extra := next(stream, None)) is not None:
+            raise MergesearchError(f"more tensors than planned: {extra[0]} after the last one")
         if len(groups) > 1:
-            file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        shard = {}
-        for _, (name, tensor) in zip(group, stream, strict=False):
-            digest.add(name, tensor)
-            shard[name] = tensor.contiguous()
-            weight_map[name] = file
-        try:
-            save_file(shard, folder / file, metadata={"format": "pt"})
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"cannot write {folder / file}: {error}") from None
-    if len(groups) > 1:
-        index = {"metadata": {"total_size": work.n_bytes}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2))
+            index = {"metadata": {"total_size": work.n_bytes}, "weight_map": weight_map}
+            (folder / INDEX).write_text(json.dumps(index, indent=2))
+    except OSError as error:
+        raise InputError(
+            f"the weights must fit the device, but {folder} cannot be written to: "
+            f"{error.strerror or error}; make room or name a folder elsewhere"
+        ) from None
     return digest.hexdigest()
+
+
+class ShardWriter:
+    """One safetensors file, laid out before the first tensor and written as they come.
+
+    The file has its name when it is whole and on the disk, and not before; left by an error, it is
+    removed.
+
+    Args:
+        file: the file to make.
+        jobs: the tensors that it will hold.
+    """
+
+    def __init__(self, file: Path, jobs: Sequence[Job]) -> None:
+        self._file = file
+        self._partial = file.with_name(f".{file.name}.partial")
+        self._missing = {job.name: job for job in jobs}
+        self._header, self._starts = _layout(jobs)
+        self._opened = open(self._partial, "wb")  # noqa: SIM115 - closed by __exit__
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor, which must be contiguous and on the CPU.
+
+        Raises:
+            MergesearchError: the file should not hold such a tensor, or holds it already.
+            OSError: it cannot be written.
+        """
+        job = self._missing.pop(name, None)
+        if job is None or (job.shape, job.dtype) != (tuple(tensor.shape), tensor.dtype):
+            planned = f"{list(job.shape)} {job.dtype}" if job else "none of this name"
+            raise MergesearchError(
+                f"a tensor must be as planned, got {name} {list(tensor.shape)} {tensor.dtype}, "
+                f"planned {planned}"
+            )
+        self._opened.seek(self._starts[name])
+        self._opened.write(tensor.flatten().view(torch.uint8).numpy().data)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._opened:
+                if error is None:
+                    self._finish()
+            if error is None:
+                self._partial.replace(self._file)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if self._missing:
+            raise MergesearchError(
+                f"{len(self._missing)} tensors fewer than planned, e.g. {next(iter(self._missing))}"
+            )
+        self._opened.seek(0)
+        self._opened.write(self._header)
+        self._opened.flush()
+        os.fsync(self._opened.fileno())
+
+
+def _layout(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:
+    """The header of a file, and where in the file each tensor starts.
+
+    The widest dtypes come first, so that every tensor is aligned to its own.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offsets, end = {}, 0
+    for job in sorted(jobs, key=lambda job: -job.dtype.itemsize):
+        offsets[job.name], end = end, end + job.n_bytes
+        header[job.name] = {
+            "dtype": _NAMES[job.dtype],
+            "shape": list(job.shape),
+            "data_offsets": [offsets[job.name], end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    start = 8 + len(text)
+    return (
+        len(text).to_bytes(8, "little") + text,
+        {name: start + offset for name, offset in offsets.items()},
+    )
 
 
 def _groups(jobs: Iterable[Job], max_bytes: int) -> Iterator[list[Job]]:

@@ -168,7 +168,7 @@ REFUSED = {
     "weights that sum to zero": (
         "{merge_method: linear, models: [{model: one, parameters: {weight: 1}},"
         " {model: two, parameters: {weight: [{filter: mlp, value: -1}, {value: 1}]}}]}",
-        r"linear weights must not sum to zero, got \[1\.0, -1\.0\] for model\.layers\.0\.mlp",
+        r"linear: weights must not sum to zero, got \[1\.0, -1\.0\].*for model\.layers\.0\.mlp",
     ),
     "a model without weight": (
         "{merge_method: linear, models: [{model: one, parameters: {weight: 1}}, {model: two}]}",
@@ -210,10 +210,6 @@ def test_a_recipe_that_its_parents_cannot_build_is_refused(
         (
             {"intermediate_size": 20},
             r"layers\.0\.mlp\.\w+\.weight must have one shape in all models, got .*16.* in .*base",
-        ),
-        (
-            {"vocab_size": 40},
-            r"embed_tokens\.weight must have one shape .* \[32, 16\] in .*, \[40, 16\] in .*odd",
         ),
         ({"num_key_value_heads": 4}, r"self_attn\.k_proj\.weight must have one shape"),
     ],
