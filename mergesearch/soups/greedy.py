@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mergesearch.candidates import Candidate, Judge
 from mergesearch.errors import CandidateError
-from mergesearch.recipe import ModelRef, Recipe, Slice, Source
+from mergesearch.recipe import ModelRef, Recipe, Slice, Source, TokenizerSource
 from mergesearch.runs import SoupStep
 
 
@@ -22,16 +22,37 @@ class GreedySoup:
         return max((step for step in self.steps if step.kept), key=_n_ingredients).ingredients
 
 
-def soup_recipe(models: Sequence[ModelRef]) -> Recipe:
-    """The plain mean of models (arXiv:2203.05482)."""
-    sources = tuple(Source(model=model, parameters={"weight": 1.0}) for model in models)
-    return Recipe(merge_method="linear", slices=(Slice(sources=sources),))
+def soup_recipe(
+    models: Sequence[ModelRef],
+    tokenizer_source: TokenizerSource | None = None,
+    among: Sequence[ModelRef] = (),
+) -> Recipe:
+    """The plain mean of models (arXiv:2203.05482).
+
+    Args:
+        models: what goes in.
+        tokenizer_source: as the recipe's, for models whose vocabularies differ.
+        among: with it, every model that the vocabulary depends on, the base first. Those that do
+            not go in have weight 0, so that all soups of these models have one vocabulary.
+    """
+    if tokenizer_source is None:
+        among = models
+    sources = tuple(
+        Source(model=model, parameters={"weight": float(model in models)}) for model in among
+    )
+    return Recipe(
+        merge_method="linear",
+        base_model=None if tokenizer_source is None else among[0],
+        slices=(Slice(sources=sources),),
+        tokenizer_source=tokenizer_source,
+    )
 
 
 def greedy_soup(
     judge: Judge,
     models: Mapping[str, ModelRef],
     order: Sequence[str] | None = None,
+    recipe: Callable[[Sequence[ModelRef]], Recipe] = soup_recipe,
     on_step: Callable[[SoupStep], None] | None = None,
 ) -> GreedySoup:
     """Add one model at a time, and keep it if the score does not fall (arXiv:2203.05482, recipe 1).
@@ -41,6 +62,7 @@ def greedy_soup(
         models: what may go in, by name.
         order: in which order to try them; None is from the best to the worst alone, the order of
             `models` deciding ties.
+        recipe: makes the recipe of a soup from its ingredients.
         on_step: called after each step.
 
     Raises:
@@ -49,7 +71,7 @@ def greedy_soup(
 
     def score(names: Sequence[str]) -> Candidate | None:
         try:
-            return judge.score(soup_recipe([models[name] for name in names]))
+            return judge.score(recipe([models[name] for name in names]))
         except CandidateError:
             return None  # what has no score cannot be what is kept
 

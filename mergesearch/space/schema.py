@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +11,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mergesearch.config import Config, parse, read_yaml, unknown
 from mergesearch.errors import InputError
-from mergesearch.methods import METHODS, Parameter, Scalar
-from mergesearch.recipe import ModelRef
+from mergesearch.methods import METHODS, Method, Parameter, Scalar
+from mergesearch.recipe import ModelRef, TokenizerSource
 
 SAMPLERS = ("tpe", "cmaes", "random")
 #: A choice beside the merge methods: the order in which a greedy soup tries the parents.
@@ -93,6 +94,8 @@ class SearchSpace(Config):
     parents: Mapping[str, ModelRef] = Field(min_length=1)
     granularity: Granularity = Granularity()
     methods: Methods
+    #: Whose vocabulary every candidate has; None means that the models' must not differ.
+    tokenizer_source: TokenizerSource | None = None
     suite: Path
     search: SearchSettings = SearchSettings()
 
@@ -144,12 +147,22 @@ class SearchSpace(Config):
     def _searchable(self) -> "SearchSpace":
         if self.base is not None and self.base in self.parents.values():
             raise ValueError(f"the base {self.base} must not be one of the parents as well")
+        if self.tokenizer_source is not None and self.base is None:
+            raise ValueError(
+                f"tokenizer_source {self.tokenizer_source} needs a base; name the model whose "
+                "tokens come first"
+            )
         for name in self.methods:
             if name == GREEDY_SOUP:
                 continue
-            if name == "slerp" and len(self.parents) < 2:
-                raise ValueError("slerp needs at least two parents")
-            if METHODS[name].base == "required" and name != "slerp" and self.base is None:
+            if self.tokenizer_source is not None and not _takes_all(name):
+                raise ValueError(
+                    f"all candidates must have one vocabulary, but {name} merges models of its own "
+                    "choice; drop it or tokenizer_source"
+                )
+            if len(self.parents) < (least := METHODS[name].n_chosen or METHODS[name].n_models[0]):
+                raise ValueError(f"{name} needs at least {least} parents, got {len(self.parents)}")
+            if METHODS[name].base == "required" and self.base is None:
                 raise ValueError(f"{name} needs a base; name the common ancestor of the parents")
         if self.search.sampler == "cmaes" and len(self.methods) > 1:
             raise ValueError(
@@ -157,6 +170,12 @@ class SearchSpace(Config):
                 f"got {', '.join(self.methods)}: keep one, or use tpe"
             )
         return self
+
+
+def _takes_all(name: str) -> bool:
+    """Whether a method's candidates can name the base and every parent."""
+    method = METHODS[name]
+    return name == "linear" or (method.base == "required" and not method.n_chosen)
 
 
 def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
@@ -167,12 +186,13 @@ def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
     method = METHODS.get(name)
     if method is None:
         raise ValueError(unknown("method", name, [*METHODS, GREEDY_SOUP]))
-    if not any(p.search for p in method.parameters):
+    if name == "passthrough":
         raise ValueError(f"{name} has nothing to search; merge it as a recipe instead")
     spec = {} if spec is None else spec
     if not isinstance(spec, Mapping):
         raise ValueError(f"{name} takes a mapping of parameters, e.g. {name}: {{}}, got {spec!r}")
     domains: dict[str, Domain] = {p.name: Range(*p.search) for p in method.parameters if p.search}
+    domains |= {p.name: Choice(p.choices) for p in method.parameters if p.choices}
     for key, raw in spec.items():
         parameter = method.parameter(key)
         if parameter is None:
@@ -180,7 +200,38 @@ def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
                 unknown(f"parameter of {name}", key, [p.name for p in method.parameters])
             )
         domains[key] = _domain(f"{name}.{key}", parameter, raw)
+    _check_corners(name, method, domains)
     return domains
+
+
+def _check_corners(name: str, method: Method, domains: Mapping[str, Domain]) -> None:
+    """Refuse ranges whose extremes break a rule that joins a method's parameters.
+
+    Weights are left out: that all of them may be zero makes no space wrong.
+    """
+    extremes = {
+        p.argument: _extremes(domains.get(p.name, Fixed(p.default)))
+        for p in method.parameters
+        if p.name != "weight"
+    }
+    for corner in product(*extremes.values()):
+        arguments = dict(zip(extremes, corner, strict=True)) | {"weight": 1.0}
+        lists = {p.argument: p.per_model for p in method.parameters}
+        arguments = {k: [v] if lists.get(k) else v for k, v in arguments.items()}
+        try:
+            method.check(arguments)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; narrow the ranges") from None
+
+
+def _extremes(domain: Domain) -> tuple[Any, ...]:
+    match domain:
+        case Range(low, high):
+            return (low, high)
+        case Choice(values):
+            return values
+        case Fixed(value):
+            return (value,)
 
 
 def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: The group of the tensors that are in none of the groups a space names.
 REST = "rest"
+#: The base among a candidate's models; no parent has this name.
+BASE = "base"
 #: Digits kept of a suggested number: finer steps change no score, and recipes stay readable.
 _DECIMALS = 4
 
@@ -61,6 +63,8 @@ def suggest(
             common=_settings(space, value, searched, f".{i}", per_model=False),
             own={
                 parent: _settings(space, value, searched, f".{parent}.{i}", per_model=True)
+                if parent != BASE
+                else {"weight": 0.0}
                 for parent in models
             },
         )
@@ -69,12 +73,14 @@ def suggest(
     if len(blocks) == 1 or space.granularity.smooth:
         common, slices = in_gradients(blocks, models)
     else:
-        common, slices = {}, in_steps(blocks, models, base, n_layers)
+        apart = None if base in models.values() else base
+        common, slices = {}, in_steps(blocks, models, apart, n_layers)
     return Recipe(
         merge_method=name,
         base_model=base,
         parameters={**everywhere, **common},
         slices=slices,
+        tokenizer_source=space.tokenizer_source,
         seed=space.search.seed,
     )
 
@@ -112,13 +118,25 @@ def _by_group(
 def _inputs(
     space: SearchSpace, name: str, trial: "optuna.trial.BaseTrial"
 ) -> tuple[ModelRef | None, dict[str, ModelRef]]:
-    """The base and the models of a candidate; slerp chooses its two among the parents."""
-    if name == "slerp":
-        pairs = tuple(f"{a}|{b}" for a, b in combinations(space.parents, 2))
-        first, second = str(_choose(trial, "slerp.pair", pairs)).split("|")
-        return space.parents[first], {second: space.parents[second]}
-    base = space.base if METHODS[name].base == "required" else None
-    return base, dict(space.parents)
+    """The base and the models of a candidate; slerp and its like choose theirs among the parents.
+
+    Where the vocabularies differ, the base is named by methods without a base too: as a model whose
+    weight is 0, it gives the merged model its tokens.
+    """
+    method = METHODS[name]
+    models = dict(space.parents)
+    if n := method.n_chosen:
+        groups = tuple("|".join(names) for names in combinations(space.parents, n))
+        what = "pair" if n == 2 else "parent"
+        chosen = str(_choose(trial, f"{name}.{what}", groups)).split("|")
+        models = {parent: space.parents[parent] for parent in chosen}
+    if method.base == "first":
+        return models.pop(chosen[0]), models
+    if method.sets_base_apart:
+        return space.base, models
+    if space.tokenizer_source is not None and space.base is not None:
+        return space.base, {BASE: space.base, **space.parents}
+    return None, models
 
 
 def _shared_range(space: SearchSpace, parameter: str) -> Range | None:

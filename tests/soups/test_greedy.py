@@ -44,6 +44,16 @@ def soup(
     return greedy_soup(cast(Any, Table(scores)), models, order, **kw)
 
 
+def test_soups_of_one_vocabulary_name_every_model_and_mix_those_that_go_in() -> None:
+    base, a, b = (ModelRef.model_validate(name) for name in ("base", "a", "b"))
+    recipe = soup_recipe([b], "union", [base, a, b])
+    assert (recipe.tokenizer_source, recipe.base_model) == ("union", base)
+    assert recipe.models == (base, a, b)
+    weights = [source.parameters["weight"] for source in recipe.slices[0].sources]
+    assert weights == [0.0, 0.0, 1.0]
+    assert soup_recipe([b], None, [base, a, b]) == soup_recipe([b])
+
+
 def told(made: GreedySoup) -> list[tuple[str, float, bool]]:
     return [("".join(step.ingredients), step.score, step.kept) for step in made.steps]
 

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from mergesearch.errors import InputError
+from mergesearch.methods import METHODS
 from mergesearch.space import SearchSpace
 from mergesearch.space.schema import Choice, Fixed, Range
 from tests import tiny
@@ -87,7 +88,7 @@ REFUSED = {
     "ties without a base": ({"base": None, "methods": {"ties": {}}}, "ties needs a base"),
     "slerp with one parent": (
         {"parents": {"one": "models/one"}, "methods": {"slerp": {}}},
-        "slerp needs at least two parents",
+        "slerp needs at least 2 parents, got 1",
     ),
     "cmaes with several methods": (
         {"search": {"sampler": "cmaes"}},
@@ -118,6 +119,15 @@ REFUSED = {
     "no parents": ({"parents": {}}, "parents: "),
     "missing suite": ({"suite": "no.yaml"}, "suite: no such file: "),
     "missing model": ({"parents": {"one": "models/a/b/c"}}, "no such model folder: "),
+    "another tokenizer": ({"tokenizer_source": "one"}, "tokenizer_source: "),
+    "tokenizer without a base": (
+        {"base": None, "methods": {"linear": {}}, "tokenizer_source": "union"},
+        "tokenizer_source union needs a base; name the model whose tokens come first",
+    ),
+    "tokenizer of a pair": (
+        {"methods": {"slerp": {}}, "tokenizer_source": "base"},
+        "all candidates must have one vocabulary, but slerp merges models of its own choice",
+    ),
     "no blocks": ({"granularity": {"blocks": 0}}, "granularity.blocks: "),
     "no trials": ({"search": {"trials": 0}}, "search.trials: "),
     "soup with parameters": (
@@ -166,5 +176,22 @@ def test_a_scalar_is_fixed_two_numbers_are_a_range_and_other_lists_are_choices(
 
 def test_an_omitted_range_is_the_methods_own(folder: Path) -> None:
     methods = load(folder, methods={"ties": None, "slerp": {}}).methods
-    assert methods["ties"] == {"weight": Range(0.0, 1.5), "density": Range(0.1, 1.0)}
+    assert methods["ties"] == {
+        "weight": Range(0.0, 1.5),
+        "density": Range(0.1, 1.0),
+        "lambda": Range(0.5, 2.0),
+    }
     assert methods["slerp"] == {"t": Range(0.0, 1.0)}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
+def test_every_method_is_searched_by_its_name_alone(folder: Path, name: str) -> None:
+    domains = load(folder, methods={name: {}}).methods[name]
+    searched = {p.name for p in METHODS[name].parameters if p.search or p.choices}
+    assert domains.keys() == searched
+
+
+def test_ranges_whose_extremes_break_a_methods_rule_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"della: density - epsilon .* narrow the ranges"):
+        load(folder, methods={"della": {"density": [0.1, 0.8]}})
+    load(folder, methods={"della": {"density": [0.3, 0.6], "epsilon": [0.01, 0.25]}})

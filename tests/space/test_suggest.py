@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergesearch.merging import plan
+from mergesearch.methods import METHODS
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from mergesearch.space import SearchSpace, SoupOrder, boundaries, suggest
@@ -67,7 +68,9 @@ def test_every_suggestion_can_be_merged_and_survives_yaml(
 
 
 def arguments(space: SearchSpace, recipe: Recipe) -> dict[str, Any]:
-    return {job.name: job.arguments for job in plan(recipe, Parents(space.models)).jobs}
+    vocabulary = space.tokenizer_source or "error"
+    parents = Parents(space.models, vocabulary=vocabulary, base=space.base)
+    return {job.name: job.arguments for job in plan(recipe, parents).jobs}
 
 
 def test_each_block_and_group_has_the_weights_of_its_own_parameters(family: Path) -> None:
@@ -136,7 +139,7 @@ def test_weights_have_one_name_whatever_the_method(family: Path) -> None:
     assert names == {
         "linear": set(),
         "task_arithmetic": set(),
-        "ties": {"ties.density"},
+        "ties": {"ties.density", "ties.lambda"},
         "dare_ties": {"dare_ties.density"},
     }
 
@@ -161,6 +164,31 @@ def test_slerp_takes_any_two_of_the_parents(family: Path) -> None:
     assert pairs == {("s/one", "s/two"), ("s/one", "three"), ("s/two", "three")}
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES, ids=str)
+def test_every_candidate_of_a_space_with_a_tokenizer_source_means_one_vocabulary(
+    family: Path, granularity: dict[str, Any]
+) -> None:
+    methods: dict[str, Any] = {"linear": {}, "task_arithmetic": {}, "ties": {}}
+    space = load(family, granularity=granularity, methods=methods, tokenizer_source="union")
+    plain = load(family, granularity=granularity, methods=methods)
+    tried = set()
+    candidates = zip(suggestions(space), suggestions(plain), strict=True)
+    for (params, recipe), (same_params, without) in candidates:
+        assert params == same_params  # the study is the same
+        assert isinstance(recipe, Recipe)
+        assert recipe.tokenizer_source == "union"
+        assert (recipe.base_model, recipe.models) == (space.base, space.models)
+        tried.add(recipe.merge_method)
+        found, expected = arguments(space, recipe), arguments(space, without)
+        if recipe.merge_method == "linear":
+            expected = {
+                name: {**values, "weight": [0.0, *values["weight"]]}
+                for name, values in expected.items()
+            }
+        assert found == expected
+    assert tried == set(methods)
+
+
 def test_a_greedy_soup_is_an_order_of_all_the_parents(family: Path) -> None:
     space = load(family, methods={"greedy_soup": {}})
     orders = set()
@@ -181,3 +209,21 @@ def test_blocks_hold_each_layer_once_and_are_as_equal_as_can_be(
     sizes = [end - first for first, end in blocks]
     assert len(sizes) == n_blocks
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
+def test_every_method_gives_recipes_that_can_be_merged(family: Path, name: str) -> None:
+    parents = {n: f"models/{n}" for n in ("one", "two")}
+    space = load(family, parents=parents, methods={name: {}})
+    opened = Parents(space.models)
+    for _, recipe in suggestions(space, 4):
+        assert recipe.merge_method == name
+        assert plan(recipe, opened).jobs
+        n = len([s for s in recipe.slices[0].sources if s.model != recipe.base_model])
+        assert n == (METHODS[name].n_chosen or 2) - (METHODS[name].base == "first")
+
+
+def test_what_takes_one_model_searches_which(family: Path) -> None:
+    space = load(family, methods={"arcee_fusion": {}})
+    chosen = {recipe.slices[0].sources[-1].model for _, recipe in suggestions(space, 12)}
+    assert chosen == set(space.parents.values())
