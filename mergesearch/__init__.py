@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     )
     from mergesearch.evaluation import Evaluator, Scores, Suite, load_suite
     from mergesearch.exporting import export
-    from mergesearch.merging import merged_tensors
-    from mergesearch.parents import Parents
+    from mergesearch.merging import merge_into, merged_tensors
+    from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
     from mergesearch.soups import greedy_soup
     from mergesearch.space import SearchSpace
@@ -38,6 +38,8 @@ _HOME = {
     "export": "exporting",
     "greedy_soup": "soups",
     "merge": "verbs",
+    "merge_into": "merging",
+    "open_parents": "parents",
     "search": "study",
     "soup": "study",
     # what they take and give
@@ -78,7 +80,9 @@ __all__ = [
     "load_recipe",
     "load_suite",
     "merge",
+    "merge_into",
     "merged_tensors",
+    "open_parents",
     "read_recipe",
     "search",
     "soup",

@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
 
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Scores, TaskScore
-from mergesearch.merging import LiveModel, plan
+from mergesearch.merging import build, merge_into, plan
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from mergesearch.evaluation import BuiltTask, Evaluator
 
@@ -51,7 +52,7 @@ class Judge:
         self.evaluator = evaluator
         self.record = record
         self._device = device
-        self._live: LiveModel | None = None
+        self._live: PreTrainedModel | None = None
         self._depth = 0
         self._resident: str | None = None
         #: Documents answered by the model so far, what the record knew aside.
@@ -82,8 +83,7 @@ class Judge:
         if any(known(task) is None for task in tasks) and self._resident != digest:
             self._write(recipe)
         # without an unknown task, the model is never looked at
-        model = self._live.model if self._live else None
-        scores = self.evaluator.score(model, split, full=full, known=known, on_task=store)
+        scores = self.evaluator.score(self._live, split, full=full, known=known, on_task=store)
         return Candidate(recipe, digest, scores)
 
     @property
@@ -95,8 +95,8 @@ class Judge:
         self._resident = None  # whatever happens, the model is no longer what it was
         work = plan(recipe, self.parents)
         if self._live is None or len(work.jobs) != self._depth:
-            self._live, self._depth = LiveModel(work, self._device), len(work.jobs)
-        digest = self._live.write(recipe, self.parents)
+            self._live, self._depth = build(work, self._device), len(work.jobs)
+        digest = merge_into(self._live, recipe, self.parents)
         self._resident = digest
         known = self.record.digest(recipe)
         if known is None:
@@ -109,22 +109,17 @@ class Judge:
         return digest
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device that `--device` names; "auto" takes an accelerator where there is one.
+def tokenizer_of(parents: Parents) -> "PreTrainedTokenizerBase":
+    """The tokenizer of every model that is merged from these parents.
 
     Raises:
-        InputError: torch knows no such device, or it is not there.
+        InputError: the first of them has none, or it cannot be extended by the others' tokens.
     """
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device must be auto, cpu, cuda or mps, got {name!r}: {reason}") from None
-    return device
+    if not parents.alignment.extends_tokenizer:
+        return load_tokenizer(parents.folder)
+    with TemporaryDirectory() as folder:
+        parents.alignment.write_tokenizer(Path(folder))
+        return load_tokenizer(Path(folder))
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

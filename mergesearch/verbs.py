@@ -1,15 +1,16 @@
 """Merging and scoring one model: the verbs that need no run folder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergesearch.candidates import choose_device, load_tokenizer
+from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator, Scores, Suite, results_json
 from mergesearch.exporting import write_checkpoint
-from mergesearch.merging import LiveModel, plan
-from mergesearch.parents import Parents
+from mergesearch.merging import build, merge_into, plan
+from mergesearch.parents import Parents, choose_device, merges_on
 from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
 
 
@@ -19,6 +20,8 @@ def merge(
     *,
     dtype: DType | None = None,
     max_shard_bytes: int = 5 * 10**9,
+    memory_budget: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint that plain transformers loads.
 
@@ -27,9 +30,12 @@ def merge(
         out: the folder to make; it must not exist, or be empty.
         dtype: of the result, in place of the recipe's.
         max_shard_bytes: the largest size of one weight file.
+        memory_budget: bytes that the process may hold at its peak; None is 80 % of what there is.
+        say: is told, before the work begins, what becomes of tokens that not all models have, and
+            how much memory it takes.
 
     Returns:
-        The SHA-256 of the tensors.
+        The hash of the tensors (XXH3, 128 bits).
 
     Raises:
         InputError: the recipe or a model is wrong, the folder is taken, or the device is full.
@@ -39,7 +45,9 @@ def merge(
         recipe = load_recipe(recipe)
     if dtype is not None:
         recipe = recipe.model_copy(update={"out_dtype": dtype})
-    return write_checkpoint(recipe, out, max_shard_bytes=max_shard_bytes)
+    return write_checkpoint(
+        recipe, out, max_shard_bytes=max_shard_bytes, memory_budget=memory_budget, say=say
+    )
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,14 @@ def evaluate(
         CandidateError: weights or scores are NaN or infinite.
     """
     recipe = model if isinstance(model, Recipe) else _as_recipe(model)
-    parents = Parents(recipe.models)
+    place = choose_device(device)
+    parents = Parents.of(recipe, keep=False, device=merges_on(place))
     work = plan(recipe, parents)
-    evaluator = Evaluator(suite, load_tokenizer(parents.folder), batch_size=batch_size)
+    evaluator = Evaluator(suite, tokenizer_of(parents), batch_size=batch_size)
     tasks = evaluator.tasks(split)
-    live = LiveModel(work, choose_device(device))
-    live.write(recipe, parents)
-    scores = evaluator.score(live.model, split)
+    live = build(work, place)
+    merge_into(live, recipe, parents)
+    scores = evaluator.score(live, split)
     return Evaluation(scores, results_json(scores, tasks))
 
 

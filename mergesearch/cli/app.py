@@ -36,6 +36,13 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows a forward pass.")]
 ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of the process at its peak, e.g. 8GB [default: 80 % of what is available].",
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="RUN", help="Run folder [default: results/SPACE].")
 ]
@@ -74,15 +81,16 @@ def demo(
 
 
 @app.command()
-def check(space: SpaceFile, device: Device = "auto") -> None:
+def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget = None) -> None:
     """Say what is wrong with a space, before anything big is loaded; estimate time and memory."""
-    from mergesearch.candidates import choose_device
     from mergesearch.cli import show
+    from mergesearch.parents import choose_device
     from mergesearch.space import SearchSpace
     from mergesearch.study import estimate, prepare
 
     place = choose_device(device)
-    bench = prepare(SearchSpace.load(space))
+    budget = _budget(memory_budget)
+    bench = prepare(SearchSpace.load(space), device=place, memory_budget=budget)
     show.estimate(bench, estimate(bench, place), place)
 
 
@@ -95,12 +103,14 @@ def search(
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
     device: Device = "auto",
     batch_size: BatchSize = 16,
+    memory_budget: MemoryBudget = None,
 ) -> None:
     """Search a space; the same command again goes on where it stopped."""
     from mergesearch.cli import show
 
     run = out or Path("results") / space.stem
-    _search(space, run, trials, seed, storage, device, batch_size, show.Progress())
+    budget = _budget(memory_budget)
+    _search(space, run, trials, seed, storage, device, batch_size, show.Progress(), budget)
 
 
 @app.command()
@@ -110,6 +120,7 @@ def soup(
     out: Out = None,
     device: Device = "auto",
     batch_size: BatchSize = 16,
+    memory_budget: MemoryBudget = None,
 ) -> None:
     """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
     from mergesearch.cli import show
@@ -122,6 +133,7 @@ def soup(
         greedy=greedy,
         device=device,
         batch_size=batch_size,
+        memory_budget=_budget(memory_budget),
         observer=show.Progress(),
     )
     show.run(outcome.folder)
@@ -135,12 +147,20 @@ def merge(
         Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="Of the result.")
     ] = None,
     max_shard_size: ShardSize = "5GB",
+    memory_budget: MemoryBudget = None,
 ) -> None:
     """Merge a recipe into a checkpoint that transformers loads."""
     from mergesearch.verbs import merge as merge_recipe
 
-    digest = merge_recipe(recipe, out, dtype=dtype, max_shard_bytes=_n_bytes(max_shard_size))
-    typer.echo(f"{out}  (tensors sha256 {digest[:12]})")
+    digest = merge_recipe(
+        recipe,
+        out,
+        dtype=dtype,
+        max_shard_bytes=_n_bytes(max_shard_size),
+        memory_budget=_budget(memory_budget),
+        say=lambda note: typer.echo(note, err=True),
+    )
+    typer.echo(f"{out}  (tensors xxh3 {digest[:12]})")
 
 
 @app.command()
@@ -212,6 +232,7 @@ def _search(
     device: str,
     batch_size: int,
     observer: Any,
+    memory_budget: int | None = None,
 ) -> None:
     from mergesearch.cli import show
     from mergesearch.space import SearchSpace
@@ -223,9 +244,19 @@ def _search(
     space = space.model_copy(update={"search": space.search.model_copy(update=changed)})
     with observer:
         search_space(
-            space, run, storage=storage, device=device, batch_size=batch_size, observer=observer
+            space,
+            run,
+            storage=storage,
+            device=device,
+            batch_size=batch_size,
+            memory_budget=memory_budget,
+            observer=observer,
         )
     show.run(run)
+
+
+def _budget(text: str | None) -> int | None:
+    return None if text is None else _n_bytes(text)
 
 
 def _n_bytes(text: str) -> int:

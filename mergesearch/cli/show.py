@@ -158,13 +158,12 @@ def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
     print(
         f"models     {len(space.models)} of {found.n_parameters / 1e6:.1f} M parameters, all match"
     )
+    for note in bench.parents.alignment.notes:
+        print(f"tokens     {note}")
     print(f"methods    {', '.join(space.methods)}")
     print(f"tasks      {tasks}")
     print(f"documents  {found.n_documents} a candidate, {found.n_tokens} tokens")
-    print(
-        f"memory     {_gigabytes(found.live_bytes)} for the live model on {device}, "
-        f"{_gigabytes(found.peak_bytes)} at the peak of a merge; parents are mapped files"
-    )
+    print("\n".join(bench.memory.lines()))
     print(
         f"time       about {seconds:.1f} s a candidate, {space.search.trials} trials in at most "
         f"{seconds * space.search.trials / 60:.1f} min at the device's present speed"
@@ -181,7 +180,3 @@ def _bounds(found: Interval | None, *, negate: bool = False) -> str:
         return ""
     low, high = (-found.high, -found.low) if negate else (found.low, found.high)
     return f"[{low:.3f}, {high:.3f}]"
-
-
-def _gigabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

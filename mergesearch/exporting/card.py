@@ -31,7 +31,7 @@ Made with mergesearch, without training, from
 
 {models}
 
-by the method of {recipe.method.paper}.
+by the method of {recipe.method.source}.
 {notes}
 ## Recipe
 

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
-from mergesearch.merging import Plan, plan, run, write_shards
+from mergesearch.merging import Plan, merging_bytes, plan, run, write_shards
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
 
-#: What a checkpoint has beside weights and configuration, copied from the first model.
-_COMPANIONS = (
+#: What a checkpoint has beside weights and configuration, copied from the first model; the
+#: tokenizer's files are written anew where it has tokens that the first model lacks.
+_GENERATION = ("generation_config.json",)
+_TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -20,7 +23,6 @@ _COMPANIONS = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
-    "generation_config.json",
 )
 RECIPE_FILE = "mergekit_config.yml"
 _SHARD_BYTES = 5 * 10**9
@@ -34,6 +36,8 @@ def write_checkpoint(
     max_shard_bytes: int = _SHARD_BYTES,
     expected_digest: str | None = None,
     notes: str = "",
+    memory_budget: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint folder: weights, configuration, tokenizer, card, recipe.
 
@@ -46,6 +50,10 @@ def write_checkpoint(
         max_shard_bytes: the largest size of one weight file.
         expected_digest: refuse to finish if the tensors' hash is another.
         notes: Markdown that the card shows, e.g. a table of scores.
+        memory_budget: bytes that the process may hold at its peak, where the models are not open;
+            they are streamed, and a budget that is too small is an error before the work begins.
+        say: is told, before the work begins, what becomes of tokens that not all models have, and
+            how much memory it takes.
 
     Returns:
         The hash of the tensors.
@@ -57,8 +65,9 @@ def write_checkpoint(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; name another folder")
-    parents = parents or Parents(recipe.models)
+    parents = parents or Parents.of(recipe, keep=False, memory_budget=memory_budget)
     work = plan(recipe, parents)
+    memory = parents.reserve({"merging": merging_bytes(work, parents, streamed=True)})
     partial = out.absolute().with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -70,6 +79,9 @@ def write_checkpoint(
                 f"{work.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
                 "make room or name a folder elsewhere"
             )
+        if say is not None:
+            for note in (*parents.alignment.notes, *memory.lines()):
+                say(note)
         digest = write_shards(work, run(work, recipe, parents), partial, max_shard_bytes)
         if expected_digest not in (None, digest):
             raise ExportMismatchError(
@@ -99,11 +111,15 @@ def _write_companions(
     recipe: Recipe, parents: Parents, config: dict[str, object], folder: Path, notes: str
 ) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in _COMPANIONS:
+    extended = parents.alignment.extends_tokenizer
+    if extended:
+        parents.alignment.write_tokenizer(folder)
+    for name in _GENERATION if extended else _GENERATION + _TOKENIZER:
         if (parents.folder / name).exists():
             shutil.copy(parents.folder / name, folder / name)
     if recipe.chat_template is not None:
         (folder / "chat_template.jinja").write_text(recipe.chat_template)
     text = write_recipe(recipe, folder)
+    said = "".join(f"\n{note}.\n" for note in parents.alignment.notes)
     (folder / RECIPE_FILE).write_text(text)
-    (folder / "README.md").write_text(model_card(recipe, text, notes))
+    (folder / "README.md").write_text(model_card(recipe, text, said + notes))

@@ -81,7 +81,7 @@ def to_json(entries: list[Entry]) -> str:
                 "model": entry.label,
                 "role": entry.role,
                 "recipe_hash": entry.recipe.hash,
-                "tensors_sha256": entry.digest,
+                "tensors_xxh3": entry.digest,
                 "recipe": write_recipe(entry.recipe, entry.run),
                 "search": _details(entry.search),
                 "held_out": _details(entry.held_out),

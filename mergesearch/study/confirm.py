@@ -5,12 +5,12 @@ from optuna.trial import TrialState
 
 from mergesearch.candidates import Candidate, Judge
 from mergesearch.errors import CandidateError, MergesearchError
-from mergesearch.recipe import ModelRef, Recipe, Slice, Source
+from mergesearch.recipe import Recipe, Slice, Source
 from mergesearch.runs import Row
-from mergesearch.soups import soup_recipe
 from mergesearch.space import LAMBDAS, SearchSpace
 from mergesearch.study.observer import Observer
 from mergesearch.study.optimize import RECIPE
+from mergesearch.study.soups import soup_of
 
 #: How many of the best candidates are scored in full before one is called the winner.
 N_FINALISTS = 3
@@ -70,10 +70,10 @@ def references(space: SearchSpace, judge: Judge) -> dict[Row, Recipe]:
     """What a winner must beat: the base, each parent, the uniform soup, plain task arithmetic."""
     recipes: dict[str, tuple[str, Recipe]] = {}
     if space.base is not None:
-        recipes["base"] = ("base", soup_recipe([space.base]))
+        recipes["base"] = ("base", soup_of(space, [space.base]))
     for name, ref in space.parents.items():
-        recipes[name] = ("parent", soup_recipe([ref]))
-    recipes["uniform soup"] = ("reference", soup_recipe(list(space.parents.values())))
+        recipes[name] = ("parent", soup_of(space, [ref]))
+    recipes["uniform soup"] = ("reference", soup_of(space, list(space.parents.values())))
     if space.base is not None and (best := _best_task_arithmetic(space, judge)):
         scale, recipe = best
         recipes[f"task arithmetic, λ = {scale:g}"] = ("reference", recipe)
@@ -103,7 +103,7 @@ def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Reci
     """Plain task arithmetic at the scale that does best on the search split, if any is finite."""
     scored = []
     for scale in LAMBDAS:
-        recipe = task_arithmetic_recipe(space.base, list(space.parents.values()), scale)
+        recipe = task_arithmetic_recipe(space, scale)
         try:
             scored.append((judge.score(recipe).total, scale, recipe))
         except CandidateError:
@@ -111,7 +111,14 @@ def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Reci
     return max(scored, key=lambda item: item[:2])[1:] if scored else None
 
 
-def task_arithmetic_recipe(base: ModelRef | None, parents: list[ModelRef], scale: float) -> Recipe:
+def task_arithmetic_recipe(space: SearchSpace, scale: float) -> Recipe:
     """Every parent's task vector at one scale."""
-    sources = tuple(Source(model=ref, parameters={"weight": scale}) for ref in parents)
-    return Recipe(merge_method="task_arithmetic", base_model=base, slices=(Slice(sources=sources),))
+    sources = tuple(
+        Source(model=ref, parameters={"weight": scale}) for ref in space.parents.values()
+    )
+    return Recipe(
+        merge_method="task_arithmetic",
+        base_model=space.base,
+        slices=(Slice(sources=sources),),
+        tokenizer_source=space.tokenizer_source,
+    )

@@ -1,6 +1,7 @@
 """The loop of a search: ask, merge, score, tell."""
 
 import time
+from functools import partial
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -13,6 +14,7 @@ from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace, SoupOrder, starts, suggest
 from mergesearch.study.observer import Observer, TrialEvent
 from mergesearch.study.sampler import sampler_for
+from mergesearch.study.soups import soup_of
 from mergesearch.study.storage import ERROR, finished
 
 #: The user attribute of a trial that names its recipe.
@@ -75,7 +77,9 @@ def _next_number(study: optuna.Study) -> int:
 def _realize(proposal: Recipe | SoupOrder, space: SearchSpace, judge: Judge) -> Candidate:
     """The scored candidate of a proposal: a recipe's, or that of the soup an order leads to."""
     if isinstance(proposal, SoupOrder):
-        return greedy_soup(judge, space.parents, proposal.names).candidate
+        return greedy_soup(
+            judge, space.parents, proposal.names, recipe=partial(soup_of, space)
+        ).candidate
     return judge.score(proposal)
 
 

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 import optuna
 import torch
 
-from mergesearch.candidates import load_tokenizer
+from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator, Suite, load_suite
-from mergesearch.merging import Plan, n_layers, plan
-from mergesearch.parents import Parents, layer_of
+from mergesearch.merging import Plan, compute_dtype, merging_bytes, n_layers, plan
+from mergesearch.parents import MemoryPlan, Parents, layer_of, merges_on
 from mergesearch.recipe import Recipe
-from mergesearch.soups import soup_recipe
 from mergesearch.space import SearchSpace, suggest
+from mergesearch.study.soups import soup_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from mergesearch.evaluation import BuiltTask
+
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,17 @@ class Bench:
     n_layers: int
     #: The merged model, as every candidate shapes it.
     shape: Plan
+    #: What merging holds where, the live model included.
+    memory: MemoryPlan
 
 
-def prepare(space: SearchSpace, *, batch_size: int = 16) -> Bench:
+def prepare(
+    space: SearchSpace,
+    *,
+    device: torch.device = _CPU,
+    batch_size: int = 16,
+    memory_budget: int | None = None,
+) -> Bench:
     """Open a space's models and build its tasks.
 
     Only headers of the models are read. A candidate of each method is planned, so that whatever
@@ -46,19 +57,36 @@ def prepare(space: SearchSpace, *, batch_size: int = 16) -> Bench:
         InputError: with what is wrong first.
     """
     suite = load_suite(space.suite)
-    parents = Parents(space.models)
+    vocabulary = space.tokenizer_source or "error"
+    parents = Parents(
+        space.models,
+        vocabulary=vocabulary,
+        base=space.base,
+        device=merges_on(device),
+        memory_budget=memory_budget,
+    )
     depth = n_layers(parents, space.models[0])
     _check_granularity(space, parents, depth)
+    plans = []
     for name in space.methods:
         alone = space.model_copy(update={"methods": {name: space.methods[name]}})
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         candidate = suggest(alone, trial, depth)
         if isinstance(candidate, Recipe):
-            plan(candidate, parents)
-    shape = plan(soup_recipe(list(space.parents.values())), parents)
-    tokenizer = load_tokenizer(parents.folder)
+            plans.append(plan(candidate, parents))
+    shape = plan(soup_of(space, list(space.parents.values())), parents)
+    tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
-    return Bench(space, suite, parents, tokenizer, evaluator, depth, shape)
+    evaluator.tasks()  # built before what the process holds is measured
+    memory = parents.reserve(
+        {
+            "live model": shape.n_entries * compute_dtype(shape, device).itemsize,
+            "merging": max(
+                merging_bytes(work, parents, streamed=False) for work in (*plans, shape)
+            ),
+        }
+    )
+    return Bench(space, suite, parents, tokenizer, evaluator, depth, shape, memory)
 
 
 @dataclass(frozen=True)
@@ -70,29 +98,19 @@ class Estimate:
     n_tokens: int
     #: Seconds for one candidate, scored on the search split.
     seconds_per_candidate: float
-    #: Bytes of the live model, and of everything at the peak.
-    live_bytes: int
-    peak_bytes: int
 
 
 def estimate(bench: Bench, device: torch.device) -> Estimate:
-    """Time and memory of a search, from the tasks' tokens and the device's speed measured now."""
-    n_parameters = sum(job.n_entries for job in bench.shape.jobs)
-    compute = torch.float32 if device.type == "cpu" else bench.shape.jobs[0].dtype
-    live = n_parameters * compute.itemsize
-    largest = max(job.n_entries for job in bench.shape.jobs)
-    # a merge holds the base, each model and its delta, and the result, in float32
-    merging = largest * 4 * (2 * len(bench.space.parents) + 2)
+    """Time of a search, from the tasks' tokens and the device's speed measured now."""
+    n_parameters = bench.shape.n_entries
     tasks = bench.evaluator.tasks("search")
     n_tokens = sum(_n_tokens(task, bench.tokenizer) for task in tasks)
-    per_second = _flops_per_second(device, compute)
+    per_second = _flops_per_second(device, compute_dtype(bench.shape, device))
     return Estimate(
         n_parameters=n_parameters,
         n_documents=sum(task.n_documents for task in tasks),
         n_tokens=n_tokens,
         seconds_per_candidate=2 * n_parameters * n_tokens / per_second,
-        live_bytes=live,
-        peak_bytes=live + merging,
     )
 
 

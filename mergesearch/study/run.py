@@ -6,17 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mergesearch.candidates import Candidate, Judge, choose_device
+from mergesearch.candidates import Candidate, Judge
+from mergesearch.parents import choose_device
 from mergesearch.runs import Record, Row, hold
-from mergesearch.soups import greedy_soup, soup_recipe
+from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace
 from mergesearch.study.confirm import confirm, judge_beside, judge_in_full, references
 from mergesearch.study.observer import Observer, Silent
 from mergesearch.study.optimize import optimize
 from mergesearch.study.prepare import Bench, prepare
+from mergesearch.study.soups import soup_of
 from mergesearch.study.storage import open_study
 
 
@@ -36,6 +39,7 @@ def search(
     storage: str | None = None,
     device: str = "auto",
     batch_size: int = 16,
+    memory_budget: int | None = None,
     observer: Observer | None = None,
 ) -> Outcome:
     """Search a space, or go on with a search that was interrupted.
@@ -46,6 +50,8 @@ def search(
         storage: a database URL for Optuna instead of a journal file in the folder.
         device: "auto", "cpu", "cuda", "mps".
         batch_size: rows a forward pass.
+        memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
+            What scoring a batch takes comes on top.
         observer: is told what goes on.
 
     Raises:
@@ -53,7 +59,7 @@ def search(
         MergesearchError: every candidate failed.
     """
     observer = observer or Silent()
-    with _open(space, out, device, batch_size) as (bench, judge):
+    with _open(space, out, device, batch_size, memory_budget, observer) as (bench, judge):
         study = open_study(out, study_name(bench, out), storage)
         optimize(study, space, judge, bench.n_layers, observer)
         return Outcome(out, confirm(study, space, judge, observer))
@@ -66,6 +72,7 @@ def soup(
     greedy: bool = True,
     device: str = "auto",
     batch_size: int = 16,
+    memory_budget: int | None = None,
     observer: Observer | None = None,
 ) -> Outcome:
     """Make the greedy or the uniform soup of a space's parents, and score it beside them.
@@ -78,18 +85,21 @@ def soup(
         greedy: add one parent at a time and keep what does not hurt; else the mean of all.
         device: "auto", "cpu", "cuda", "mps".
         batch_size: rows a forward pass.
+        memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
+            What scoring a batch takes comes on top.
         observer: is told what goes on.
 
     Raises:
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
     observer = observer or Silent()
-    with _open(space, out, device, batch_size) as (_, judge):
+    with _open(space, out, device, batch_size, memory_budget, observer) as (_, judge):
         if greedy:
             observer.stage("ranking the parents on the search split")
             made = greedy_soup(
                 judge,
                 space.parents,
+                recipe=partial(soup_of, space),
                 on_step=lambda step: observer.stage(
                     f"{' + '.join(step.ingredients)}: {step.score:.4f}"
                     f" ({'kept' if step.kept else 'dropped'} {step.model})"
@@ -98,7 +108,7 @@ def soup(
             judge.record.set_soup(made.steps)
             label, recipe = "greedy soup", made.candidate.recipe
         else:
-            label, recipe = "uniform soup", soup_recipe(list(space.parents.values()))
+            label, recipe = "uniform soup", soup_of(space, list(space.parents.values()))
         row = Row(label, "soup", recipe.hash)
         judge_in_full(judge, recipe, row.label, observer)
         judge.record.add_row(row)
@@ -113,12 +123,19 @@ def soup(
 
 @contextmanager
 def _open(
-    space: SearchSpace, out: Path, device: str, batch_size: int
+    space: SearchSpace,
+    out: Path,
+    device: str,
+    batch_size: int,
+    memory_budget: int | None,
+    observer: Observer,
 ) -> Iterator[tuple[Bench, Judge]]:
     """A space's bench and judge, with its run folder held; all that is wrong is said before."""
     place = choose_device(device)
-    bench = prepare(space, batch_size=batch_size)
+    bench = prepare(space, device=place, batch_size=batch_size, memory_budget=memory_budget)
     with hold(out, identity(bench, out)):
+        for note in (*bench.parents.alignment.notes, *bench.memory.lines()):
+            observer.stage(note)
         yield bench, Judge(bench.parents, bench.evaluator, Record(out), place)
 
 

@@ -12,7 +12,7 @@ import yaml
 from lm_eval.tasks import TaskManager
 from safetensors.torch import load_file, save_file
 
-from mergesearch.candidates import choose_device
+from mergesearch.parents import choose_device
 from mergesearch.runs import hold, identity_of
 from tests import tiny
 from tests.cli.conftest import Cli, Said
@@ -132,7 +132,7 @@ SPACES: dict[str, tuple[Mischief, str]] = {
     ),
     "weights that sum to zero": (
         in_space(methods={"linear": {"weight": 0}}),
-        "linear weights must not sum to zero, got [0.0, 0.0]",
+        "linear: weights must not sum to zero, got [0.0, 0.0]",
     ),
     "TIES without base": (in_space(base=None, methods={"ties": {}}), "ties needs a base"),
     "more blocks than layers": (
@@ -262,7 +262,7 @@ RECIPES: dict[str, tuple[dict[str, Any], str]] = {
     "infinite weight": (recipe_of(models=weighted(1, float("inf"))), "must be finite, got inf"),
     "weights that sum to zero": (
         recipe_of(models=weighted(1, -1)),
-        "linear weights must not sum to zero, got [1.0, -1.0] for model.embed_tokens.weight",
+        "linear: weights must not sum to zero, got [1.0, -1.0]",
     ),
     "slerp of three": (
         recipe_of(merge_method="slerp", base_model="models/base", parameters={"t": 0.5}),
@@ -436,4 +436,25 @@ def test_candidates_that_all_fail_are_no_mistake_of_the_users(family: Path, cli:
     assert lines[-1].startswith("mergesearch: every candidate failed")
     trials = [line for line in lines if line.startswith("trial ")]
     assert len(trials) == 3
-    assert all("failed: the merged tensor model.norm.weight has NaN" in line for line in trials)
+    assert all("model.norm.weight has NaN" in line for line in trials)
+
+
+@pytest.mark.parametrize("verb", ["merge", "search", "check"])
+def test_a_memory_budget_that_nothing_fits_is_refused(
+    family: Path, tmp_path: Path, cli: Cli, verb: str
+) -> None:
+    (family / "recipe.yaml").write_text(
+        "{merge_method: linear, parameters: {weight: 1},"
+        " models: [{model: models/one}, {model: models/two}]}"
+    )
+    command = {
+        "merge": ("merge", family / "recipe.yaml", tmp_path / "out"),
+        "search": ("search", family / "space.yaml", "--out", tmp_path / "out"),
+        "check": ("check", family / "space.yaml"),
+    }[verb]
+    said = cli(*command, "--memory-budget", "1MB")
+    assert said.code == 2
+    assert said.err.startswith("mergesearch: what a merge holds while it streams every model must")
+    assert "raise the budget" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -57,7 +57,8 @@ def test_check_says_what_a_search_would_take_and_reads_no_weight(
     assert "first (acc, 12), second (acc, 8)" in lines["tasks"]
     assert lines["documents"].split()[1] == "20"
     assert "8 trials in at most " in lines["time"]
-    assert "GB for the live model on cpu" in lines["memory"]
+    assert "of a budget of" in lines["memory"]
+    assert {"live", "merging"} <= lines.keys()
     assert lines["Nothing"] == "Nothing is wrong with this space."
     assert set(family.rglob("*")) == before
 
@@ -93,7 +94,7 @@ def test_paths_are_relative_to_the_file_that_states_them(
     # an exported recipe finds its models from where it lies
     code, out, _ = cli("merge", "out/top-1/mergekit_config.yml", "again")
     assert code == 0
-    assert out.startswith("again  (tensors sha256 ")
+    assert out.startswith("again  (tensors xxh3 ")
     weights = [elsewhere / name / "model.safetensors" for name in ("out/top-1", "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -197,7 +198,7 @@ def test_an_interrupted_search_says_how_to_go_on(
         patched.setattr(Evaluator, "score_task", interrupted)
         code, _, err = cli(*command)
     assert code == 130
-    assert err == "mergesearch: stopped; run the same command again to go on\n"
+    assert err.endswith("\nmergesearch: stopped; run the same command again to go on\n")
     assert cli(*command).code == 0
 
 

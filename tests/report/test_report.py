@@ -168,7 +168,7 @@ def test_json_holds_scores_intervals_and_a_recipe_that_can_be_run(run: Path) -> 
     rows = json.loads(leaderboard(entries_of(run), "json"))
     winner, finalist = rows[0], rows[-1]
     assert (winner["model"], winner["role"], winner["run"]) == ("winner", "winner", "first")
-    assert winner["tensors_sha256"] == "digest of winner"
+    assert winner["tensors_xxh3"] == "digest of winner"
     assert winner["held_out"]["total"] == 0.8
     assert winner["held_out"]["tasks"]["test"]["n_documents"] == 100
     low, high = winner["interval_95"]
