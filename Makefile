@@ -7,7 +7,7 @@ comma := ,
 # the real model family of the end-to-end tests, where it lies beside the project
 EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
 
-.PHONY: demo test lint setup peers clean
+.PHONY: demo test lint bench setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
@@ -19,6 +19,10 @@ lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# merge times beside plain copies and mergekit, on idle cores: results/benchmarks/merge.md
+bench: $(VENV)/.ready-to-test $(PEERS)/.ready
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.merge
 
 setup: $(VENV)/.ready
 

@@ -1,0 +1,108 @@
+"""What is merged: a recipe for every method and every candidate, and the goals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from tests.benchmarks.family import PARENTS
+
+#: A parameter's lowest and highest value; candidates lie in between.
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a candidate may cost."""
+
+    #: At most so many times the time to copy the same bytes.
+    copies: float
+    #: At least so many times faster than mergekit's merge alone.
+    peer: float | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method, and what its candidates differ in.
+
+    A method without a number to change takes the parents in another order, or another parent.
+    """
+
+    method: str
+    per_model: Mapping[str, Range] = field(default_factory=dict)
+    shared: Mapping[str, Range] = field(default_factory=dict)
+    n_models: int = len(PARENTS)
+    base: bool = True
+    #: Whether mergekit has the method.
+    peer: bool = True
+    #: Whether a candidate reads the base and one cached direction, and no parent.
+    direction: bool = False
+    goal: Goal | None = None
+
+    def recipe(self, candidate: int) -> str:
+        """The YAML of a candidate; of one number, each has another value."""
+        first = 0 if self.per_model or self.shared else candidate % len(PARENTS)
+        names = [*PARENTS[first:], *PARENTS[:first]][: self.n_models]
+        models: list[dict[str, Any]] = [
+            {"model": name, "parameters": _values(self.per_model, candidate, i)}
+            for i, name in enumerate(names)
+        ]
+        data: dict[str, Any] = {"merge_method": self.method, "models": models}
+        if self.base:
+            data["base_model"] = "base"
+        data["parameters"] = _values(self.shared, candidate)
+        return yaml.safe_dump(data, sort_keys=False)
+
+    def bytes_read(self, n_entries: int, itemsize: int) -> int:
+        """The bytes of the inputs of one candidate."""
+        if self.direction:
+            return n_entries * (itemsize + 4)  # the direction is float32
+        return n_entries * itemsize * (self.n_models + self.base)
+
+
+def _values(ranges: Mapping[str, Range], candidate: int, model: int = 0) -> dict[str, float]:
+    """Values spread over their ranges by the golden ratio: no two candidates share one."""
+    return {
+        name: round(low + (high - low) * ((0.5 + 0.618034 * candidate + 0.3 * model) % 1), 8)
+        for name, (low, high) in ranges.items()
+    }
+
+
+_WEIGHT: dict[str, Range] = {"weight": (0.2, 0.9)}
+_SPARSE: dict[str, Range] = {**_WEIGHT, "density": (0.2, 0.8)}
+_CRUMBS: dict[str, Range] = {**_SPARSE, "gamma": (0.01, 0.05)}
+_DELLA: dict[str, Range] = {**_WEIGHT, "density": (0.3, 0.7), "epsilon": (0.05, 0.15)}
+_LAMBDA: dict[str, Range] = {"lambda": (0.5, 1.5)}
+_STREAMED, _ANGLES, _SPARSIFIED, _CACHED = Goal(3, 10), Goal(5, 10), Goal(10, 20), Goal(3)
+
+CASES = {
+    case.method: case
+    for case in (
+        Case("linear", _WEIGHT, base=False, goal=_STREAMED),
+        Case("task_arithmetic", _WEIGHT, goal=_STREAMED),
+        Case("passthrough", {"scale": (0.5, 1.5)}, n_models=1, base=False, goal=_STREAMED),
+        Case("slerp", shared={"t": (0.1, 0.9)}, n_models=1, goal=_ANGLES),
+        Case("nuslerp", _WEIGHT, n_models=2, goal=_ANGLES),
+        Case("ties", _SPARSE, goal=_SPARSIFIED),
+        Case("breadcrumbs", _CRUMBS, goal=_SPARSIFIED),
+        Case("dare_linear", _SPARSE, goal=_SPARSIFIED),
+        Case("dare_ties", _SPARSE, goal=_SPARSIFIED),
+        Case("sce", shared={"select_topk": (0.1, 0.9)}, goal=_SPARSIFIED),
+        Case("tsv_m", shared=_LAMBDA, peer=False, direction=True, goal=_CACHED),
+        Case("iso_c", shared=_LAMBDA, peer=False, direction=True, goal=_CACHED),
+        Case("iso_cts", shared=_LAMBDA, peer=False, direction=True),
+        Case("nearswap", shared={"t": (0.0005, 0.004)}, n_models=1),
+        Case("karcher", shared={"tol": (5e-6, 2e-5)}, base=False),
+        Case("multislerp", _WEIGHT),
+        Case("model_stock"),
+        Case("breadcrumbs_ties", _CRUMBS),
+        Case("della", _DELLA),
+        Case("della_linear", _DELLA),
+        Case("arcee_fusion", n_models=1),
+        Case("ram", shared={"epsilon": (5e-6, 2e-5)}),
+        Case("ramplus_tl", shared={"r": (0.05, 0.2), "alpha": (0.1, 0.4)}),
+        Case("magmax", shared=_LAMBDA, peer=False),
+        Case("crossover", shared={"t": (0.1, 0.9), "split": (0.2, 0.8)}, n_models=1, peer=False),
+    )
+}

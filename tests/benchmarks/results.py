@@ -1,0 +1,135 @@
+"""What the benchmark found, as data, as JSON and (in `table`) as Markdown."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.cases import CASES
+from tests.benchmarks.peer import Process
+
+
+@dataclass(frozen=True)
+class Row:
+    """The times of one method on one family, in seconds."""
+
+    method: str
+    bytes_read: int
+    bytes_written: int
+    #: The first candidate, which fills the caches.
+    first: float
+    #: Those after it.
+    candidates: tuple[float, ...]
+    #: Copies of the bytes read and written, each beside a candidate.
+    copies: tuple[float, ...]
+    #: Copies of the bytes read only.
+    input_copies: tuple[float, ...]
+    #: mergekit's merge alone, and its whole process; empty where it was not measured.
+    peer_alone: tuple[float, ...] = ()
+    peer_whole: tuple[float, ...] = ()
+
+    @property
+    def per_candidate(self) -> float:
+        """The figure: the median after the first."""
+        return median(self.candidates)
+
+    @property
+    def times_copy(self) -> float:
+        """A candidate in copies of the same bytes."""
+        return self.per_candidate / median(self.copies)
+
+    @property
+    def times_input_copy(self) -> float:
+        """A candidate in copies of its inputs."""
+        return self.per_candidate / median(self.input_copies)
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster than mergekit's merge alone."""
+        return median(self.peer_alone) / self.per_candidate if self.peer_alone else None
+
+    @property
+    def copies_met(self) -> bool | None:
+        """Whether the goal is met; None without one."""
+        goal = CASES[self.method].goal
+        return None if goal is None else self.times_copy <= goal.copies
+
+    @property
+    def peer_met(self) -> bool | None:
+        """Whether the goal is met; None without one, or without mergekit."""
+        goal = CASES[self.method].goal
+        if goal is None or goal.peer is None or self.speedup is None:
+            return None
+        return self.speedup >= goal.peer
+
+    def summary(self) -> dict[str, Any]:
+        """All of it, derived figures included."""
+        return {
+            **asdict(self),
+            "per_candidate": self.per_candidate,
+            "times_copy": self.times_copy,
+            "times_input_copy": self.times_input_copy,
+            "times_faster_than_mergekit_alone": self.speedup,
+            "copies_goal_met": self.copies_met,
+            "mergekit_goal_met": self.peer_met,
+        }
+
+
+@dataclass(frozen=True)
+class DiskRow:
+    """Whole processes that write a checkpoint; none where the program was not there."""
+
+    method: str
+    program: str
+    runs: tuple[Process, ...]
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """From start to end."""
+        return tuple(run.seconds for run in self.runs)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The largest of all runs."""
+        return max(run.peak_bytes for run in self.runs)
+
+
+@dataclass
+class FamilyResult:
+    """The results on the parents of one dtype."""
+
+    dtype: str
+    rows: list[Row] = field(default_factory=list)
+    disk: list[DiskRow] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """Everything that a run found."""
+
+    command: str
+    machine: dict[str, Any]
+    size: str
+    families: list[FamilyResult] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write merge.json and merge.md."""
+        from tests.benchmarks.table import markdown
+
+        data = {
+            "command": self.command,
+            "machine": self.machine,
+            "size": self.size,
+            "families": [
+                {
+                    "dtype": family.dtype,
+                    "rows": [row.summary() for row in family.rows],
+                    "to_disk": [asdict(row) for row in family.disk],
+                }
+                for family in self.families
+            ],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "merge.json").write_text(json.dumps(data, indent=1) + "\n")
+        (folder / "merge.md").write_text(markdown(self))

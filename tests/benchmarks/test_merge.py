@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mergesearch.methods import METHODS
+from tests.benchmarks import merge, peer
+from tests.benchmarks.cases import CASES
+
+
+def test_every_method_has_a_case_and_no_two_candidates_are_the_same() -> None:
+    assert CASES.keys() == METHODS.keys()
+    for case in CASES.values():
+        assert len({case.recipe(candidate) for candidate in range(3)}) == 3, case.method
+
+
+def test_a_tiny_run_without_mergekit_is_written_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "EXECUTABLE", tmp_path / "none")
+    out, options = tmp_path / "out", ["--repeats", "1", "--peer-repeats", "1", "--size", "tiny"]
+    merge.main([*options, "--models", str(tmp_path / "models"), "--out", str(out)])
+
+    data = json.loads((out / "merge.json").read_text())
+    assert data["command"] == " ".join(["python -m tests.benchmarks.merge", *options])
+    assert [family["dtype"] for family in data["families"]] == ["float32", "bfloat16"]
+    for family in data["families"]:
+        assert [row["method"] for row in family["rows"]] == list(CASES)
+        for row in family["rows"]:
+            times = [row["first"], *row["candidates"], *row["copies"], *row["input_copies"]]
+            assert min(times) > 0
+            assert row["bytes_read"] > 0
+            assert row["peer_alone"] == []
+        ours, theirs = family["to_disk"]
+        assert ours["runs"][0]["peak_bytes"] > 1e7
+        assert theirs["runs"] == []
+
+    text = (out / "merge.md").read_text()
+    assert str(tmp_path) not in text + json.dumps(data)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 * (2 + len(CASES) + 2 + 2)
+    assert {row.count("|") for row in rows} == {11, 8}
+    assert "| not measured |" in text
