@@ -35,11 +35,18 @@ by the method of {recipe.method.source}.
 {notes}
 ## Recipe
 
-`mergesearch merge` and `mergekit-yaml` both run it:
+{_runners(recipe)}:
 
 ```yaml
 {recipe_yaml}```
 """
+
+
+def _runners(recipe: Recipe) -> str:
+    """What merges the recipe again."""
+    if recipe.method.in_mergekit:
+        return "`mergesearch merge` and `mergekit-yaml` both run it"
+    return "`mergesearch merge` runs it; mergekit has no such method"
 
 
 def _name(ref: ModelRef) -> str:

@@ -1,6 +1,7 @@
 """Running a plan: read, merge in float32, round once."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -117,7 +118,7 @@ def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None
         rounded = value.to(job.dtype)  # the one rounding
         wide = rounded.float()
         low, high = torch.aminmax(wide)
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise CandidateError(
                 f"the merged tensor {job.name} has NaN or infinite entries; "
                 "use smaller weights or a wider dtype"

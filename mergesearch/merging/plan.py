@@ -267,7 +267,8 @@ def _lookup(scopes: tuple[Any, ...], parameter: Parameter, name: str, depth: flo
         if parameter.name in scope:
             value = evaluate(scope[parameter.name], name, depth)
             if value is not None:
-                return value
+                # a gradient's values lie between those that were checked; 10.0 may mean 10
+                return parameter.check(value)
     return parameter.default
 
 

@@ -42,8 +42,12 @@ def gram_of_columns(inputs: Inputs) -> Tensor:
 
 
 def products(base: Tensor | None, models: Sequence[Tensor]) -> Tensor:
-    """X_i X_j, entry by entry, for i <= j: (n (n + 1) / 2, rows, columns)."""
-    xs = models if base is None else [model - base for model in models]
+    """X_i X_j, entry by entry, for i <= j: float64 (n (n + 1) / 2, rows, columns).
+
+    Products of float32 are exact in float64, so that parallel vectors have a cosine of one.
+    """
+    deltas = models if base is None else [model - base for model in models]
+    xs = [delta.double() for delta in deltas]
     return torch.stack([x * y for i, x in enumerate(xs) for y in xs[i:]])
 
 

@@ -25,7 +25,7 @@ def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:
     """
     chosen = EVERYTHING
     if select_topk < 1:
-        kept = int(_n_varying(inputs) * select_topk)
+        kept = int(torch.tensor(_n_varying(inputs)) * select_topk)  # in float32, as mergekit
         chosen = NOTHING
         if kept:
             table = inputs.recall("table of variances", lambda: tabulate(inputs, _VARIANCE))
@@ -41,15 +41,15 @@ def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:
 
 def variance(base: Tensor, models: Sequence[Tensor]) -> Tensor:
     """The variance of the deltas at each entry (over n, not n - 1)."""
-    deltas = [model - base for model in models]
-    mean = deltas[0]
-    for delta in deltas[1:]:
-        mean = mean + delta
-    mean = mean / len(deltas)
-    squares = torch.zeros_like(mean)
-    for delta in deltas:
-        squares = squares + (delta - mean) * (delta - mean)
-    return squares / len(deltas)
+    mean = models[0] - base
+    squares = mean - mean  # zero, or NaN for what is not finite, so that it shows
+    for n, model in enumerate(models[1:], start=2):
+        # Welford's recurrence: equal deltas have a variance of zero, and not of their rounding
+        delta = model - base
+        step = delta - mean
+        mean = mean + step / n
+        squares = squares + step * (delta - mean)
+    return squares / len(models)
 
 
 def kept_squares(

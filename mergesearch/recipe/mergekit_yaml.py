@@ -82,6 +82,8 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
         data["slices"] = parts
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100)
     note = f"# mergesearch: {{seed: {seed}}}\n" if recipe.method.random or seed else ""
+    if not recipe.method.in_mergekit:
+        note += f"# mergekit has no method {recipe.merge_method}: only mergesearch merges this\n"
     return note + body
 
 

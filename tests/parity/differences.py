@@ -44,7 +44,8 @@ DIFFERENCES = {
         "stores bfloat16",
     ),
     "random masks": (
-        "differ from run to run without --random-seed, and follow one generator through all tensors",
+        "differ from run to run without --random-seed, "
+        "and follow one generator through all tensors",
         "follow from the recipe's seed and the tensor's name",
     ),
     "equal magnitudes at a threshold": (

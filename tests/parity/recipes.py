@@ -596,7 +596,7 @@ parameters: {select_topk: 0.3}
 # One recipe a method, of bfloat16 models. mergekit rounds at every step and we round once: of all
 # entries, at least this fraction is at most one unit in the last place apart. Where it is below
 # 0.98, mergekit takes differences, norms and sums in bfloat16, and results near zero keep the
-# rounding of what cancelled; None where mergekit's result is no bfloat16 (see DIFFERENCES).
+# rounding of what cancelled.
 HALF = {
     "linear, not normalized, of slices": 0.999,
     "slerp": 1.0,
@@ -616,9 +616,9 @@ HALF = {
     "multislerp of task vectors": 0.9,
     "task_arithmetic with lambda and negation": 0.89,
     "karcher": 0.83,
-    "arcee_fusion": None,
-    "ramplus_tl": None,
 }
+# Of these mergekit gives float32 (see DIFFERENCES), but where it is told the result's dtype.
+PROMOTED = ("arcee_fusion", "ramplus_tl")
 # The same with mergekit's arithmetic in float32: at least 0.999 are equal, but where the choice
 # among equal magnitudes, frequent in differences of bfloat16 numbers, is each one's own.
 HALF_OF_TIES = {"ties": 0.997, "breadcrumbs": 0.995, "breadcrumbs_ties": 0.995}

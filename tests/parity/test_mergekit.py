@@ -22,7 +22,16 @@ from tests.parity.peer import (
     registered_methods,
     run_both,
 )
-from tests.parity.recipes import ADAPTERS, EXACT, HALF, HALF_OF_TIES, RANDOM, TIED, TOKENIZER
+from tests.parity.recipes import (
+    ADAPTERS,
+    EXACT,
+    HALF,
+    HALF_OF_TIES,
+    PROMOTED,
+    RANDOM,
+    TIED,
+    TOKENIZER,
+)
 
 pytestmark = needs_mergekit
 
@@ -49,7 +58,7 @@ def ran(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[st
         (family, name): read_recipe(texts[name]).resolved(models / family)
         for family, name in FLOAT32
     }
-    for name in HALF:
+    for name in (*HALF, *PROMOTED):
         for end in ("", ROUNDED_ONCE):
             recipes["half", name, end] = read_recipe(EXACT[name] + end).resolved(models / "half")
     for name, text in TIED.items():
@@ -89,7 +98,7 @@ def test_mergekit_gives_our_configuration_from_our_recipe(
         assert ours[key] == theirs[key], key
 
 
-@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("name", [*HALF, *PROMOTED])
 def test_bfloat16_models_merged_in_float32_are_equal(
     ran: dict[tuple[str, ...], Ran], name: str
 ) -> None:
@@ -97,7 +106,7 @@ def test_bfloat16_models_merged_in_float32_are_equal(
     assert fraction_within(0, ours, theirs) >= HALF_OF_TIES.get(name, 0.999)
 
 
-@pytest.mark.parametrize("name", [name for name in HALF if HALF[name] is not None])
+@pytest.mark.parametrize("name", HALF)
 def test_mergekits_bfloat16_arithmetic_comes_near_ours_rounded_once(
     ran: dict[tuple[str, ...], Ran], name: str
 ) -> None:

@@ -1,6 +1,6 @@
 """Methods that draw random numbers drop and rescale by the same law as mergekit's.
 
-Statistics over the 63,648 entries of a model. A bound is five standard deviations of what is
+Statistics over the 63,808 entries of a model. A bound is five standard deviations of what is
 counted, so that one in a million correct draws is beyond it; which entries are dropped is fixed
 by seeds on both sides.
 """
@@ -52,7 +52,7 @@ def changes(models: Path, name: str) -> dict[str, Tensor]:
 
 
 def chance(method: str, change: Tensor) -> Tensor:
-    """The probability that each entry is kept: for DELLA by the rank of its magnitude in its row."""
+    """The probability that each entry is kept; for DELLA it rises with the entry's rank."""
     if method.startswith("dare"):
         return torch.full_like(change, DENSITY)
     return DENSITY - EPSILON + 2 * EPSILON * rank(change)

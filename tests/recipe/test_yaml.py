@@ -22,6 +22,8 @@ def _number(parameter: Parameter) -> st.SearchStrategy[Any]:
     low, high = max(parameter.low, -1e9), min(parameter.high, 1e9)
     if parameter.kind is bool:
         return st.booleans() | st.sampled_from(parameter.words or (True,))
+    if parameter.kind is int:
+        return st.integers(int(low), int(high))
     return st.floats(max(low, parameter.above), high, exclude_min=parameter.above >= low)
 
 
