@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mergesearch.methods import Formula
-from mergesearch.methods.inputs import Call, plain
+from mergesearch.methods.inputs import Call, plain, widened
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,14 @@ _OPTIONS = {
     "cpp_wrapper": True,
     "cpp.threads": 1,
 }
+
+
+# Newer versions of torch count what a function was compiled for by function, and not by code.
+_ISOLATED: dict[str, Any] = (
+    {"isolate_recompiles": True}
+    if "isolate_recompiles" in signature(torch.compile).parameters
+    else {}
+)
 
 
 def call_for(device: torch.device, n_entries: int) -> Call:
@@ -54,27 +63,29 @@ def _fused(
     """What `plain` gives, by a compiled function; as it stands where compiling fails."""
     if models[0].numel() < at_least or not (formula.heavy or all_of_them):
         return plain(formula, base, models, constants)
-    return _fusion(formula.function)(base, models, **constants)
+    return _fusion(formula.function)(base, models, constants)
 
 
 class _Fusion:
-    """A function and what it compiles to."""
+    """A function of float32 tensors, and what it compiles to together with their conversion."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._plain = function
+        self._plain: Callable[..., Any] = partial(widened, function)
         self._compiled: Callable[..., Any] | None = torch.compile(
-            function, dynamic=True, fullgraph=True, options=_known_options()
+            self._plain, dynamic=True, fullgraph=True, options=_known_options(), **_ISOLATED
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, base: Tensor | None, models: Sequence[Tensor], constants: Mapping[str, Any]
+    ) -> Any:
         if self._compiled is not None:
             try:
-                return self._compiled(*args, **kwargs)
+                return self._compiled(base, models, constants)
             except RuntimeError as error:  # no compiler, or one that torch does not get on with
                 self._compiled = None
                 reason = str(error).strip().splitlines()[0]
                 _log.warning("merging runs uncompiled, and slower: %s", reason)
-        return self._plain(*args, **kwargs)
+        return self._plain(base, models, constants)
 
 
 @cache

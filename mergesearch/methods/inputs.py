@@ -32,7 +32,7 @@ class Call(Protocol):
         models: Sequence[Tensor],
         constants: Mapping[str, Any],
     ) -> Any:
-        """What `formula.function(base, models, **constants)` gives."""
+        """What the formula gives for rows of the inputs, which are as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,19 @@ def plain(
     models: Sequence[Tensor],
     constants: Mapping[str, Any],
 ) -> Any:
-    """Call the function as it stands."""
-    return formula.function(base, models, **constants)
+    """Call the function as it stands, on float32 copies of what is stored in another dtype."""
+    return widened(formula.function, base, models, constants)
+
+
+def widened(
+    function: Callable[..., Any],
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    constants: Mapping[str, Any],
+) -> Any:
+    """`function(base, models, **constants)` in float32."""
+    wide = None if base is None else base.float()
+    return function(wide, [model.float() for model in models], **constants)
 
 
 @dataclass(frozen=True)
@@ -165,8 +176,8 @@ class Inputs:
             constants = plain | {name: tensor[rows] for name, tensor in by_row.items()}
             if formula.indexed:
                 constants["first"] = self._first(rows)
-            base = None if self.base is None else self.base[rows].float()
-            models = [model[rows].float() for model in self.models]
+            base = None if self.base is None else self.base[rows]
+            models = [model[rows] for model in self.models]
             yield rows, self.call(formula, base, models, constants)
 
     def sums(self, formula: Formula, within_rows: torch.dtype = torch.float32) -> Tensor:

@@ -17,7 +17,7 @@ def linear(inputs: Inputs, *, weight: Sequence[float], normalize: bool = True) -
     """
     divisor = sum(weight) if normalize else 1.0
     constants = {"weight": numbers(weight, inputs), "divisor": numbers(divisor, inputs)}
-    return Formula(weighted_sum, constants)
+    return Formula(weighted_sum, constants, heavy=True)
 
 
 def check_sum(arguments: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ def delta_magnitude(base: Tensor, models: Sequence[Tensor]) -> Tensor:
     return (models[0] - base).abs()
 
 
-DELTA = Formula(delta_magnitude)
+DELTA = Formula(delta_magnitude, heavy=True)
 
 
 def delta_cuts(inputs: Inputs, i: int, *kept: int) -> list[Cut]:

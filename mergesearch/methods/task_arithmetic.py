@@ -29,7 +29,7 @@ def task_arithmetic(
     total = sum(weight)
     divisor = total if normalize and abs(total) >= 1e-8 else 1.0
     constants = {"weight": numbers(weight, inputs), "scale": numbers(lambda_ / divisor, inputs)}
-    return Formula(add_deltas, constants)
+    return Formula(add_deltas, constants, heavy=True)
 
 
 def add_deltas(base: Tensor, models: Sequence[Tensor], *, weight: Tensor, scale: Tensor) -> Tensor:
