@@ -63,7 +63,8 @@ def _fused(
     """What `plain` gives, by a compiled function; as it stands where compiling fails."""
     if models[0].numel() < at_least or not (formula.heavy or all_of_them):
         return plain(formula, base, models, constants)
-    return _fusion(formula.function)(base, models, constants)
+    flags = tuple(v for v in constants.values() if callable(v) or isinstance(v, bool))
+    return _fusion(formula.function, models[0].dtype, len(models), flags)(base, models, constants)
 
 
 class _Fusion:
@@ -81,7 +82,9 @@ class _Fusion:
         if self._compiled is not None:
             try:
                 return self._compiled(base, models, constants)
-            except RuntimeError as error:  # no compiler, or one that torch does not get on with
+            except Exception as error:
+                # No compiler, or one that torch does not get on with: what is wrong with the
+                # tensors themselves is raised again below.
                 self._compiled = None
                 reason = str(error).strip().splitlines()[0]
                 _log.warning("merging runs uncompiled, and slower: %s", reason)
@@ -89,7 +92,8 @@ class _Fusion:
 
 
 @cache
-def _fusion(function: Callable[..., Any]) -> _Fusion:
+def _fusion(function: Callable[..., Any], *kind: Any) -> _Fusion:
+    """A function's fusion; each kind of constants has its own, as torch limits recompilations."""
     return _Fusion(function)
 
 

@@ -116,7 +116,8 @@ def _along(
         return direction(deltas).to(inputs.device)
 
     found = inputs.recall(name, compute)
-    return Formula(add_direction, {"direction": ByRow(found), "scale": numbers(scale, inputs)})
+    constants = {"direction": ByRow(found), "scale": numbers(scale, inputs)}
+    return Formula(add_direction, constants, heavy=True)
 
 
 def _sum(deltas: Sequence[Tensor]) -> Tensor:
