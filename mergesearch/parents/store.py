@@ -20,6 +20,8 @@ from mergesearch.parents.vocabulary import Policy
 from mergesearch.recipe import ModelPath, ModelRef, Recipe
 
 _CPU = torch.device("cpu")
+#: What one merge works in, until it is known which merges there will be: blocks, not tensors.
+_WORKING = 64 * 2**20
 #: The part of what is available that is used where no budget is given.
 _USED = 0.8
 
@@ -97,7 +99,7 @@ class Parents:
         #: What is known of the tensors whatever the candidate, within what the budget leaves.
         self.memo = Memo()
         self._held = Memo()
-        self.reserve({})
+        self.reserve({"merging": min(self._merging(), self._n_at_once * _WORKING)})
 
     @classmethod
     def of(cls, recipe: Recipe, **options: Any) -> "Parents":
