@@ -9,7 +9,7 @@ import torch
 
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Scores, TaskScore
-from mergesearch.merging import build, merge_into, plan
+from mergesearch.merging import build, fill, plan
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
@@ -96,7 +96,7 @@ class Judge:
         work = plan(recipe, self.parents)
         if self._live is None or len(work.jobs) != self._depth:
             self._live, self._depth = build(work, self._device), len(work.jobs)
-        digest = merge_into(self._live, recipe, self.parents)
+        digest = fill(self._live, work, recipe, self.parents)
         self._resident = digest
         known = self.record.digest(recipe)
         if known is None:

@@ -9,7 +9,7 @@ from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator, Scores, Suite, results_json
 from mergesearch.exporting import write_checkpoint
-from mergesearch.merging import build, merge_into, plan
+from mergesearch.merging import build, fill, plan
 from mergesearch.parents import Parents, choose_device, merges_on
 from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
 
@@ -87,7 +87,7 @@ def evaluate(
     evaluator = Evaluator(suite, tokenizer_of(parents), batch_size=batch_size)
     tasks = evaluator.tasks(split)
     live = build(work, place)
-    merge_into(live, recipe, parents)
+    fill(live, work, recipe, parents)
     scores = evaluator.score(live, split)
     return Evaluation(scores, results_json(scores, tasks))
 

@@ -30,7 +30,11 @@ def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
         InputError: the recipe cannot be built from these parents, or the model is of another shape.
         CandidateError: a merged value is NaN or infinite; the model is then no candidate.
     """
-    work = plan(recipe, parents)
+    return fill(model, plan(recipe, parents), recipe, parents)
+
+
+def fill(model: nn.Module, work: Plan, recipe: Recipe, parents: Parents) -> str:
+    """`merge_into`, for a recipe that is planned already."""
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
     check_names(work, parameters)
     for job in work.jobs:

@@ -42,6 +42,18 @@ def add(base: Tensor, deltas: Sequence[Tensor], weight: Tensor, scale: Tensor) -
     return merged.mul_(scale).add_(base)
 
 
+def minority(deltas: Sequence[Tensor]) -> list[Tensor]:
+    """Where each delta is zero or disagrees with the sign of their sum; a sum of zero is positive.
+
+    A NaN is in no minority, so that it shows.
+    """
+    ballot = deltas[0]
+    for delta in deltas[1:]:
+        ballot = ballot + delta
+    sign = torch.where(ballot >= 0, 1.0, -1.0)
+    return [(delta * sign) <= 0 for delta in deltas]
+
+
 def elect(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
     """Sum the weighted deltas that agree with the elected sign, entry by entry (TIES).
 
@@ -54,13 +66,8 @@ def elect(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
         weight: (n,).
         normalize: whether to divide.
     """
-    ballot = deltas[0]
-    for delta in deltas[1:]:
-        ballot = ballot + delta
-    sign = torch.where(ballot >= 0, 1.0, -1.0)
-    merged, divisor = torch.zeros_like(ballot), torch.zeros_like(ballot)
-    for i, delta in enumerate(deltas):
-        erased = (delta * sign) <= 0  # which a NaN is not, so that it shows
+    merged, divisor = torch.zeros_like(deltas[0]), torch.zeros_like(deltas[0])
+    for i, (delta, erased) in enumerate(zip(deltas, minority(deltas), strict=True)):
         merged = merged + torch.where(erased, 0.0, delta)
         divisor = divisor + torch.where(erased, 0.0, weight[i])
     if not normalize:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mergesearch.methods.combine import minority
 from mergesearch.methods.inputs import Formula, Inputs, numbers
 from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, tabulate
 from mergesearch.methods.ties import cut_constants
@@ -72,13 +73,8 @@ def merge_agreeing(
     """W0 and the weighted mean of the selected deltas that agree with the sign of their sum."""
     kept = among(variance(base, models), threshold, last, first)
     deltas = [torch.where(kept, model - base, 0.0) for model in models]
-    ballot = deltas[0]
-    for delta in deltas[1:]:
-        ballot = ballot + delta
-    sign = torch.where(ballot >= 0, 1.0, -1.0)
     merged, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for i, delta in enumerate(deltas):
-        erased = (delta * sign) <= 0  # which a NaN is not, so that it shows
+    for i, (delta, erased) in enumerate(zip(deltas, minority(deltas), strict=True)):
         merged = merged + torch.where(erased, 0.0, delta * weight[i])
         divisor = divisor + torch.where(erased, 0.0, weight[i])
     return base + merged / divisor.clamp(min=1e-6)
