@@ -94,7 +94,7 @@ def time_to_disk(case: Case, family: Family, n: int) -> list[DiskRow]:
 
 def with_peer(row: Row, case: Case, family: Family, device: str, n: int) -> Row:
     """The row with mergekit's times."""
-    if not case.peer or not peer.EXECUTABLE.exists():
+    if not peer.EXECUTABLE.exists():
         return row
     recipe, whole = write_recipe(_recipe(case, family, 1)), []
     with _scratch() as scratch:
@@ -121,8 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{family.name}: {case.method}", flush=True)
                 row = time_candidates(case, family, model, options.repeats)
                 gc.collect()  # the parents and what they kept
-                n = options.peer_repeats or (3 if case.method == "ties" else 1)
-                result.rows.append(with_peer(row, case, family, str(device), n))
+                if case.peer and (options.all_peers or case.goal):
+                    n = options.peer_repeats or (3 if case.method == "ties" else 1)
+                    row = with_peer(row, case, family, str(device), n)
+                result.rows.append(row)
                 report.write(options.out)
             if CASES["ties"] in cases:
                 result.disk += time_to_disk(CASES["ties"], family, options.peer_repeats or 3)
@@ -178,6 +180,7 @@ def _command(options: argparse.Namespace) -> str:
         if value != _parser().get_default(name):
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *(str(word) for word in values)]
+    words += ["--all-peers"] * options.all_peers
     return shlex.join(words)
 
 
@@ -186,6 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=list(CASES), metavar="METHOD")
     parser.add_argument("--repeats", type=int, default=5, help="candidates after the first")
     parser.add_argument("--peer-repeats", type=int, help="mergekit's runs; else 1, and 3 of ties")
+    parser.add_argument(
+        "--all-peers", action="store_true", help="mergekit for methods without a goal too: hours"
+    )
     parser.add_argument("--size", choices=list(SHAPES), default="135m")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", type=Path, help="where the models are kept; else nowhere")
