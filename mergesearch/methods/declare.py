@@ -100,7 +100,7 @@ class Method:
     #: Whether it draws random numbers: the inputs then have a key for each model.
     random: bool = False
     #: What its formula looks at as a whole, and not block by block.
-    whole: Literal["nothing", "matrices", "everything"] = "nothing"
+    whole: Literal["nothing", "places", "matrices", "everything"] = "nothing"
     #: Whether mergekit has it under this name.
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
@@ -110,6 +110,8 @@ class Method:
         """How many float32 tensors of a tensor's size its formula holds at once."""
         if self.whole == "nothing" or (self.whole == "matrices" and not is_matrix(name, n_dims)):
             return 0
+        if self.whole == "places":  # where each entry comes in its row, for each model
+            return n_models
         return 2 * n_models + 6
 
     @property

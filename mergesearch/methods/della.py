@@ -1,14 +1,18 @@
 """DELLA: drop entries of the task vectors at random, small ones more often."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, index_of, numbers
+from mergesearch.methods.inputs import ByRow, Formula, Inputs, index_of, numbers
 from mergesearch.methods.noise import uniform
 from mergesearch.methods.sparse import Rescale, sparse
+
+#: What place 0 is written as: half of the numbers of a signed dtype are negative.
+_LOWEST = {torch.int16: -(2**15), torch.int32: 0}
 
 
 def della(
@@ -68,20 +72,39 @@ def check_epsilon(arguments: Mapping[str, Any]) -> None:
 
 
 def keep_by_rank(
-    deltas: Sequence[Tensor], first: Tensor, keys: Tensor, low: Tensor, step: Tensor
+    deltas: Sequence[Tensor],
+    first: Tensor,
+    keys: Tensor,
+    low: Tensor,
+    step: Tensor,
+    **places: Tensor,
 ) -> list[Tensor]:
     """Whether chance keeps each entry, at a probability of low + step rank in [0, 1] of its row."""
     index = index_of(first, deltas[0])
     columns = index.shape[-1]
     masks = []
-    for i, delta in enumerate(deltas):
-        order = delta.abs().argsort(dim=-1, stable=True)
-        place = torch.arange(columns, dtype=torch.float32, device=order.device)
+    for i in range(len(deltas)):
+        place = places[f"places_{i}"].float() - _LOWEST[places[f"places_{i}"].dtype]
         rank = place / (columns - 1) if columns > 1 else torch.full_like(place, 0.5)
-        probability = torch.empty_like(delta)
-        probability.scatter_(-1, order, (low[i] + step[i] * rank).expand_as(delta))
-        masks.append(uniform(index, keys[i]) < probability)
+        masks.append(uniform(index, keys[i]) < low[i] + step[i] * rank)
     return masks
+
+
+def _places(one: Inputs) -> Tensor:
+    """Each entry's place, from the smallest on, among the magnitudes of its row: (rows, columns).
+
+    Counted from the lowest number of the narrowest dtype that holds them: they are remembered.
+    """
+    narrow = one.shape[1] <= 2**16
+    places = torch.empty(one.shape, dtype=torch.int16 if narrow else torch.int32, device=one.device)
+    for rows, order in one.values(Formula(_ascending)):
+        place = torch.arange(order.shape[-1], device=order.device) + _LOWEST[places.dtype]
+        places[rows].scatter_(-1, order, place.to(places.dtype).expand_as(order))
+    return places
+
+
+def _ascending(base: Tensor, models: Sequence[Tensor]) -> Tensor:
+    return (models[0] - base).abs().argsort(dim=-1, stable=True)
 
 
 def _della(
@@ -96,12 +119,16 @@ def _della(
     signs: bool,
 ) -> Formula:
     spread = [0.0 if d >= 1 else e for d, e in zip(density, epsilon, strict=True)]
+    # no candidate changes the places, and sorting takes longer than all the rest
+    ones = [inputs.only(i) for i in range(len(weight))]
+    places = [one.recall("places", partial(_places, one)) for one in ones]
     marks = {
+        **{f"places_{i}": ByRow(place) for i, place in enumerate(places)},
         "keys": inputs.keys,
         "low": numbers([d - e for d, e in zip(density, spread, strict=True)], inputs),
         "step": numbers([2 * e for e in spread], inputs),
     }
     return sparse(
         inputs, keep_by_rank, marks, weight=weight, density=density, lambda_=lambda_,
-        normalize=normalize, rescale=rescale, signs=signs, heavy=False,
+        normalize=normalize, rescale=rescale, signs=signs,
     )  # fmt: skip

@@ -26,14 +26,13 @@ def sparse(
     normalize: bool,
     rescale: Rescale,
     signs: bool,
-    heavy: bool = True,
 ) -> Formula:
     """W0 + lambda times the sum of what is kept of each weighted task vector.
 
     Args:
         inputs: the base and n models.
         keep: chooses the entries, with `marks` as its constants.
-        marks: tensors that `keep` takes.
+        marks: tensors that `keep` takes, by row or whole.
         weight: n floats.
         density: n floats, the fraction that is meant to be kept.
         lambda_: scale of the merged delta.
@@ -43,21 +42,20 @@ def sparse(
             rule), "density" divides it by the density (the paper's rule of DARE), `False` does
             neither.
         signs: elect a sign for each entry, and keep what agrees (TIES).
-        heavy: whether `keep` compiles, which sorting does not.
     """
     total = sum(weight)
     divisor = total if normalize and not signs and abs(total) >= 1e-8 else 1.0
-    factors = _factors(inputs, keep, marks, density, rescale, heavy)
+    factors = _factors(inputs, keep, marks, density, rescale)
     constants = {
         "keep": keep,
-        "marks": dict(marks),
+        **marks,
         "signs": signs,
         "normalize": normalize,
         "weight": numbers(weight, inputs),
         "scaled": numbers([w * f for w, f in zip(weight, factors, strict=True)], inputs),
         "scale": numbers(lambda_ / divisor, inputs),
     }
-    return Formula(merge_kept, constants, indexed=True, heavy=heavy)
+    return Formula(merge_kept, constants, indexed=True, heavy=True)
 
 
 def merge_kept(
@@ -66,12 +64,12 @@ def merge_kept(
     *,
     first: Tensor,
     keep: Keep,
-    marks: Mapping[str, Tensor],
     signs: bool,
     normalize: bool,
     weight: Tensor,
     scaled: Tensor,
     scale: Tensor,
+    **marks: Tensor,
 ) -> Tensor:
     """The formula of `sparse`; `scaled` are the weights times the factors of rescaling."""
     deltas = [model - base for model in models]
@@ -86,7 +84,7 @@ def merge_kept(
 
 
 def kept_magnitudes(
-    base: Tensor, models: Sequence[Tensor], *, first: Tensor, keep: Keep, marks: Mapping[str, Any]
+    base: Tensor, models: Sequence[Tensor], *, first: Tensor, keep: Keep, **marks: Tensor
 ) -> Tensor:
     """The magnitudes of what is kept, and zero elsewhere: (n, rows, columns)."""
     deltas = [model - base for model in models]
@@ -100,14 +98,13 @@ def _factors(
     marks: Mapping[str, Any],
     density: Sequence[float],
     rescale: Rescale,
-    heavy: bool,
 ) -> list[float]:
     if rescale == "density":
         return [1 / d for d in density]
     if not rescale or all(d >= 1 for d in density) or not inputs.n_entries:
         return [1.0] * len(density)
-    constants = {"keep": keep, "marks": dict(marks)}
-    kept = inputs.sums(Formula(kept_magnitudes, constants, indexed=True, heavy=heavy))
+    constants = {"keep": keep, **marks}
+    kept = inputs.sums(Formula(kept_magnitudes, constants, indexed=True, heavy=True))
     factors = []
     for i, (d, after) in enumerate(zip(density, kept.tolist(), strict=True)):
         before = _l1(inputs.only(i)) if d < 1 else after

@@ -139,6 +139,7 @@ METHODS = {
         base="required",
         random=True,
         source="arXiv:2406.11617",
+        whole="places",
         check=check_epsilon,
     ),
     "della_linear": Method(
@@ -154,6 +155,7 @@ METHODS = {
         base="required",
         random=True,
         source="arXiv:2406.11617",
+        whole="places",
         check=check_epsilon,
     ),
     "breadcrumbs": Method(
