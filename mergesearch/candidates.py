@@ -1,5 +1,6 @@
 """From a recipe to its scores: merged in memory, scored, and never twice."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Scores, TaskScore
+from mergesearch.evaluation import Scores
 from mergesearch.merging import build, fill, plan
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
@@ -17,7 +18,7 @@ from mergesearch.runs import Record
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from mergesearch.evaluation import BuiltTask, Evaluator
+    from mergesearch.evaluation import DocumentStore, Evaluator
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,6 @@ class Judge:
         self._live: PreTrainedModel | None = None
         self._depth = 0
         self._resident: str | None = None
-        #: Documents answered by the model so far, what the record knew aside.
-        self.n_documents_scored = 0
 
     def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
         """Score a recipe on a split of the suite.
@@ -70,26 +69,59 @@ class Judge:
             CandidateError: the recipe gives NaN or infinite weights or scores.
             RecipeError: it cannot be built from these parents.
         """
-        digest = self.record.digest(recipe) or self._write(recipe)
-
-        def known(task: "BuiltTask") -> TaskScore | None:
-            return self.record.score(digest, task.fingerprint)
-
-        def store(score: TaskScore) -> None:
-            self.record.add_score(digest, score)
-            self.n_documents_scored += len(score.doc_ids)
-
-        tasks = self.evaluator.tasks(split, full=full)
-        if any(known(task) is None for task in tasks) and self._resident != digest:
-            self._write(recipe)
-        # without an unknown task, the model is never looked at
-        scores = self.evaluator.score(self._live, split, full=full, known=known, on_task=store)
+        digest, store = self._sit(recipe, split, full=full)
+        scores = self.evaluator.score(self._live, split, full=full, store=store)
+        self.record.add_scores(digest, scores)
         return Candidate(recipe, digest, scores)
+
+    def blocks(
+        self, recipe: Recipe, split: str = "search", *, n_blocks: int = 5
+    ) -> Iterator[Candidate]:
+        """Score a recipe block by block, for a caller who may stop early.
+
+        No other recipe may be merged between two blocks.
+
+        Args:
+            recipe: the candidate.
+            split: "search" or "held_out".
+            n_blocks: into how many parts the documents go.
+
+        Yields:
+            The candidate with its scores on all blocks so far.
+
+        Raises:
+            CandidateError: the recipe gives NaN or infinite weights or scores.
+            RecipeError: it cannot be built from these parents.
+        """
+        digest, store = self._sit(recipe, split)
+        for scores in self.evaluator.blocks(self._live, split, store=store, n_blocks=n_blocks):
+            yield Candidate(recipe, digest, scores)
+            if self._resident != digest and self.evaluator.n_missing(store, split):
+                raise RuntimeError("another recipe was merged between two blocks of this one")
+        self.record.add_scores(digest, scores)  # the last, on every document
+
+    @property
+    def n_documents_scored(self) -> int:
+        """Documents answered by the model so far, what the record knew aside."""
+        return self.record.documents.n_added
 
     @property
     def has_held_out(self) -> bool:
         """Whether the suite has tasks that no search sees."""
         return bool(self.evaluator.suite.held_out)
+
+    def _sit(
+        self, recipe: Recipe, split: str, *, full: bool = False
+    ) -> tuple[str, "DocumentStore"]:
+        """The hash of a recipe's tensors, and what they scored before.
+
+        The live model is the recipe's where any document is missing.
+        """
+        digest = self.record.digest(recipe) or self._write(recipe)
+        store = self.record.documents.of(digest)
+        if self._resident != digest and self.evaluator.n_missing(store, split, full=full):
+            self._write(recipe)
+        return digest, store
 
     def _write(self, recipe: Recipe) -> str:
         self._resident = None  # whatever happens, the model is no longer what it was

@@ -8,6 +8,8 @@ from typing import Any
 from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator, Scores, Suite, results_json
+from mergesearch.evaluation.results import Occasion
+from mergesearch.evaluation.rows import ResultRow, rows_of
 from mergesearch.exporting import write_checkpoint
 from mergesearch.merging import build, fill, plan
 from mergesearch.parents import Parents, choose_device, merges_on
@@ -57,6 +59,8 @@ class Evaluation:
     scores: Scores
     #: The same in the format of lm-eval's result files.
     results: dict[str, Any]
+    #: The same as a table, the groups that the suite names among the tasks.
+    rows: tuple[ResultRow, ...]
 
 
 def evaluate(
@@ -65,7 +69,8 @@ def evaluate(
     *,
     split: str = "search",
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
 ) -> Evaluation:
     """Score a checkpoint or a recipe on a suite; no checkpoint is written.
 
@@ -74,26 +79,36 @@ def evaluate(
         suite: the tasks.
         split: "search" or "held_out".
         device: "auto", "cpu", "cuda", "mps".
-        batch_size: rows a forward pass.
+        batch_size: rows a forward pass; None lets their tokens decide.
+        memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
 
     Raises:
         InputError: the model or the suite is wrong.
         CandidateError: weights or scores are NaN or infinite.
     """
-    recipe = model if isinstance(model, Recipe) else _as_recipe(model)
+    recipe = model if isinstance(model, Recipe) else recipe_of(model)
+    name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
+    occasion = Occasion(name, batch_size)
     place = choose_device(device)
-    parents = Parents.of(recipe, keep=False, device=merges_on(place))
+    parents = Parents.of(recipe, keep=False, device=merges_on(place), memory_budget=memory_budget)
     work = plan(recipe, parents)
-    evaluator = Evaluator(suite, tokenizer_of(parents), batch_size=batch_size)
+    tokenizer = tokenizer_of(parents)
+    evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
     tasks = evaluator.tasks(split)
     live = build(work, place)
     fill(live, work, recipe, parents)
     scores = evaluator.score(live, split)
-    return Evaluation(scores, results_json(scores, tasks))
+    results = results_json(scores, tasks)
+    rows = rows_of(results, scores, tasks)
+    return Evaluation(scores, results | occasion.json(live, tokenizer, tasks), rows)
 
 
-def _as_recipe(model: Path | str) -> Recipe:
-    """A YAML file's recipe, or a copy of the one model that is named."""
+def recipe_of(model: Path | str) -> Recipe:
+    """A YAML file's recipe, or a copy of the one model that is named.
+
+    Raises:
+        InputError: there is no such file or model.
+    """
     path = Path(model)
     if path.suffix in (".yaml", ".yml"):
         return load_recipe(path)

@@ -26,6 +26,7 @@ ROOMS = (
     "report",
     "exporting",
     "verbs",
+    "harness",
     "demo",
     "cli",
 )

@@ -34,7 +34,10 @@ app = typer.Typer(
 SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Rows a forward pass.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rows a forward pass [default: as their tokens allow]."),
+]
 ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
 MemoryBudget = Annotated[
     str | None,
@@ -102,7 +105,7 @@ def search(
     seed: Annotated[int | None, typer.Option(min=0, help="In place of the space's.")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
     device: Device = "auto",
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Search a space; the same command again goes on where it stopped."""
@@ -119,7 +122,7 @@ def soup(
     greedy: Annotated[bool, typer.Option("--greedy/--uniform", help="Which soup.")] = True,
     out: Out = None,
     device: Device = "auto",
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
@@ -172,7 +175,8 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="F", help="Write lm-eval's result format.")
     ] = None,
     device: Device = "auto",
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = None,
+    memory_budget: MemoryBudget = None,
 ) -> None:
     """Score a checkpoint or a recipe on a suite, with intervals."""
     import json
@@ -182,10 +186,29 @@ def evaluate(
     from mergesearch.runs import write_whole
     from mergesearch.verbs import evaluate as score
 
-    found = score(model, load_suite(suite), split=split, device=device, batch_size=batch_size)
-    show.scores(found.scores)
+    found = score(
+        model,
+        load_suite(suite),
+        split=split,
+        device=device,
+        batch_size=batch_size,
+        memory_budget=_budget(memory_budget),
+    )
+    show.evaluation(found)
     if json_file is not None:
         write_whole(json_file, json.dumps(found.results, indent=2) + "\n")
+
+
+@app.command(
+    "lm-eval",
+    add_help_option=False,  # it has its own
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-eval's own command line with --model mergesearch --model_args recipe=PATH."""
+    from mergesearch.harness import run_lm_eval
+
+    run_lm_eval(context.args)
 
 
 @app.command()
@@ -230,7 +253,7 @@ def _search(
     seed: int | None,
     storage: str | None,
     device: str,
-    batch_size: int,
+    batch_size: int | None,
     observer: Any,
     memory_budget: int | None = None,
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import optuna
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     import torch
 
     from mergesearch.study import Bench, Estimate
+    from mergesearch.verbs import Evaluation
+
+#: Columns of lm-eval's table that are set to the right.
+_NUMBERS = {"Version", "n-shot", "Value", "Stderr"}
 
 # a line for each study and trial, beside our own
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -131,23 +136,34 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
     return table
 
 
-def scores(found: Scores) -> None:
-    """A table of one model's scores, as lm-eval prints them, with intervals."""
-    table = Table(box=None, header_style="bold")
-    for name in ("task", "metric", "", "value", "95 % interval", "documents"):
-        table.add_column(name)
-    for task in found.tasks:
+def evaluation(found: Evaluation) -> None:
+    """A table of one model's scores, as lm-eval prints them, with intervals and the total."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=10_000)  # a line of a file is as long as it is
+    table = Table(box=box.MARKDOWN, header_style="bold")
+    for name in ("Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr"):
+        table.add_column(name, justify="right" if name in _NUMBERS else "left")
+    table.add_column("95 % interval", justify="right")
+    for row in found.rows:
         table.add_row(
-            task.task,
-            task.metric,
-            "↑" if task.higher_is_better else "↓",
-            f"{task.value:.4f}",
-            _bounds(interval(Scores((task,))), negate=not task.higher_is_better),
-            str(len(task.doc_ids)),
+            escape(f"{' ' * row.depth}- {row.alias}" if row.depth else row.alias),
+            row.version,
+            row.filter,
+            row.n_shot,
+            row.metric,
+            {True: "↑", False: "↓", None: ""}[row.higher_is_better],
+            f"{row.value:.4f}",
+            "±",
+            "N/A" if row.stderr is None else f"{row.stderr:.4f}",
+            _bounds(row.interval),
         )
-    total = interval(found)
-    table.add_row("all", "weighted mean", "↑", f"{found.total:.4f}", _bounds(total), "")
-    Console().print(table)
+    whole = interval(found.scores)
+    total = f"{found.scores.total:.4f}"
+    table.add_row("total", *[""] * 3, "weighted mean", "↑", total, "", "", _bounds(whole))
+    with console.capture() as drawn:
+        console.print(table)
+    print(drawn.get().strip(" \n"))  # without rich's empty lines above and below
 
 
 def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
@@ -175,8 +191,5 @@ def _number(found: Scores | None) -> str:
     return f"{found.total:.3f}" if found else ""
 
 
-def _bounds(found: Interval | None, *, negate: bool = False) -> str:
-    if found is None:
-        return ""
-    low, high = (-found.high, -found.low) if negate else (found.low, found.high)
-    return f"[{low:.3f}, {high:.3f}]"
+def _bounds(found: Interval | None) -> str:
+    return f"[{found.low:.3f}, {found.high:.3f}]" if found else ""

@@ -5,17 +5,13 @@ Reading a suite and comparing scores import neither torch nor lm-eval; the evalu
 
 from typing import TYPE_CHECKING, Any
 
-from mergesearch.evaluation.scores import (
-    Interval,
-    Scores,
-    TaskScore,
-    interval,
-    paired_difference,
-)
+from mergesearch.evaluation.comparison import Interval, interval, paired_difference
+from mergesearch.evaluation.scores import DocumentScore, Scores, TaskScore
 from mergesearch.evaluation.suite import Suite, TaskSpec, load_suite
 
 if TYPE_CHECKING:
-    from mergesearch.evaluation.evaluator import Evaluator
+    from mergesearch.evaluation.cost import Cost
+    from mergesearch.evaluation.evaluator import DocumentStore, Evaluator
     from mergesearch.evaluation.results import results_json
     from mergesearch.evaluation.tasks import BuiltTask
 
@@ -26,8 +22,11 @@ __all__ = [  # noqa: RUF022  grouped by what they are for
     "load_suite",
     # scoring
     "BuiltTask",
+    "Cost",
+    "DocumentStore",
     "Evaluator",
     # what was scored
+    "DocumentScore",
     "Interval",
     "Scores",
     "TaskScore",
@@ -36,7 +35,13 @@ __all__ = [  # noqa: RUF022  grouped by what they are for
     "results_json",
 ]
 
-_LATE = {"BuiltTask": "tasks", "Evaluator": "evaluator", "results_json": "results"}
+_LATE = {
+    "BuiltTask": "tasks",
+    "Cost": "cost",
+    "DocumentStore": "evaluator",
+    "Evaluator": "evaluator",
+    "results_json": "results",
+}
 
 
 def __getattr__(name: str) -> Any:

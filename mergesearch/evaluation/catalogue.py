@@ -1,12 +1,15 @@
-"""Finding lm-eval tasks by name, and their data beside their YAML."""
+"""Finding lm-eval tasks and groups by name, and their data beside their YAML."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
 
 from mergesearch.config import unknown
 from mergesearch.errors import InputError
@@ -14,81 +17,138 @@ from mergesearch.errors import InputError
 #: Values of `dataset_path` that read local files; any other names a data set on the hub.
 _FILE_FORMATS = {"arrow", "csv", "json", "parquet", "text"}
 
+#: Keys by which a group's YAML defines a task of its own, in place of naming one.
+_DEFINES = {"class", "custom_dataset", "dataset_path", "include"}
+
 
 class Catalogue:
-    """The tasks that a suite may name.
+    """The tasks and groups that a suite may name.
 
     Args:
         include_path: folders of task YAMLs.
-        names: tasks to be found. Indexing the thousands that lm-eval brings takes seconds, so it
-            is done only if one of these is not in `include_path`.
+        names: tasks and groups to be found. Indexing the thousands that lm-eval brings takes
+            seconds, so it is done only if one of these is not in `include_path`.
     """
 
     def __init__(self, include_path: Sequence[Path], names: Sequence[str]) -> None:
         folders = [str(folder) for folder in include_path]
         self._manager = TaskManager(include_path=folders, include_defaults=False)
         self._own = self._manager.all_tasks
-        if not set(names) <= set(self._own):
+        if not {*names, *self._members(names)} <= set(self._own):
             self._manager = TaskManager(include_path=folders, include_defaults=True)
+        self._manager._factory = _Factory()
 
-    def task(self, name: str) -> Task:
-        """Load a task with its documents.
+    def load(self, name: str) -> Task | Group:
+        """Load a task with its documents, or a group with all of its tasks.
 
         Raises:
-            InputError: the name is unknown or stands for several tasks, the task's data is
-                missing, or the task runs code or reads images.
+            InputError: the name is unknown or a tag, a task's data is missing, or a task runs code
+                or reads images.
         """
-        entry = self._manager.task_index.get(name)
-        if entry is None:
-            similar = get_close_matches(name, self._manager.all_subtasks, n=5)
-            raise InputError(unknown("task", name, dict.fromkeys([*self._own, *similar])))
-        config = entry.cfg or {}
-        if name not in self._manager.all_subtasks:
-            members = sorted(entry.tags) or [_member(item) for item in config.get("task", [])]
+        index = self._manager.task_index
+        for wanted in (name, *self._members([name])):
+            if wanted not in index:
+                known = [*self._own, *get_close_matches(wanted, self._manager.all_tasks, n=5)]
+                where = "" if wanted == name else f"group {name!r}: "
+                raise InputError(where + unknown("task", wanted, dict.fromkeys(known)))
+        if name in self._manager.all_tags:
             raise InputError(
-                f"{name!r} is a group of tasks, and a suite weighs single ones; "
-                f"list them instead: {', '.join(members)}"
+                f"{name!r} is a tag of tasks, which has no score of its own; "
+                f"list them instead: {', '.join(sorted(index[name].tags))}"
             )
-        overrides = _located(name, config, entry.yaml_path.parent) if entry.yaml_path else {}
-        try:
-            # An inline group is lm-eval's way to load a known task with some settings replaced.
-            group = {"group": f"group of {name}", "task": [{"task": name, **overrides}]}
-            (task,) = self._manager.load(group)["tasks"].values()
-        except (IndexError, StopIteration) as error:
-            raise InputError(
-                f"task {name!r} has no documents, or a choice without text; "
-                f"check its data, test_split and process_docs"
-            ) from error
-        except Exception as error:  # whatever a task's YAML, functions and data raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise InputError(f"task {name!r} cannot be loaded: {reason}") from error
-        if getattr(task, "UNSAFE_CODE", False):
-            raise InputError(f"task {name!r} runs code that a model writes, which is not supported")
-        if getattr(task, "MULTIMODAL", False):
-            raise InputError(f"task {name!r} reads images or sound, and only text is supported")
+        with _naming("group" if name in self._manager.all_groups else "task", name):
+            loaded = self._manager.load(name)
+        for member, task in loaded["tasks"].items():
+            if getattr(task, "UNSAFE_CODE", False):
+                raise InputError(
+                    f"task {member!r} runs code that a model writes, which is not supported"
+                )
+            if getattr(task, "MULTIMODAL", False):
+                raise InputError(
+                    f"task {member!r} reads images or sound, and only text is supported"
+                )
+        if name in loaded["groups"]:
+            return loaded["groups"][name]
+        (task,) = loaded["tasks"].values()
         return task
 
+    def _members(self, names: Sequence[str]) -> list[str]:
+        """What groups name as their members, and these as theirs."""
+        found: dict[str, None] = {}
+        todo = list(names)
+        while todo:
+            entry = self._manager.task_index.get(todo.pop())
+            new = [name for name in _named(entry.cfg if entry else None) if name not in found]
+            found.update(dict.fromkeys(new))
+            todo += new
+        return list(found)
 
-def _member(item: str | dict[str, Any]) -> str:
-    return item if isinstance(item, str) else str(item.get("task", item.get("group")))
+
+class _Factory(TaskFactory):
+    """lm-eval's own, but data beside a YAML is found from anywhere, and errors name their task."""
+
+    def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Task:
+        with _naming("task", entry.name):
+            return super()._build_task(entry, overrides)
+
+    def _load_full_config(
+        self, entry: Any, overrides: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        config = super()._load_full_config(entry, overrides)
+        return _located(entry.name, config, entry.yaml_path.parent) if entry.yaml_path else config
 
 
-def _located(task: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The task's settings to replace, for data beside its YAML to be found from anywhere."""
+@contextmanager
+def _naming(kind: str, name: str) -> Iterator[None]:
+    """Whatever a task's YAML, functions and data raise, in one line that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (IndexError, StopIteration) as error:
+        raise InputError(
+            f"{kind} {name!r} has no documents, or a choice without text; "
+            f"check its data, test_split and process_docs"
+        ) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{kind} {name!r} cannot be loaded: {reason}") from error
+
+
+def _named(config: Mapping[str, Any] | None) -> Iterator[str]:
+    """The members that a group's settings name, those that they define themselves aside."""
+    items = (config or {}).get("task")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item.get("task"), list):
+            yield from _named(item)
+        elif not item.keys() & _DEFINES:
+            yield item.get("group") or item["task"]
+
+
+def _located(name: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A YAML's settings with data beside it absolute, also those of tasks within a group."""
+    config = dict(config)
+    if isinstance(config.get("task"), list):
+        config["task"] = [
+            _located(str(item.get("task", name)), item, folder) if isinstance(item, dict) else item
+            for item in config["task"]
+        ]
     kwargs = dict(config.get("dataset_kwargs") or {})
     if config.get("dataset_path") not in _FILE_FORMATS or not kwargs:
-        return {}
+        return config
     if "data_dir" in kwargs:
-        kwargs["data_dir"] = _found(task, kwargs["data_dir"], folder)
+        kwargs["data_dir"] = _found(name, kwargs["data_dir"], folder)
     if "data_files" in kwargs:
         base = folder / kwargs.get("data_dir", "")
-        kwargs["data_files"] = _found(task, kwargs["data_files"], base)
-    return {"dataset_kwargs": kwargs}
+        kwargs["data_files"] = _found(name, kwargs["data_files"], base)
+    return config | {"dataset_kwargs": kwargs}
 
 
 def _found(task: str, files: Any, folder: Path) -> Any:
     """The same files, a string or lists or a mapping of them, with those in the folder absolute."""
-    if isinstance(files, dict):
+    if isinstance(files, Mapping):
         return {split: _found(task, names, folder) for split, names in files.items()}
     if isinstance(files, list):
         return [_found(task, name, folder) for name in files]

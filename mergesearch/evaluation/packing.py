@@ -1,133 +1,227 @@
-"""Requests that share a context, packed behind it in one row.
+"""Requests as trees of tokens: a prefix that all share, contexts behind it, continuations there.
 
-A multiple-choice document asks for the log-likelihood of several continuations of one context:
+A multiple-choice document asks for the log-likelihood of several continuations of one context, and
+the contexts of a task often begin alike: with its instruction, or the same solved examples. What
+is alike runs once. Several contexts, each with its continuations, stand in one row:
 
-    tokens      c0 c1 c2 | x0 | y0 y1        the last token of a continuation is never read
-    positions    0  1  2 |  3 |  3  4
-    x0 sees      c0 c1 c2  x0
-    y1 sees      c0 c1 c2       y0 y1
-    logits             *    *    *  *        of the last columns only: rows are padded on the left
+    prefix (run before, in the cache)   p0 p1 p2
+    tokens                              c0 c1 | x0 | y0 y1 | d0 | z0     last tokens are not read
+    positions                            3  4    5    5  6    3    4
+    x0 sees                             p0 p1 p2 c0 c1 x0
+    y1 sees                             p0 p1 p2 c0 c1 y0 y1
+    d0 sees                             p0 p1 p2 d0
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-#: lm-eval's request: ((context, continuation) text or None, context ids, continuation ids).
-Request = tuple[Any, list[int], list[int]]
+#: A context's token ids, at least one, and a continuation's.
+Request = tuple[list[int], list[int]]
 
 
 @dataclass
-class Row:
-    """A context and the continuations that share it, as (index of the request, token ids)."""
+class Context:
+    """The token ids of a context, and what is asked after it."""
 
-    context: list[int]
+    tokens: list[int]
+    #: (Index of the request, token ids.)
     continuations: list[tuple[int, list[int]]] = field(default_factory=list)
 
     @property
-    def n_scored(self) -> int:
-        """Columns whose logits are needed: the context's last, and all after it."""
+    def n_kept(self) -> int:
+        """Places where the output layer is needed: the context's last, and all after it."""
         return 1 + sum(len(tokens) - 1 for _, tokens in self.continuations)
 
+    def n_columns(self, n_prefix: int = 0) -> int:
+        """Columns in a row behind a prefix of so many tokens; the last token is never read."""
+        asked = sum(len(tokens) - 1 for _, tokens in self.continuations)
+        return len(self.tokens) - n_prefix + asked
+
+
+@dataclass(frozen=True)
+class Group:
+    """Contexts whose first `n_prefix` tokens are alike and run once."""
+
+    n_prefix: int
+    contexts: tuple[Context, ...]
+
     @property
-    def length(self) -> int:
-        """Columns of the row."""
-        return len(self.context) - 1 + self.n_scored
+    def prefix(self) -> tuple[int, ...]:
+        """The shared token ids."""
+        return tuple(self.contexts[0].tokens[: self.n_prefix])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors, and where each token of each continuation is scored."""
+    """Rows of one forward pass as tensors, and where each token of each continuation is scored."""
 
+    prefix: tuple[int, ...]
     ids: Tensor  # (rows, columns)
     positions: Tensor  # (rows, columns)
-    segments: Tensor  # (rows, columns): -1 padding, 0 the context, 1 and up the continuations
-    #: Columns at the end whose logits are needed.
-    n_kept: int
-    scored_row: Tensor  # (tokens,)
-    scored_column: Tensor  # (tokens,), among the kept columns
-    scored_id: Tensor  # (tokens,)
-    #: Index of the request that a scored token belongs to, (tokens,).
+    #: Which context or continuation a column is of, -1 where it is padding, (rows, columns).
+    nodes: Tensor
+    #: The context that a column's continuation stands behind, else as `nodes`, (rows, columns).
+    parents: Tensor
+    #: Where the output layer is needed, (places,) each: every place once.
+    kept_row: Tensor
+    kept_column: Tensor
+    #: Of each scored token the place that predicts it, its id, and its request, (tokens,) each.
+    scored_place: Tensor
+    scored_id: Tensor
     owners: np.ndarray
 
     def attention_mask(self, dtype: torch.dtype) -> Tensor:
-        """Additive mask, (rows, 1, columns, columns): each column sees what the module shows.
+        """Additive mask, (rows, 1, columns, prefix and columns): each sees what the module shows.
 
         Padding sees padding, for no softmax to be over nothing.
         """
-        key, query = self.segments[:, None, None, :], self.segments[:, None, :, None]
-        seen = ((key == 0) | (key == query)).tril()
+        nodes, parents = self.nodes[:, None, :, None], self.parents[:, None, :, None]
+        key = self.nodes[:, None, None, :]
+        seen = ((key == nodes) | (key == parents)).tril()
         blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=seen.device)
-        return torch.where(seen, torch.zeros_like(blocked), blocked)
+        mask = torch.where(seen, torch.zeros_like(blocked), blocked)
+        return torch.nn.functional.pad(mask, (len(self.prefix), 0))
 
 
-def pack(requests: Iterable[Request], longest: int) -> tuple[list[Row], list[int]]:
-    """Put requests into rows.
+def contexts_of(
+    requests: Iterable[tuple[int, list[int], list[int]]], n_columns: int
+) -> list[Context]:
+    """Requests, each with its index, gathered by their contexts.
 
-    A row is at most twice as long as its first request alone, so that a batch needs no more than
-    twice the memory that it would without packing.
+    A context is there again where the continuations behind it would fill more than a row of
+    `n_columns`, and more than twice what the first of them needs: a batch's memory is that of its
+    longest row.
+    """
+    contexts: list[Context] = []
+    growing: dict[tuple[int, ...], tuple[Context, int]] = {}  # and the columns it may come to
+    for i, context, continuation in requests:
+        key, alone = tuple(context), len(context) + len(continuation) - 1
+        found, room = growing.get(key, (None, 0))
+        if found is None or found.n_columns() + len(continuation) - 1 > room:
+            found = Context(context)
+            contexts.append(found)
+            growing[key] = found, max(2 * alone, n_columns)
+        found.continuations.append((i, continuation))
+    return contexts
+
+
+def groups_of(contexts: Sequence[Context], least_saving: int | None) -> list[Group]:
+    """Contexts grouped by the prefix that they share, in the order of their tokens.
 
     Args:
-        requests: in any order.
-        longest: columns that a row may have.
-
-    Returns:
-        Rows, the longest first, and the indices of the requests that fit in none.
+        contexts: in any order.
+        least_saving: tokens that sharing a prefix must save, for one more forward pass to pay;
+            None shares none.
     """
-    rows: list[Row] = []
-    unpacked: list[int] = []
-    growing: dict[tuple[int, ...], tuple[Row, int]] = {}  # by context: its row, and columns in all
-    for i, (_, context, continuation) in enumerate(requests):
-        alone = len(context) + len(continuation) - 1
-        if not context or not continuation or alone > longest:
-            unpacked.append(i)
-            continue
-        key = tuple(context)
-        row, room = growing.get(key, (None, 0))
-        if row is None or row.length + len(continuation) - 1 > room:
-            row = Row(context)
-            rows.append(row)
-            growing[key] = row, min(2 * alone, longest)
-        row.continuations.append((i, continuation))
-    return sorted(rows, key=lambda row: -row.length), unpacked
+    if least_saving is None:
+        return [Group(0, tuple(contexts))] if contexts else []
+    ordered = sorted(contexts, key=lambda context: context.tokens)
+    alone: list[Context] = []
+    groups: list[Group] = []
+    for start, end, n_prefix in _runs([context.tokens for context in ordered]):
+        if (end - start - 1) * n_prefix >= max(least_saving, 1):
+            groups.append(Group(n_prefix, tuple(ordered[start:end])))
+        else:
+            alone += ordered[start:end]
+    return [*groups, Group(0, tuple(alone))] if alone else groups
 
 
-def batch(rows: Sequence[Row], device: torch.device) -> Batch:
-    """The tensors of one forward pass over rows."""
-    width, n_kept = max(row.length for row in rows), max(row.n_scored for row in rows)
+def _runs(ordered: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """Runs of neighbours that are best run behind one prefix: (start, end, length of the prefix).
+
+    From the neighbours that are most alike to those that are least, two runs become one where a
+    prefix for both saves no less than one for each.
+    """
+    # The last token of a sequence is never shared: what it predicts is a row's to score.
+    n_alike = [min(_n_alike(a, b), len(a) - 1, len(b) - 1) for a, b in pairwise(ordered)]
+    runs = {i: (i, i + 1, len(tokens) - 1) for i, tokens in enumerate(ordered)}
+    first = list(range(len(ordered)))  # of a run's last member: the run's key
+    for i in sorted(range(len(n_alike)), key=lambda i: -n_alike[i]):
+        a, b = runs[first[i]], runs[i + 1]
+        saved = sum((end - start - 1) * n_prefix for start, end, n_prefix in (a, b))
+        if (b[1] - a[0] - 1) * n_alike[i] >= saved:
+            del runs[i + 1]
+            runs[a[0]] = (a[0], b[1], n_alike[i])
+            first[b[1] - 1] = a[0]
+    return sorted(runs.values())
+
+
+def rows_of(group: Group, n_columns: int) -> list[list[Context]]:
+    """Contexts put into rows of at most so many columns, or one to a row; the longest first."""
+    n_prefix = group.n_prefix
+    rows: list[tuple[int, list[Context]]] = []
+    for context in sorted(group.contexts, key=lambda context: -context.n_columns(n_prefix)):
+        width = context.n_columns(n_prefix)
+        fitting = (k for k, (used, _) in enumerate(rows) if used + width <= n_columns)
+        k = next(fitting, None)
+        if k is None:
+            rows.append((width, [context]))
+        else:
+            used, members = rows[k]
+            rows[k] = (used + width, [*members, context])
+    return [members for _, members in sorted(rows, key=lambda row: -row[0])]
+
+
+def batch_of(
+    prefix: tuple[int, ...], rows: Sequence[Sequence[Context]], device: torch.device
+) -> Batch:
+    """The tensors of one forward pass over rows of contexts behind a prefix."""
+    n_prefix = len(prefix)
+    width = max(sum(context.n_columns(n_prefix) for context in row) for row in rows)
     ids = np.zeros((len(rows), width), dtype=np.int64)
     positions = np.zeros_like(ids)
-    segments = np.full_like(ids, -1)
-    scored: list[np.ndarray] = []  # (4, tokens) each: row, column, token id, owner
+    nodes, parents = np.full_like(ids, -1), np.full_like(ids, -1)
+    kept: list[tuple[int, int]] = []
+    scored: list[tuple[int, int, int]] = []  # place, token id, owner
     for r, row in enumerate(rows):
-        n_context = len(row.context)
-        start, end = width - row.length, width - row.length + n_context
-        ids[r, start:end], positions[r, start:end] = row.context, np.arange(n_context)
-        segments[r, start:end] = 0
-        last_of_context = end - 1
-        for segment, (owner, tokens) in enumerate(row.continuations, start=1):
-            start, end = end, end + len(tokens) - 1
-            ids[r, start:end] = tokens[:-1]
-            positions[r, start:end] = np.arange(n_context, n_context + len(tokens) - 1)
-            segments[r, start:end] = segment
-            # A token is scored where the one before it is read.
-            columns = np.array([last_of_context, *range(start, end)]) - (width - n_kept)
-            block = np.full((4, len(tokens)), r)
-            block[1:] = columns, tokens, np.full_like(columns, owner)
-            scored.append(block)
-    *places, owners = np.concatenate(scored, axis=1)
-    scored_row, scored_column, scored_id = (torch.from_numpy(p).to(device) for p in places)
+        column = node = 0
+        for context in row:
+            own = context.tokens[n_prefix:]
+            here = slice(column, column + len(own))
+            ids[r, here], positions[r, here] = own, np.arange(n_prefix, n_prefix + len(own))
+            nodes[r, here] = parents[r, here] = parent = node
+            column, node = here.stop, node + 1
+            last_of_context = len(kept)
+            kept.append((r, column - 1))
+            for owner, tokens in context.continuations:
+                # A token is predicted where the one before it is read.
+                read = tokens[:-1]
+                here = slice(column, column + len(read))
+                ids[r, here] = read
+                first = len(context.tokens)
+                positions[r, here] = np.arange(first, first + len(read))
+                nodes[r, here], parents[r, here] = node, parent
+                places = [last_of_context, *range(len(kept), len(kept) + len(read))]
+                kept += [(r, c) for c in range(here.start, here.stop)]
+                scored += [
+                    (place, token, owner) for place, token in zip(places, tokens, strict=True)
+                ]
+                column, node = here.stop, node + 1
+    place, scored_id, owners = np.array(scored).T
+
+    def tensor(numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)
+
     return Batch(
-        ids=torch.from_numpy(ids).to(device),
-        positions=torch.from_numpy(positions).to(device),
-        segments=torch.from_numpy(segments).to(device),
-        n_kept=n_kept,
-        scored_row=scored_row,
-        scored_column=scored_column,
-        scored_id=scored_id,
+        prefix=prefix,
+        ids=tensor(ids),
+        positions=tensor(positions),
+        nodes=tensor(nodes),
+        parents=tensor(parents),
+        kept_row=tensor(np.array(kept)[:, 0]),
+        kept_column=tensor(np.array(kept)[:, 1]),
+        scored_place=tensor(place),
+        scored_id=tensor(scored_id),
         owners=owners,
     )
+
+
+def _n_alike(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)

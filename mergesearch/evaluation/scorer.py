@@ -1,234 +1,209 @@
-"""Requests on a live model: lm-eval's own model class, with a faster log-likelihood path.
+"""Requests on a live model: packed, behind shared prefixes, or by lm-eval's own path.
 
-lm-eval runs a context again for each continuation of more than one token, and the output layer at
-every position. Here a context runs once (see `packing`), and the output layer only where a
-continuation is scored. Generation, rolling windows, tokenisation and truncation stay lm-eval's.
+lm-eval runs a context again for each continuation of more than one token and for each document
+that begins like another, and the output layer at every position. Here what is alike runs once
+(see `packing`), and the output layer only where a continuation is scored. Prompts, tokenisation
+and truncation stay lm-eval's (see `encoding`), and so does the whole path of a model that gives
+other answers when it is packed.
 """
 
-import inspect
 import logging
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
-from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mergesearch.errors import CandidateError
-from mergesearch.evaluation.packing import Request, Row, batch, pack
+from mergesearch.evaluation.ability import Ability, ability_of, longest_packed
+from mergesearch.evaluation.encoding import Harness
+from mergesearch.evaluation.generation import PromptBatch, continuations, prompt_batches
+from mergesearch.evaluation.limits import Limits
+from mergesearch.evaluation.loglikelihood import Answer, loglikelihoods
+from mergesearch.evaluation.packing import (
+    Batch,
+    Request,
+    batch_of,
+    contexts_of,
+    groups_of,
+    rows_of,
+)
+from mergesearch.evaluation.prefix import Prefixes
+from mergesearch.evaluation.tasks import BuiltTask
 
 log = logging.getLogger(__name__)
-
-#: Log-probability of a continuation, and whether greedy decoding would give it.
-Answer = tuple[float, bool]
 
 #: lm-eval's seed, for tasks that sample.
 _SEED = 1234
 
-#: How far the two paths may differ in a token's log-probability, by the precision of the weights.
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.15}
+#: Tokens that sharing a prefix must save: about what one more forward pass costs.
+LEAST_SAVING = 64
 
-#: Attributes of a model's config that bound how far a layer looks back.
-_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+@dataclass(frozen=True)
+class _Likelihoods:
+    """Log-likelihood requests as batches."""
+
+    instances: tuple[Instance, ...]
+    requests: tuple[Request, ...]
+    #: Of each request the instance it is a part of.
+    parts: np.ndarray
+    batches: tuple[Batch, ...]
+    #: Requests that go lm-eval's own way.
+    unpacked: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Requests to generate as batches; one that is asked n times is there n times."""
+
+    instances: tuple[Instance, ...]
+    batches: tuple[PromptBatch, ...]
+
+
+_Work = list[_Likelihoods | _Prompts]
 
 
 class Scorer:
-    """Answers requests on live models; what does not change between candidates is kept.
+    """Answers the requests of tasks; what does not change between candidates is kept.
 
     Args:
         tokenizer: of the models.
-        batch_size: rows a forward pass.
+        batch_size: rows a forward pass; None lets their tokens decide.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
-        self._tokenizer = tokenizer
-        self._batch_size = batch_size
-        self._token_ids: dict[tuple[str, bool | None], list[int]] = {}
-        self._packable: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, batch_size: int | None) -> None:
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self._abilities: WeakKeyDictionary[PreTrainedModel, Ability] = WeakKeyDictionary()
+        #: By what decides how requests are cut and batched.
+        self._work: dict[tuple[object, ...], _Work] = {}
 
-    def answer(self, model: PreTrainedModel, requests: Sequence[Instance]) -> None:
-        """Replace the responses of each request by those of the model.
-
-        Args:
-            model: as it is now; its weights may have changed since the last call.
-            requests: of one task.
+    def sit(self, model: PreTrainedModel) -> "Sitting":
+        """A model, with the weights it has now, ready to answer.
 
         Raises:
             CandidateError: the model's logits are not finite.
         """
-        harness = _Harness(model, self._tokenizer, self._batch_size, self._token_ids)
+        harness = Harness(model, self.tokenizer, self.batch_size or 16)
+        if model not in self._abilities:
+            self._abilities[model] = ability_of(harness)
+        return Sitting(self, harness, self._abilities[model])
+
+    def work(
+        self, task: BuiltTask, doc_ids: Sequence[int], harness: Harness, ability: Ability
+    ) -> _Work:
+        """The batches of some documents of a task, made once."""
+        place = (harness.max_length, longest_packed(harness), str(harness.device))
+        key = (task.fingerprint, tuple(doc_ids), ability, place)
+        if key not in self._work:
+            self._work[key] = self._batched(task.requests(doc_ids), harness, ability)
+        return self._work[key]
+
+    def _batched(self, instances: Sequence[Instance], harness: Harness, ability: Ability) -> _Work:
         by_kind: dict[str, list[Instance]] = {}
-        for request in requests:
-            by_kind.setdefault(request.request_type, []).append(request)
-        for kind, members in by_kind.items():
-            if kind == "generate_until":
-                torch.manual_seed(_SEED)
-            else:
-                if model not in self._packable:
-                    self._packable[model] = harness.packs_safely()
-                harness.packs = self._packable[model]
-            # lm-eval asks a request as often as its task repeats it.
-            repeated = [request for request in members for _ in range(request.repeats)]
-            replies = iter(getattr(harness, kind)(repeated, disable_tqdm=True))
-            for request in members:
-                request.resps = [_finite(next(replies), request) for _ in range(request.repeats)]
-                request.filtered_resps = {}
+        for instance in instances:
+            by_kind.setdefault(instance.request_type, []).append(instance)
+        model = harness.model
+        limits = Limits.of(model.config, model.dtype, model.device.type, self.batch_size)
+        return [
+            _prompts(members, harness, ability, limits)
+            if kind == "generate_until"
+            else _likelihoods(kind, members, harness, ability, limits)
+            for kind, members in by_kind.items()
+        ]
 
 
-class _Harness(HFLM):
-    """lm-eval's model around a model in memory."""
+class Sitting:
+    """One model that answers, with the weights it has now; they must stay as they are."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        batch_size: int,
-        token_ids: dict[tuple[str, bool | None], list[int]],
-    ) -> None:
-        super().__init__(
-            pretrained=model,
-            backend="causal",
-            tokenizer=tokenizer,
-            batch_size=batch_size,
-            softmax_dtype="float32",
-        )
-        self.packs = False
-        self._token_ids = token_ids
+    def __init__(self, scorer: Scorer, harness: Harness, ability: Ability) -> None:
+        self._scorer = scorer
+        self._harness = harness
+        self._ability = ability
+        self._prefixes = Prefixes(harness.model)
 
-    def tok_encode(
-        self,
-        string: str,
-        add_special_tokens: bool | None = None,
-        left_truncate_len: int | None = None,
-        **kwargs: Any,
-    ) -> list[int]:
-        """lm-eval's encoding, remembered: every candidate asks for the same texts."""
-        if left_truncate_len is not None or kwargs:
-            return super().tok_encode(string, add_special_tokens, left_truncate_len, **kwargs)
-        key = (string, add_special_tokens)
-        if key not in self._token_ids:
-            self._token_ids[key] = super().tok_encode(string, add_special_tokens)
-        return self._token_ids[key]
-
-    def _loglikelihood_tokens(
-        self, requests: Sequence[Request], disable_tqdm: bool = True, override_bs: int | None = None
-    ) -> list[Answer]:
-        """Answers in the order of the requests; `override_bs` is for automatic batch sizes."""
-        if not self.packs:
-            return self._plain(requests)
-        rows, unpacked = pack(requests, self._longest_row())
-        answers: dict[int, Answer] = {}
-        for start in range(0, len(rows), self.batch_size):
-            answers.update(self._forward(rows[start : start + self.batch_size]))
-        answers.update(zip(unpacked, self._plain([requests[i] for i in unpacked]), strict=True))
-        return [answers[i] for i in range(len(requests))]
-
-    def _plain(self, requests: Sequence[Request]) -> list[Answer]:
-        """lm-eval's own path."""
-        if not requests:
-            return []
-        return super()._loglikelihood_tokens(list(requests), disable_tqdm=True)
-
-    def _forward(self, rows: Sequence[Row]) -> Iterator[tuple[int, Answer]]:
-        """Answers of one batch of rows, each with the index of its request."""
-        packed = batch(rows, self.device)
-        with torch.no_grad():
-            logits = self.model(
-                input_ids=packed.ids,
-                attention_mask=packed.attention_mask(self.model.dtype),
-                position_ids=packed.positions,
-                use_cache=False,
-                logits_to_keep=packed.n_kept,
-            ).logits  # (rows, kept columns, vocabulary)
-            place = packed.scored_row, packed.scored_column
-            # Row by row, for the float32 copy of the logits to stay small.
-            normaliser = torch.stack([row.float().logsumexp(-1) for row in logits])
-            logprob = logits[*place, packed.scored_id].float() - normaliser[place]
-            greedy = logits.argmax(-1)[place] == packed.scored_id
-            scored = torch.stack([logprob, greedy.float()]).cpu().numpy()  # the batch's one sync
-        for owner in np.unique(packed.owners):
-            logprobs, hits = scored[:, packed.owners == owner]
-            yield int(owner), (float(logprobs.sum()), bool(hits.all()))
-
-    def _longest_row(self) -> int:
-        """Columns up to which a packed row is right: within the context and any local window."""
-        config = self.model.config.get_text_config()
-        windows = [getattr(config, name, None) for name in _WINDOWS]
-        return min([self.max_length, *(w for w in windows if isinstance(w, int) and w > 0)])
-
-    def packs_safely(self) -> bool:
-        """Whether packed rows give this model's own answers, by trying both on two short rows.
+    def answer(self, task: BuiltTask, doc_ids: Sequence[int]) -> None:
+        """Replace the responses of some documents' requests by those of the model.
 
         Raises:
             CandidateError: the model's logits are not finite.
         """
-        draw = np.random.default_rng(_SEED).integers
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        requests: list[Request] = [
-            (None, context, draw(vocabulary, size=n).tolist())
-            for context in (draw(vocabulary, size=9).tolist(), draw(vocabulary, size=5).tolist())
-            for n in (1, 3, 2)
-        ]
-        plain = self._plain(requests)
-        if not all(math.isfinite(logprob) for logprob, _ in plain):
-            raise CandidateError("the model's logits are not finite")
-        reason = self._why_not_packed(requests, plain)
-        if reason:
-            name = type(self.model).__name__
-            log.warning("%s: log-likelihoods take lm-eval's own, slower path: %s", name, reason)
-        return not reason
+        for work in self._scorer.work(task, doc_ids, self._harness, self._ability):
+            if isinstance(work, _Prompts):
+                self._generate(work)
+            else:
+                self._score(work)
 
-    def _why_not_packed(self, requests: Sequence[Request], plain: Sequence[Answer]) -> str:
-        """What keeps the model from packed rows, or nothing."""
-        takes = inspect.signature(self.model.forward).parameters
-        missing = {"attention_mask", "position_ids", "logits_to_keep"} - takes.keys()
-        if missing:
-            return f"its forward pass takes no {', '.join(sorted(missing))}"
-        rows, _ = pack(requests, sum(len(context) for _, context, _ in requests))
-        try:
-            packed = dict(self._forward(rows))
-        except torch.OutOfMemoryError:
-            raise
-        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            return f"it cannot run packed rows ({str(error).splitlines()[0]})"
-        apart = max(
-            abs(packed[i][0] - logprob) / len(continuation)
-            for i, ((_, _, continuation), (logprob, _)) in enumerate(
-                zip(requests, plain, strict=True)
+    def _score(self, work: _Likelihoods) -> None:
+        answers: dict[int, Answer] = {}
+        for batch in work.batches:
+            answers.update(loglikelihoods(self._harness.model, self._prefixes, batch))
+        plain = self._harness.plain([work.requests[i] for i in work.unpacked])
+        answers.update(zip(work.unpacked, plain, strict=True))
+        logprobs = np.array([answers[i][0] for i in range(len(work.requests))])
+        if not np.isfinite(logprobs).all():
+            first = work.parts[np.flatnonzero(~np.isfinite(logprobs))[0]]
+            raise CandidateError(
+                f"document {work.instances[first].doc_id}: log-likelihood is not finite"
             )
+        sums = np.bincount(work.parts, logprobs, minlength=len(work.instances))
+        for i, instance in enumerate(work.instances):
+            rolling = instance.request_type == "loglikelihood_rolling"
+            response = float(sums[i]) if rolling else answers[i]
+            instance.resps = [response] * instance.repeats
+            instance.filtered_resps = {}
+
+    def _generate(self, work: _Prompts) -> None:
+        torch.manual_seed(_SEED)
+        texts: dict[int, str] = {}
+        for batch in work.batches:
+            texts.update(continuations(self._harness, self._prefixes, batch))
+        found = iter(texts[i] for i in range(len(texts)))
+        for instance in work.instances:
+            instance.resps = [next(found) for _ in range(instance.repeats)]
+            instance.filtered_resps = {}
+
+
+def _likelihoods(
+    kind: str, instances: Sequence[Instance], harness: Harness, ability: Ability, limits: Limits
+) -> _Likelihoods:
+    requests, parts = harness.encode(kind, instances)
+    longest = longest_packed(harness) if ability.packs else 0
+    fits = [len(context) + len(continuation) - 1 <= longest for context, continuation in requests]
+    unpacked = tuple(i for i, fit in enumerate(fits) if not fit)
+    if ability.packs and unpacked:
+        log.warning(
+            "%d of %d requests are longer than the model's attention window (%d tokens), and take "
+            "lm-eval's own, slower path",
+            *(len(unpacked), len(requests), longest),
         )
-        tolerance = _TOLERANCE.get(self.model.dtype, 0.0)
-        return "" if apart <= tolerance else f"packed rows differ by {apart:.2g} a token"
-
-    def _model_generate(self, *args: Any, **kwargs: Any) -> Tensor:
-        return super()._model_generate(
-            *args, logits_processor=LogitsProcessorList([_FiniteLogits()]), **kwargs
-        )
-
-
-class _FiniteLogits(LogitsProcessor):
-    """Stops a generation that would go on silently from NaN."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # -inf is what other processors give a token that they rule out.
-        if bool((scores.isnan() | scores.isposinf()).any()):
-            raise CandidateError("the model's logits are not finite")
-        return scores
+    numbered = ((i, *request) for i, request in enumerate(requests) if fits[i])
+    packed = contexts_of(numbered, limits.columns_of_a_row)
+    batches: list[Batch] = []
+    for group in groups_of(packed, LEAST_SAVING if ability.shares else None):
+        rows = rows_of(group, limits.columns_of_a_row)
+        while rows:
+            width = sum(context.n_columns(group.n_prefix) for context in rows[0])
+            n_kept = max(sum(context.n_kept for context in row) for row in rows)
+            n_rows = limits.rows(width, group.n_prefix, n_kept)
+            batch, rows = rows[:n_rows], rows[n_rows:]
+            batches.append(batch_of(group.prefix, batch, harness.device))
+    return _Likelihoods(tuple(instances), tuple(requests), parts, tuple(batches), unpacked)
 
 
-def _finite(reply: Any, request: Instance) -> Any:
-    """The reply, unless it is a log-likelihood, alone or with a flag, that is not finite."""
-    logprob = reply[0] if isinstance(reply, tuple) else reply
-    if isinstance(logprob, float) and not math.isfinite(logprob):
-        raise CandidateError(f"document {request.doc_id}: log-likelihood is {logprob}")
-    return reply
+def _prompts(
+    instances: Sequence[Instance], harness: Harness, ability: Ability, limits: Limits
+) -> _Prompts:
+    repeated = [instance for instance in instances for _ in range(instance.repeats)]
+    batches = prompt_batches(
+        [harness.prompt(instance) for instance in repeated],
+        least_saving=LEAST_SAVING if ability.shares else None,
+        rows_of=limits.prompts,
+        pad_id=harness.tokenizer.pad_token_id,
+        device=harness.device,
+    )
+    return _Prompts(tuple(instances), tuple(batches))

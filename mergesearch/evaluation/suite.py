@@ -11,15 +11,17 @@ from mergesearch.errors import InputError
 
 
 class TaskSpec(Config):
-    """One lm-eval task, and how it counts."""
+    """One lm-eval task, or a group of them, and how it counts."""
 
-    #: Name of an lm-eval task: one from `include_path`, or one that lm-eval brings.
+    #: Name of an lm-eval task or group: one from `include_path`, or one that lm-eval brings.
     task: str = Field(min_length=1)
-    #: Name of one of the task's metrics; `metric,filter` where the task has several filters.
+    #: Name of one of the task's metrics, or of those that the group aggregates; `metric,filter`
+    #: where there are several filters.
     metric: str = Field(min_length=1)
-    #: Share of the task in the total score, relative to the other tasks of its split.
+    #: Share of the task in the total score, relative to the other entries of its split; the tasks
+    #: of a group divide it among them as lm-eval aggregates them.
     weight: float = Field(default=1.0, gt=0)
-    #: Score the first so many documents only.
+    #: Score the first so many documents only, of each task.
     limit: int | None = Field(default=None, ge=1)
     #: Solved examples before each document; None leaves it to the task.
     num_fewshot: int | None = Field(default=None, ge=0)

@@ -65,6 +65,21 @@ def compute_dtype(shape: Plan, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else shape.jobs[0].dtype
 
 
+def model_config(shape: Plan) -> Any:
+    """The configuration of a plan's model.
+
+    Raises:
+        InputError: transformers knows no such architecture.
+    """
+    from transformers import AutoConfig
+
+    config = dict(shape.config)
+    try:
+        return AutoConfig.for_model(config.pop("model_type"), **config)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"transformers cannot build this architecture: {error}") from None
+
+
 def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """A transformers model of a plan's configuration, its weights not yet written.
 
@@ -77,17 +92,14 @@ def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -
         InputError: transformers knows no such architecture, or names its tensors otherwise.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    dtype = dtype or compute_dtype(shape, device)
-    config = dict(shape.config)
+    dtype, config = dtype or compute_dtype(shape, device), model_config(shape)
     try:
         # Parameters on the meta device are neither allocated nor initialized; buffers are real,
         # since non-persistent ones (rotary tables) are in no checkpoint.
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(
-                AutoConfig.for_model(config.pop("model_type"), **config), dtype=dtype
-            )
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"transformers cannot build this architecture: {error}") from None
     for module in model.modules():

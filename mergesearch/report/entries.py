@@ -1,10 +1,10 @@
 """What a leaderboard shows: the models of one or more runs, and how they compare."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mergesearch.evaluation import Interval, Scores, TaskScore, interval, paired_difference
+from mergesearch.errors import InputError
+from mergesearch.evaluation import Interval, Scores, interval, paired_difference
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record, identity_of
 
@@ -31,8 +31,14 @@ class Entry:
 
     @property
     def interval(self) -> Interval | None:
-        """The deciding score with its 95 % interval, by a bootstrap over documents."""
-        return interval(self.deciding) if self.deciding else None
+        """The deciding score with its 95 % interval, by a bootstrap over documents.
+
+        None too where a task's own aggregation is out of reach.
+        """
+        try:
+            return interval(self.deciding) if self.deciding else None
+        except InputError:
+            return None
 
 
 def entries_of(run: Path) -> list[Entry]:
@@ -41,12 +47,11 @@ def entries_of(run: Path) -> list[Entry]:
     Raises:
         InputError: the folder is no run folder.
     """
-    about = identity_of(run)
+    identity_of(run)
     record = Record(run, writable=False)
     entries = []
     for row in record.rows:
         digest = record.digest_of(row.recipe_hash) or ""
-        known = record.scores_of(digest)
         entries.append(
             Entry(
                 run,
@@ -54,8 +59,8 @@ def entries_of(run: Path) -> list[Entry]:
                 row.role,
                 record.recipe(row.recipe_hash),
                 digest,
-                _scores(known, about, "search_full"),
-                _scores(known, about, "held_out"),
+                record.scores(digest, "search_full"),
+                record.scores(digest, "held_out"),
             )
         )
     return ranked(entries)
@@ -87,19 +92,16 @@ def verdict(entries: list[Entry]) -> str:
 def _comparison(best: Entry, rival: Entry) -> str:
     assert best.deciding and rival.deciding
     kind = "held-out" if best.held_out and rival.held_out else "the search split"
-    difference = paired_difference(best.deciding, rival.deciding)
     name = f"the best parent, {rival.label}," if rival.role == "parent" else f"the {rival.label}"
+    try:
+        difference = paired_difference(best.deciding, rival.deciding)
+    except InputError as error:
+        ahead = f"{best.deciding.total - rival.deciding.total:+.3f}"
+        name = name.rstrip(",")
+        return f"The {best.label} is {ahead} from {name} on {kind}, beyond noise or not: {error}."
     numbers = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] on {kind}"
     if difference.low > 0:
         return f"The {best.label} beats {name} by {numbers}."
     if difference.high < 0:
         return f"The {best.label} is WORSE than {name.rstrip(',')}: {numbers}."
     return f"The {best.label} does NOT beat {name} beyond noise: {numbers}."
-
-
-def _scores(known: dict[str, TaskScore], about: dict[str, Any], split: str) -> Scores | None:
-    """The scores on a split, if all of its tasks were scored; names and weights are the suite's."""
-    tasks, weights = about["tasks"].get(split, {}), about["weights"].get(split, {})
-    if not tasks or not set(tasks.values()) <= set(known):
-        return None
-    return Scores(tuple(replace(known[f], task=t, weight=weights[t]) for t, f in tasks.items()))

@@ -1,12 +1,17 @@
-"""Runs on disk: the folder one process holds, and the record that survives a kill."""
+"""Runs on disk: the folder one process holds, and the record and scores that survive a kill."""
 
+from mergesearch.runs.documents import Documents
+from mergesearch.runs.entries import Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
 from mergesearch.runs.folder import hold, identity_of, is_run, write_whole
-from mergesearch.runs.record import Record, Row, SoupStep, TrialEntry, drop_torn_line
+from mergesearch.runs.record import Record, drop_torn_line
 
 __all__ = [
+    "Documents",
     "Record",
     "Row",
     "SoupStep",
+    "SuiteEntry",
+    "TaskEntry",
     "TrialEntry",
     "drop_torn_line",
     "hold",

@@ -12,7 +12,7 @@ from mergesearch.errors import InputError
 
 _ABOUT, _LOCK = "run.json", "lock"
 #: Of what a run folder holds; another version of mergesearch may read and write another.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @contextlib.contextmanager

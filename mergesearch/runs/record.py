@@ -1,61 +1,40 @@
-"""What a run knows: candidates, their scores and their places, in one append-only file."""
+"""What a run knows: its suite, candidates, their scores and their places."""
 
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import TaskScore
+from mergesearch.evaluation import Scores, TaskScore
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
+from mergesearch.runs.documents import Documents
+from mergesearch.runs.entries import (
+    Row,
+    SoupStep,
+    SuiteEntry,
+    TaskEntry,
+    TrialEntry,
+    values_are_enough,
+)
 
 _FILE = "record.jsonl"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model that the leaderboard shows."""
-
-    label: str
-    #: "winner", "finalist", "soup", "reference", "parent" or "base".
-    role: str
-    recipe_hash: str
-
-
-@dataclass(frozen=True)
-class SoupStep:
-    """One model tried in a greedy soup."""
-
-    model: str
-    #: The models of the soup that was scored.
-    ingredients: tuple[str, ...]
-    score: float
-    kept: bool
-
-
-@dataclass(frozen=True)
-class TrialEntry:
-    """A trial that has ended."""
-
-    number: int
-    method: str
-    #: None where the candidate failed.
-    recipe_hash: str | None
-    score: float | None
-    error: str | None = None
 
 
 class Record:
     """The record of a run, read at once and then written entry by entry.
 
     Every entry is a line of JSON that is on disk before `add_*` returns; a line torn by a kill is
-    dropped the next time the run is opened.
+    dropped the next time the run is opened. Scores of documents are kept beside it.
 
     Args:
         folder: the run's folder.
         writable: False for reading a run that another process may hold.
+
+    Raises:
+        InputError: a file of the record is damaged.
     """
 
     def __init__(self, folder: Path, *, writable: bool = True) -> None:
@@ -63,12 +42,17 @@ class Record:
         self._path = folder / _FILE
         self._digests: dict[str, str] = {}
         self._recipes: dict[str, str] = {}
-        self._scores: dict[tuple[str, str], TaskScore] = {}
+        #: By the hashes of tensors and task, and the number of documents.
+        self._values: dict[tuple[str, str, int], float] = {}
         self._rows: dict[str, Row] = {}
-        self._trials: dict[int, TrialEntry] = {}
+        self._trials: dict[tuple[str, int], TrialEntry] = {}
+        #: What the run's candidates are scored on, as last set.
+        self.suite = SuiteEntry()
         self.soup: tuple[SoupStep, ...] = ()
         for entry in self._entries(repair=writable):
             self._take(entry)
+        # after the entries, which are written after the scores that they rest on
+        self.documents = Documents(folder, writable=writable)
 
     def digest(self, recipe: Recipe) -> str | None:
         """The hash of a recipe's tensors, if it was merged before."""
@@ -88,32 +72,39 @@ class Record:
         """Every recipe that was merged, in order."""
         return tuple(self._recipes)
 
-    def score(self, digest: str, fingerprint: str) -> TaskScore | None:
-        """What a model scored on a task, if it was."""
-        return self._scores.get((digest, fingerprint))
-
-    def scores_of(self, digest: str) -> dict[str, TaskScore]:
-        """Everything a model scored, by the task's fingerprint."""
-        return {task: score for (model, task), score in self._scores.items() if model == digest}
+    def scores(self, digest: str, split: str) -> Scores | None:
+        """What a model scored on a split of the suite; None where not all of it was scored."""
+        entries = self.suite.splits.get(split, ())
+        tasks = tuple(score for task in entries if (score := self._score(digest, task)) is not None)
+        return Scores(tasks) if tasks and len(tasks) == len(entries) else None
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The leaderboard's models, as last entered."""
+        """The leaderboard's models, judged on the present suite, as last entered."""
         return tuple(self._rows.values())
 
     @property
     def trials(self) -> tuple[TrialEntry, ...]:
-        """Every trial that has ended, by number."""
-        return tuple(self._trials[number] for number in sorted(self._trials))
+        """Every trial that has ended of the search for the suite's objective, by number."""
+        ours = self.suite.objective
+        return tuple(self._trials[key] for key in sorted(self._trials) if key[0] == ours)
 
     def add_candidate(self, recipe: Recipe, digest: str) -> None:
         """Remember a merged recipe and the hash of its tensors."""
         text = write_recipe(recipe, self.folder)
         self._append({"kind": "candidate", "hash": recipe.hash, "digest": digest, "recipe": text})
 
-    def add_score(self, digest: str, score: TaskScore) -> None:
-        """Remember what a model scored on a task."""
-        self._append({"kind": "score", "digest": digest, "score": score.to_json()})
+    def set_suite(self, suite: SuiteEntry) -> None:
+        """Say what candidates are scored on from now on; a leaderboard of another suite is void."""
+        if suite != self.suite:
+            self._append({"kind": "suite", **asdict(suite)})
+
+    def add_scores(self, digest: str, scores: Scores) -> None:
+        """Remember a model's values of tasks whose aggregation a reader may lack."""
+        for task in scores.tasks:
+            key = digest, task.fingerprint, len(task.doc_ids)
+            if not values_are_enough(task.aggregation) and key not in self._values:
+                self._append({"kind": "value", "key": key, "value": task.value})
 
     def add_row(self, row: Row) -> None:
         """Put a model on the leaderboard, in the place of one with the same label."""
@@ -121,14 +112,19 @@ class Record:
             self._append({"kind": "row", **asdict(row)})
 
     def add_trial(self, trial: TrialEntry) -> None:
-        """Remember a trial that has ended, once."""
-        if trial.number not in self._trials:
-            self._append({"kind": "trial", **asdict(trial)})
+        """Remember a trial that has ended of the search for the suite's objective, once."""
+        objective = self.suite.objective
+        if (objective, trial.number) not in self._trials:
+            self._append({"kind": "trial", "objective": objective, "trial": asdict(trial)})
 
     def set_soup(self, steps: tuple[SoupStep, ...]) -> None:
         """Remember how the greedy soup was made."""
         if steps != self.soup:
             self._append({"kind": "soup", "steps": [asdict(step) for step in steps]})
+
+    def _score(self, digest: str, task: TaskEntry) -> TaskScore | None:
+        value = self._values.get((digest, task.fingerprint, task.n_documents))
+        return task.score(self.documents.known(digest, task.fingerprint), value)
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
@@ -148,15 +144,18 @@ class Record:
             case "candidate":
                 self._digests[entry["hash"]] = entry["digest"]
                 self._recipes[entry["hash"]] = entry["recipe"]
-            case "score":
-                score = TaskScore.from_json(entry["score"])
-                self._scores[entry["digest"], score.fingerprint] = score
+            case "suite":
+                self.suite = SuiteEntry.from_json(entry["splits"])
+                self._rows.clear()
+            case "value":
+                digest, fingerprint, n_documents = entry["key"]
+                self._values[digest, fingerprint, n_documents] = entry["value"]
             case "row":
                 row = Row(entry["label"], entry["role"], entry["recipe_hash"])
                 self._rows[row.label] = row
             case "trial":
-                fields = {key: value for key, value in entry.items() if key != "kind"}
-                self._trials[entry["number"]] = TrialEntry(**fields)
+                trial = TrialEntry(**entry["trial"])
+                self._trials[entry["objective"], trial.number] = trial
             case "soup":
                 self.soup = tuple(
                     SoupStep(s["model"], tuple(s["ingredients"]), s["score"], s["kept"])

@@ -9,8 +9,8 @@ import torch
 
 from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator, Suite, load_suite
-from mergesearch.merging import Plan, compute_dtype, merging_bytes, n_layers, plan
+from mergesearch.evaluation import Cost, Evaluator, Suite, load_suite
+from mergesearch.merging import Plan, compute_dtype, merging_bytes, model_config, n_layers, plan
 from mergesearch.parents import MemoryPlan, Parents, layer_of, merges_on
 from mergesearch.recipe import Recipe
 from mergesearch.space import SearchSpace, suggest
@@ -18,8 +18,6 @@ from mergesearch.study.soups import soup_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mergesearch.evaluation import BuiltTask
 
 
 _CPU = torch.device("cpu")
@@ -37,15 +35,17 @@ class Bench:
     n_layers: int
     #: The merged model, as every candidate shapes it.
     shape: Plan
-    #: What merging holds where, the live model included.
+    #: What merging and scoring hold where, the live model included.
     memory: MemoryPlan
+    #: What scoring one candidate on the search split takes.
+    scoring: Cost
 
 
 def prepare(
     space: SearchSpace,
     *,
     device: torch.device = _CPU,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     memory_budget: int | None = None,
 ) -> Bench:
     """Open a space's models and build its tasks.
@@ -77,16 +77,19 @@ def prepare(
     shape = plan(soup_of(space, list(space.parents.values())), parents)
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
-    evaluator.tasks()  # built before what the process holds is measured
+    dtype = compute_dtype(shape, device)
+    splits = ["search", *(["held_out"] if suite.held_out else [])]
+    # built before what the process holds is measured
+    costs = [evaluator.cost(model_config(shape), dtype, device, split) for split in splits]
+    merging = max(merging_bytes(work, parents, streamed=False) for work in (*plans, shape))
     memory = parents.reserve(
         {
-            "live model": shape.n_entries * compute_dtype(shape, device).itemsize,
-            "merging": max(
-                merging_bytes(work, parents, streamed=False) for work in (*plans, shape)
-            ),
+            "live model": shape.n_entries * dtype.itemsize,
+            # a candidate is merged, and then scored
+            "merging or scoring": max(merging, *(cost.n_bytes for cost in costs)),
         }
     )
-    return Bench(space, suite, parents, tokenizer, evaluator, depth, shape, memory)
+    return Bench(space, suite, parents, tokenizer, evaluator, depth, shape, memory, costs[0])
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,7 @@ class Estimate:
 def estimate(bench: Bench, device: torch.device) -> Estimate:
     """Time of a search, from the tasks' tokens and the device's speed measured now."""
     n_parameters = bench.shape.n_entries
-    tasks = bench.evaluator.tasks("search")
-    n_tokens = sum(_n_tokens(task, bench.tokenizer) for task in tasks)
+    tasks, n_tokens = bench.evaluator.tasks("search"), bench.scoring.n_tokens
     per_second = _flops_per_second(device, compute_dtype(bench.shape, device))
     return Estimate(
         n_parameters=n_parameters,
@@ -112,21 +114,6 @@ def estimate(bench: Bench, device: torch.device) -> Estimate:
         n_tokens=n_tokens,
         seconds_per_candidate=2 * n_parameters * n_tokens / per_second,
     )
-
-
-def _n_tokens(task: "BuiltTask", tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Tokens the model reads or writes for a task; choices share their context."""
-    texts = {request.args[0] for request in task.requests}
-    written = 0
-    continuations = []
-    for request in task.requests:
-        for argument in request.args[1:]:
-            if isinstance(argument, str):
-                continuations.append(argument)
-            else:
-                written += argument.get("max_gen_toks", 256)
-    encoded = tokenizer([*texts, *continuations], add_special_tokens=False)["input_ids"]
-    return written + sum(len(ids) for ids in encoded)
 
 
 def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mergesearch.candidates import Candidate, Judge
 from mergesearch.parents import choose_device
-from mergesearch.runs import Record, Row, hold
+from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, hold
 from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace
 from mergesearch.study.confirm import confirm, judge_beside, judge_in_full, references
@@ -20,7 +20,10 @@ from mergesearch.study.observer import Observer, Silent
 from mergesearch.study.optimize import optimize
 from mergesearch.study.prepare import Bench, prepare
 from mergesearch.study.soups import soup_of
-from mergesearch.study.storage import open_study
+from mergesearch.study.storage import best_before, enqueue, finished, open_study
+
+if TYPE_CHECKING:
+    from mergesearch.evaluation import BuiltTask, Evaluator
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,21 @@ def search(
     *,
     storage: str | None = None,
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     memory_budget: int | None = None,
     observer: Observer | None = None,
 ) -> Outcome:
     """Search a space, or go on with a search that was interrupted.
+
+    Where the suite's search tasks, limits or weights have changed since, a new search begins with
+    the best trials of the last one, and only documents that are new are scored.
 
     Args:
         space: what to search; its `search.trials` is the budget, trials of earlier calls included.
         out: the run's folder.
         storage: a database URL for Optuna instead of a journal file in the folder.
         device: "auto", "cpu", "cuda", "mps".
-        batch_size: rows a forward pass.
+        batch_size: rows a forward pass; None lets their tokens decide.
         memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
             What scoring a batch takes comes on top.
         observer: is told what goes on.
@@ -60,7 +66,14 @@ def search(
     """
     observer = observer or Silent()
     with _open(space, out, device, batch_size, memory_budget, observer) as (bench, judge):
-        study = open_study(out, study_name(bench, out), storage)
+        name = study_name(bench, out)
+        study = open_study(out, name, storage)
+        if not finished(study) and (best := best_before(out, name, storage)):
+            observer.stage(
+                f"the suite is not that of the trials before: a new search begins with the "
+                f"{len(best)} best of them; what is known of each document is kept"
+            )
+            enqueue(study, best)
         optimize(study, space, judge, bench.n_layers, observer)
         return Outcome(out, confirm(study, space, judge, observer))
 
@@ -71,7 +84,7 @@ def soup(
     *,
     greedy: bool = True,
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     memory_budget: int | None = None,
     observer: Observer | None = None,
 ) -> Outcome:
@@ -84,7 +97,7 @@ def soup(
         out: the run's folder.
         greedy: add one parent at a time and keep what does not hurt; else the mean of all.
         device: "auto", "cpu", "cuda", "mps".
-        batch_size: rows a forward pass.
+        batch_size: rows a forward pass; None lets their tokens decide.
         memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
             What scoring a batch takes comes on top.
         observer: is told what goes on.
@@ -126,7 +139,7 @@ def _open(
     space: SearchSpace,
     out: Path,
     device: str,
-    batch_size: int,
+    batch_size: int | None,
     memory_budget: int | None,
     observer: Observer,
 ) -> Iterator[tuple[Bench, Judge]]:
@@ -136,17 +149,20 @@ def _open(
     with hold(out, identity(bench, out)):
         for note in (*bench.parents.alignment.notes, *bench.memory.lines()):
             observer.stage(note)
-        yield bench, Judge(bench.parents, bench.evaluator, Record(out), place)
+        record = Record(out)
+        record.set_suite(suite_entry(bench.evaluator))
+        yield bench, Judge(bench.parents, bench.evaluator, record, place)
 
 
 def study_name(bench: Bench, out: Path) -> str:
-    """A name for the run's study that no other space's study has."""
+    """A name for the run's study: the folder's, the space's hash and that of the objective."""
     text = json.dumps(identity(bench, out), sort_keys=True)
-    return f"{out.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    space = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{out.resolve().name}-{space}-{suite_entry(bench.evaluator).objective}"
 
 
 def identity(bench: Bench, out: Path) -> dict[str, Any]:
-    """What makes a run this run: the space but for its budget, the tasks' own hashes and weights.
+    """What makes a run this run: the space but for its budget; the suite may change.
 
     Paths are relative to the run's folder, so that both can be moved together.
     """
@@ -155,10 +171,26 @@ def identity(bench: Bench, out: Path) -> dict[str, Any]:
     space["base"] = bench.space.base and str(bench.space.base.relative(out))
     space["parents"] = {name: str(ref.relative(out)) for name, ref in bench.space.parents.items()}
     space["suite"] = os.path.relpath(bench.space.suite, out.resolve())
-    evaluator = bench.evaluator
-    splits = {"search": evaluator.tasks("search"), "search_full": evaluator.tasks(full=True)}
-    if bench.suite.held_out:
+    return {"space": space}
+
+
+def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
+    """An evaluator's suite as a run's record keeps it."""
+    splits = {"search": evaluator.tasks(), "search_full": evaluator.tasks(full=True)}
+    if evaluator.suite.held_out:
         splits["held_out"] = evaluator.tasks("held_out")
-    tasks = {name: {t.name: t.fingerprint for t in split} for name, split in splits.items()}
-    weights = {name: {t.name: t.weight for t in split} for name, split in splits.items()}
-    return {"space": space, "tasks": tasks, "weights": weights}
+    return SuiteEntry({name: tuple(map(_task_entry, split)) for name, split in splits.items()})
+
+
+def _task_entry(task: "BuiltTask") -> TaskEntry:
+    return TaskEntry(
+        task=task.name,
+        metric=task.metric,
+        filter=task.filter,
+        higher_is_better=task.higher_is_better,
+        weight=task.weight,
+        aggregation=task.aggregation,
+        fingerprint=task.fingerprint,
+        group=task.group,
+        n_documents=task.n_documents,
+    )

@@ -1,5 +1,7 @@
 """The Optuna study of a run: where it is kept, and what a kill left behind."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,41 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: scored ones, and ones whose candidate failed."""
     trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
     return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
+
+
+def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) -> list[FrozenTrial]:
+    """The best trials of the study that the run had before this one, if it had any.
+
+    Args:
+        folder: as for `open_study`.
+        name: of the present study; what follows its last hyphen tells it from the run's others.
+        url: as for `open_study`.
+        n: how many trials at most.
+
+    Returns:
+        Scored trials, the best first, of the study in which a trial ended last.
+    """
+    storage = _storage(folder, url)
+    family = name.rpartition("-")[0]
+    names = [
+        other
+        for other in optuna.get_all_study_names(storage)
+        if other != name and other.rpartition("-")[0] == family
+    ]
+    studies = [optuna.load_study(study_name=other, storage=storage) for other in names]
+    scored = [study.get_trials(states=(TrialState.COMPLETE,)) for study in studies]
+    latest = max((trials for trials in scored if trials), key=_last_end, default=[])
+    return sorted(latest, key=lambda trial: -(trial.value or 0.0))[:n]
+
+
+def enqueue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+    """Queue the parameters of another study's trials, each where the study has no such trial."""
+    for trial in trials:
+        study.enqueue_trial(trial.params, user_attrs=_label_of(trial), skip_if_exists=True)
+
+
+def _last_end(trials: Sequence[FrozenTrial]) -> datetime:
+    return max(trial.datetime_complete or datetime.min for trial in trials)
 
 
 def _storage(folder: Path, url: str | None) -> BaseStorage:

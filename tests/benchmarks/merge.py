@@ -27,7 +27,7 @@ from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from tests.benchmarks import peer
 from tests.benchmarks.cases import CASES, Case
 from tests.benchmarks.family import SHAPES, Family, make_family
-from tests.benchmarks.results import DiskRow, FamilyResult, Report, Row
+from tests.benchmarks.results import DiskRow, Report, Row
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -110,24 +110,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     cases = [CASES[method] for method in options.only or CASES]
     device = choose_device(options.device)
-    report = Report(_command(options), _machine(device), options.size)
+    report = Report(_command(options), machine(device), options.size)
+    if options.resume and (options.out / "merge.json").exists():
+        report.take(options.out)
     with _scratch() as scratch:
         for dtype in DTYPES:
             family = make_family((options.models or scratch).resolve(), options.size, dtype)
-            result = FamilyResult(family.name)
-            report.families.append(result)
-            model = live_model(family, device)
+            result, model = report.family(family.name), live_model(family, device)
+            known = {row.method for row in result.rows}
             for case in cases:
+                if not options.only and case.method in known:
+                    continue
                 print(f"{family.name}: {case.method}", flush=True)
                 row = time_candidates(case, family, model, options.repeats)
                 gc.collect()  # the parents and what they kept
                 if case.peer and (options.all_peers or case.goal):
                     n = options.peer_repeats or (3 if case.method == "ties" else 1)
                     row = with_peer(row, case, family, str(device), n)
-                result.rows.append(row)
+                result.put(row)
                 report.write(options.out)
-            if CASES["ties"] in cases:
-                result.disk += time_to_disk(CASES["ties"], family, options.peer_repeats or 3)
+            if CASES["ties"] in cases and not result.disk:
+                result.disk = time_to_disk(CASES["ties"], family, options.peer_repeats or 3)
                 report.write(options.out)
     print(options.out / "merge.md")
 
@@ -155,7 +158,7 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -180,7 +183,7 @@ def _command(options: argparse.Namespace) -> str:
         if value != _parser().get_default(name):
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *(str(word) for word in values)]
-    words += ["--all-peers"] * options.all_peers
+    words += ["--all-peers"] * options.all_peers + ["--resume"] * options.resume
     return shlex.join(words)
 
 
@@ -194,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", choices=list(SHAPES), default="135m")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows in merge.json that are not measured"
+    )
     parser.add_argument("--models", type=Path, help="where the models are kept; else nowhere")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser

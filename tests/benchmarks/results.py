@@ -1,7 +1,7 @@
 """What the benchmark found, as data, as JSON and (in `table`) as Markdown."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,6 +103,11 @@ class FamilyResult:
     rows: list[Row] = field(default_factory=list)
     disk: list[DiskRow] = field(default_factory=list)
 
+    def put(self, row: Row) -> None:
+        """Add a method's row, in the place of one that is there, in the order of the cases."""
+        rows = {**{r.method: r for r in self.rows}, row.method: row}
+        self.rows = [rows[method] for method in CASES if method in rows]
+
 
 @dataclass
 class Report:
@@ -112,6 +117,28 @@ class Report:
     machine: dict[str, Any]
     size: str
     families: list[FamilyResult] = field(default_factory=list)
+
+    def family(self, dtype: str) -> FamilyResult:
+        """The results on parents of a dtype, empty at first."""
+        known = next((family for family in self.families if family.dtype == dtype), None)
+        if known is None:
+            known = FamilyResult(dtype)
+            self.families.append(known)
+        return known
+
+    def take(self, folder: Path) -> None:
+        """Take over the rows of an earlier run on the same machine."""
+        data = json.loads((folder / "merge.json").read_text())
+        if (data["machine"], data["size"]) != (self.machine, self.size):
+            raise ValueError(f"{folder / 'merge.json'} is of another machine or size")
+        for family in data["families"]:
+            result = self.family(family["dtype"])
+            for row in family["rows"]:
+                result.put(Row(**{f.name: _frozen(row[f.name]) for f in fields(Row)}))
+            result.disk = [
+                DiskRow(d["method"], d["program"], tuple(Process(**run) for run in d["runs"]))
+                for d in family["to_disk"]
+            ]
 
     def write(self, folder: Path) -> None:
         """Write merge.json and merge.md."""
@@ -133,3 +160,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "merge.json").write_text(json.dumps(data, indent=1) + "\n")
         (folder / "merge.md").write_text(markdown(self))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

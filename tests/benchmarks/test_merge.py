@@ -41,3 +41,23 @@ def test_a_tiny_run_without_mergekit_is_written_in_full(
     assert len(rows) == 2 * (2 + len(CASES) + 2 + 2)
     assert {row.count("|") for row in rows} == {11, 8}
     assert "| not measured |" in text
+
+
+def test_a_run_that_resumes_keeps_the_rows_that_it_does_not_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "EXECUTABLE", tmp_path / "none")
+    out, options = tmp_path / "out", ["--repeats", "1", "--size", "tiny", "--out"]
+    more = ["--models", str(tmp_path / "models"), "--only"]
+
+    def rows() -> dict[str, float]:
+        data = json.loads((out / "merge.json").read_text())
+        return {row["method"]: row["first"] for row in data["families"][0]["rows"]}
+
+    merge.main([*options, str(out), *more, "slerp", "linear"])
+    before = rows()
+    merge.main([*options, str(out), *more, "slerp", "passthrough", "--resume"])
+    after = rows()
+    assert list(after) == ["linear", "passthrough", "slerp"]
+    assert after["linear"] == before["linear"]
+    assert after["slerp"] != before["slerp"]

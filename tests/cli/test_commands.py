@@ -38,7 +38,8 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)))
     assert done.returncode == 0, done.stderr
     *shown, loaded = done.stdout.splitlines()
     assert loaded == "[]"
-    for verb in ("demo", "check", "search", "soup", "merge", "evaluate", "export", "leaderboard"):
+    verbs = ("demo", "check", "search", "soup", "merge", "evaluate", "lm-eval", "export")
+    for verb in (*verbs, "leaderboard"):
         assert any(f" {verb} " in line for line in shown)
 
 
@@ -123,7 +124,54 @@ def test_evaluate_writes_what_lm_eval_would(family: Path, cli: Cli) -> None:
     assert data["results"]["second"]["alias"] == "second"
     assert data["n-samples"]["second"] == {"original": 12, "effective": 8}
     assert data["higher_is_better"] == {"first": {"acc": True}, "second": {"acc": True}}
-    assert f"{value:.4f}" in next(line for line in out.splitlines() if "second" in line)
+    assert data["config"]["model_args"] == {"recipe": str(model)}
+    assert data["model_name"] == str(model)
+    head, rule, *rows = [line.strip("|\n").split("|") for line in out.splitlines()]
+    assert [cell.strip() for cell in head] == [
+        *("Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr"),
+        "95 % interval",
+    ]
+    assert set("".join(rule)) == {"-"}
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert list(cells) == ["first", "second", "total"]
+    stderr = data["results"]["second"]["acc_stderr,none"]
+    shown = ["1.0", "none", "0", "acc", "↑", f"{value:.4f}", "±", f"{stderr:.4f}"]
+    assert cells["second"][:-1] == shown
+    total = (data["results"]["first"]["acc,none"] + 2 * value) / 3
+    assert cells["total"][5] == f"{total:.4f}"
+    for *_, bounds in cells.values():
+        low, high = (float(bound) for bound in bounds.strip("[]").split(", "))
+        assert 0 <= low < high <= 1
+
+
+def test_a_group_is_shown_and_written_with_its_tasks(family: Path, cli: Cli) -> None:
+    group = {
+        "group": "both",
+        "task": ["first", "second"],
+        "aggregate_metric_list": [{"metric": "acc"}],
+    }
+    (family / "tasks" / "both.yaml").write_text(yaml.safe_dump(group))
+    suite = {"include_path": "tasks", "search": [{"task": "both", "metric": "acc", "limit": 9}]}
+    (family / "suite.yaml").write_text(yaml.safe_dump(suite))
+    file = family / "scores.json"
+    arguments = ("--json", file, "--device", "cpu", "--memory-budget", "4GB", "--batch-size", "3")
+    said = cli("evaluate", family / "models" / "one", family / "suite.yaml", *arguments)
+    assert said.code == 0
+    data = json.loads(file.read_text())
+    values = [data["results"][name]["acc,none"] for name in ("first", "second")]
+    assert data["groups"]["both"]["acc,none"] == pytest.approx(sum(values) / 2)
+    assert data["group_subtasks"] == {"both": ["first", "second"]}
+    assert data["config"]["batch_size"] == 3
+    names = [line.split("|")[1] for line in said.out.splitlines()[2:]]
+    assert [name.rstrip() for name in names] == [" both", "  - first", "  - second", " total"]
+
+
+def test_evaluate_stays_within_a_memory_budget(family: Path, cli: Cli) -> None:
+    model, suite = family / "models" / "one", family / "suite.yaml"
+    said = cli("evaluate", model, suite, "--device", "cpu", "--memory-budget", "1KB")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "memory" in said.err
 
 
 def test_a_merge_of_one_model_scores_as_the_model_does(family: Path, cli: Cli) -> None:
@@ -195,7 +243,7 @@ def test_an_interrupted_search_says_how_to_go_on(
 
     command = ("search", family / "space.yaml", "--out", family / "run", "--trials", "2")
     with monkeypatch.context() as patched:
-        patched.setattr(Evaluator, "score_task", interrupted)
+        patched.setattr(Evaluator, "score", interrupted)
         code, _, err = cli(*command)
     assert code == 130
     assert err.endswith("\nmergesearch: stopped; run the same command again to go on\n")

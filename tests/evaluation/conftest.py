@@ -166,7 +166,7 @@ def lm_eval_run(
         )
         return {
             "results": results["results"][task],
-            "samples": results["samples"][task],
+            "samples": results["samples"].get(task),  # a group has none of its own
             "whole": results,
         }
 

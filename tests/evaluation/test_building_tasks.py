@@ -1,7 +1,6 @@
 """Tasks as they are built: found, located, identified, and refused."""
 
 import copy
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +39,9 @@ def test_what_is_built(write_task: Write, build: Build) -> None:
     (task,) = build("t", metric="acc_norm", weight=2, limit=4).tasks()
     assert (task.name, task.metric, task.filter, task.weight) == ("t", "acc_norm", "none", 2)
     assert (task.n_documents, task.n_available, task.higher_is_better) == (4, 10, True)
-    assert task.doc_ids == (0, 1, 2, 3)
-    assert len(task.requests) == 8
+    assert task.group is None
+    assert sorted(task.order) == list(task.doc_ids) == [0, 1, 2, 3]
+    assert [request.doc_id for request in task.requests([3, 1])] == [3, 3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,6 @@ def test_unknown_task(write_task: Write, build: Build) -> None:
     message = refusal(build, "arc_eazy")
     assert message.startswith("unknown task 'arc_eazy'; did you mean 'arc_easy'? available: ")
     assert "available: sentiment, arc_easy, " in message  # the suite's own, then lm-eval's
-
-
-def test_a_group_is_refused_with_its_members(
-    write_task: Write, build: Build, tmp_path: Path
-) -> None:
-    write_task("a", tag="skills")
-    write_task("b", tag="skills")
-    (tmp_path / "both.yaml").write_text(json.dumps({"group": "both", "task": ["a", "b"]}))
-    for name in ("skills", "both"):
-        assert refusal(build, name) == (
-            f"{name!r} is a group of tasks, and a suite weighs single ones; list them instead: a, b"
-        )
 
 
 @pytest.mark.parametrize(
@@ -150,7 +138,7 @@ def test_several_filters_need_a_name(write_task: Write, build: Build) -> None:
         (
             {"metric_list": [{**ACC, "metric": "likelihood"}]},
             {"metric": "likelihood"},
-            "task 't': cannot compute likelihood: TypeError",  # lm-eval takes the mean of pairs
+            "task 't': cannot compute likelihood: ValueError",  # lm-eval takes the mean of pairs
         ),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
@@ -172,6 +160,8 @@ def test_the_fingerprint_stays_where_scores_cannot_change(
     assert renamed.fingerprint == task.fingerprint
     tokenizer(["a", "bcd"], padding=True)  # leaves its padding behind in the tokenizer
     assert build("t").tasks()[0].fingerprint == task.fingerprint
+    (limited,) = build("t", limit=5).tasks()  # a document's score is the same under any limit
+    assert limited.fingerprint == limited.full().fingerprint == task.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -184,7 +174,6 @@ def test_the_fingerprint_stays_where_scores_cannot_change(
         ({"rows": [{"text": "a", "label": 0}]}, {}),
         ({}, {"metric": "acc_norm"}),
         ({}, {"num_fewshot": 1}),
-        ({}, {"limit": 5}),
     ],
     ids=str,
 )

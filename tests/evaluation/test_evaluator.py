@@ -1,23 +1,23 @@
 """Scores beside those of lm-eval's own run, and what a search relies on."""
 
-import json
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation import (
     BuiltTask,
+    DocumentScore,
     Evaluator,
     Suite,
     TaskScore,
     TaskSpec,
-    results_json,
 )
 
 Write = Callable[..., Path]
@@ -182,7 +182,8 @@ def test_sampled_generation_is_repeatable(
     said = []
     for _ in range(2):
         evaluator.score(model)
-        said.append([request.resps for request in evaluator.tasks()[0].requests])
+        (task,) = evaluator.tasks()
+        said.append([request.resps for request in task.requests(task.doc_ids)])
     assert said[0] == said[1]
 
 
@@ -198,7 +199,7 @@ def test_fewshot(write_task: Write, build: Build, lm_eval_run: Run, model: PreTr
     write_task("t")
     score = assert_equal_runs(build, lm_eval_run, model, "acc", {"num_fewshot": 3}, num_fewshot=3)
     (task,) = build("t", num_fewshot=3).tasks()
-    assert task.requests[0].args[0].count("?") == 4
+    assert task.requests([0])[0].args[0].count("?") == 4
     assert score.fingerprint == task.fingerprint
 
 
@@ -227,12 +228,12 @@ def test_a_limit_is_the_beginning_of_the_full_run(
     evaluator = build("t", num_fewshot=2, limit=4)
     (limited,), (full,) = evaluator.tasks(), evaluator.tasks(full=True)
     assert (limited.n_documents, full.n_documents, limited.n_available) == (4, 10, 10)
-    assert full.requests[: len(limited.requests)] == limited.requests
+    assert full.requests(range(4)) == limited.requests(limited.doc_ids)
     some, all_ = evaluator.score(model).tasks[0], evaluator.score(model, full=True).tasks[0]
     assert some.values == all_.values[:4]
     assert some.doc_ids == all_.doc_ids[:4]
-    assert some.fingerprint != all_.fingerprint
-    assert build("t", num_fewshot=2, limit=99).tasks()[0].fingerprint == all_.fingerprint
+    assert some.fingerprint == all_.fingerprint
+    assert build("t", num_fewshot=2, limit=99).tasks()[0].n_documents == 10
 
 
 def test_new_weights_in_place_score_as_a_fresh_model(
@@ -257,35 +258,288 @@ def test_new_weights_in_place_score_as_a_fresh_model(
     assert evaluator.score(model) == before
 
 
-def test_known_scores_are_not_scored_again(
+class Kept:
+    """A store in memory, which says what it was given; nothing may be given twice."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, dict[int, DocumentScore]] = {}
+        self.added: list[tuple[str, list[int]]] = []
+
+    def known(self, task: BuiltTask) -> Mapping[int, DocumentScore]:
+        return self.documents.get(task.fingerprint, {})
+
+    def add(self, task: BuiltTask, documents: Mapping[int, DocumentScore]) -> None:
+        kept = self.documents.setdefault(task.fingerprint, {})
+        assert not kept.keys() & documents.keys()
+        kept.update(documents)
+        self.added.append((task.name, sorted(documents)))
+
+    @property
+    def n(self) -> int:
+        return sum(len(documents) for documents in self.documents.values())
+
+
+#: Two tasks of 40 and 20 documents, a quarter and a half of them with the first answer.
+PAIR = [TaskSpec(task="a", metric="acc"), TaskSpec(task="b", metric="acc", weight=3)]
+
+
+@pytest.fixture
+def pair(write_task: Write) -> None:
+    for name, n, one_in in (("a", 40, 4), ("b", 20, 2)):
+        rows = [{"text": f"{name} {i * i}", "label": int(i % one_in > 0)} for i in range(n)]
+        write_task(name, rows=rows)
+
+
+@pytest.mark.usefixtures("pair")
+def test_blocks_are_the_same_share_of_all_documents_for_all_candidates(
+    build: Build, make_model: MakeModel
+) -> None:
+    evaluator = build(*PAIR)
+    blocks = list(evaluator.blocks(make_model(), n_blocks=5))
+    assert [[len(task.doc_ids) for task in scores.tasks] for scores in blocks] == [
+        [8 * k, 4 * k] for k in range(1, 6)
+    ]
+    for shorter, longer in pairwise(blocks):
+        assert longer.on(shorter) == shorter
+        assert all(
+            set(few.doc_ids) < set(more.doc_ids)
+            for few, more in zip(shorter.tasks, longer.tasks, strict=True)
+        )
+    for scores in blocks:
+        for score, task, one_in in zip(scores.tasks, evaluator.tasks(), (4, 2), strict=True):
+            labels = Counter(task.documents[i][0].doc["label"] for i in score.doc_ids)
+            assert abs(labels[0] - len(score.doc_ids) / one_in) <= 1.5
+    other = list(build(*PAIR).blocks(make_model(seed=1), n_blocks=5))
+    places = [[[task.doc_ids for task in s.tasks] for s in one] for one in (blocks, other)]
+    assert places[0] == places[1]
+    assert other[-1] != blocks[-1]
+    whole = build(*PAIR).score(make_model())
+    assert whole.total == blocks[-1].total
+    assert whole.n_documents == blocks[-1].n_documents == 60
+    for one, two in zip(whole.tasks, blocks[-1].tasks, strict=True):
+        assert_same_documents(one, two)
+
+
+def assert_same_documents(one: TaskScore, two: TaskScore) -> None:
+    """Values to the bit; margins as far as the order of sums lets them."""
+    assert (one.doc_ids, one.values, one.value) == (two.doc_ids, two.values, two.value)
+    assert [d.margin for d in one.documents] == pytest.approx(
+        [d.margin for d in two.documents], abs=1e-4
+    )
+
+
+@pytest.mark.usefixtures("pair")
+def test_what_was_answered_before_a_stop_is_not_answered_again(
+    build: Build, model: PreTrainedModel
+) -> None:
+    store, evaluator = Kept(), build(*PAIR)
+    blocks = evaluator.blocks(model, n_blocks=4, store=store)
+    first, second = islice(blocks, 2)
+    assert store.n == second.n_documents == 30
+    assert [name for name, _ in store.added] == ["a", "b", "a", "b"]
+    assert evaluator.n_missing(store) == 30
+    whole = evaluator.score(model, store=store)
+    assert store.n == 60
+    assert evaluator.n_missing(store) == 0
+    assert whole.on(second) == second
+    assert whole.on(first) == first
+    for ours, theirs in zip(whole.tasks, build(*PAIR).score(model).tasks, strict=True):
+        assert_same_documents(ours, theirs)
+    added = list(store.added)
+    # all is known: no model is needed, whatever the weights of the tasks and the blocks are
+    assert evaluator.score(None, store=store) == whole
+    assert [*evaluator.blocks(None, store=store, n_blocks=4)][1] == second
+    a, b = (task.value for task in whole.tasks)
+    reweighted = build(PAIR[0], TaskSpec(task="b", metric="acc")).score(None, store=store)
+    assert whole.total == pytest.approx((a + 3 * b) / 4)
+    assert reweighted.total == pytest.approx((a + b) / 2)
+    assert store.added == added
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_limit_shares_what_is_known_and_other_prompts_do_not(
+    build: Build, model: PreTrainedModel
+) -> None:
+    store = Kept()
+    build(TaskSpec(task="a", metric="acc", limit=7)).score(model, store=store)
+    assert store.added == [("a", list(range(7)))]
+    build("a").score(model, store=store)
+    assert store.added[1:] == [("a", list(range(7, 40)))]
+    build(TaskSpec(task="a", metric="acc", num_fewshot=1)).score(model, store=store)
+    build(TaskSpec(task="a", metric="acc_norm")).score(model, store=store)
+    assert store.added[2:] == [("a", list(range(40)))] * 2
+    with pytest.raises(ValueError, match="without a model, the store must know every document"):
+        build("b").score(None, store=store)
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric", "num_fewshot"),
+    [({}, "acc_norm", 2), (ROLLING, "bits_per_byte", None), (GENERATE, "exact_match", 1)],
+    ids=["choice", "rolling", "generation"],
+)
+def test_some_documents_score_what_they_score_among_all(
+    write_task: Write,
+    build: Build,
+    model: PreTrainedModel,
+    settings: Any,
+    metric: str,
+    num_fewshot: int | None,
+) -> None:
+    write_task("t", **settings)
+    evaluator = build("t", metric=metric, num_fewshot=num_fewshot)
+    (whole,) = evaluator.score(model).tasks
+    (task,) = evaluator.tasks()
+    store = Kept()
+    some = (1, 4, 8)
+    rest = {i: whole.documents[i] for i in task.doc_ids if i not in some}
+    store.documents[task.fingerprint] = rest
+    evaluator.score(model, store=store)
+    assert store.added == [("t", [1, 4, 8])]
+    for i in some:
+        got, expected = store.known(task)[i], whole.documents[i]
+        assert got.value == pytest.approx(
+            expected.value, abs=0 if task.spec.metric == "acc" else 1e-4
+        )
+        assert got.margin == pytest.approx(expected.margin, abs=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["acc", "acc_norm"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"doc_to_choice": ["n", "yes", "perhaps not"]},
+        {"doc_to_target": "{{['no way', 'yes'][label]}}"},
+        {
+            "doc_to_choice": ["n", "yes", "no way", "y"],
+            "doc_to_target": "{{[2 * label, 2 * label + 1]}}",
+        },
+        {
+            "doc_to_text": "label",
+            "doc_to_target": "{{text}}",
+            "doc_to_choice": "{{['so ', 'therefore ']}}",
+        },
+    ],
+    ids=["an index", "a text", "several targets", "choices in the context"],
+)
+def test_a_margin_is_how_far_the_right_choice_leads(
+    write_task: Write, build: Build, model: PreTrainedModel, settings: Any, metric: str
+) -> None:
+    rows = [{"text": f"{i} ways", "label": i % 2} for i in range(40)]
+    write_task("t", rows=rows, **settings)
+    evaluator = build("t", metric=metric)
+    (score,) = evaluator.score(model).tasks
+    (task,) = evaluator.tasks()
+    assert {0.0, 1.0} == set(score.values)
+    for document, requests in zip(score.documents, task.documents, strict=True):
+        doc = requests[0].doc
+        choices = task.source.doc_to_choice(doc)
+        label = doc["label"]
+        right = {2 * label, 2 * label + 1} if len(choices) == 4 else {label}
+        logprobs = [request.resps[0][0] for request in requests]
+        if metric == "acc_norm":
+            logprobs = [x / len(choice) for x, choice in zip(logprobs, choices, strict=True)]
+        wrong = [x for i, x in enumerate(logprobs) if i not in right]
+        expected = max(logprobs[i] for i in right) - max(wrong)
+        assert document.margin == pytest.approx(expected, rel=1e-5)
+        assert (expected > 0) == (document.value == 1.0)
+
+
+@pytest.mark.parametrize("metric", ["perplexity", "acc"])
+def test_a_margin_without_choices_is_the_log_likelihood(
+    write_task: Write, build: Build, model: PreTrainedModel, metric: str
+) -> None:
+    write_task("t", **LOGLIKELIHOOD)
+    evaluator = build("t", metric=metric)
+    (score,) = evaluator.score(model).tasks
+    (task,) = evaluator.tasks()
+    logprobs = [request.resps[0][0] for (request,) in task.documents]
+    margins = [document.margin for document in score.documents]
+    assert margins == pytest.approx(logprobs, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric"),
+    [
+        (GENERATE, "exact_match"),
+        ({"doc_to_choice": ["no way", "yes"], "doc_to_target": "{{[0, 1]}}"}, "acc"),
+    ],
+    ids=["generation", "every choice is right"],
+)
+def test_no_margin_where_nothing_can_lead(
+    write_task: Write, build: Build, model: PreTrainedModel, settings: Any, metric: str
+) -> None:
+    write_task("t", **settings)
+    (score,) = build("t", metric=metric).score(model).tasks
+    assert {document.margin for document in score.documents} == {None}
+
+
+def write_grading(folder: Path, code: str) -> None:
+    """A task 't' of two choices whose documents a function of its own grades."""
+    (folder / "grade.py").write_text(code)
+    (folder / "t.yaml").write_text(
+        "task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: t.jsonl}}\n"
+        "test_split: test\noutput_type: multiple_choice\n"
+        'doc_to_text: "{{text}}"\ndoc_to_choice: ["no way", "yes"]\ndoc_to_target: label\n'
+        "process_results: !function grade.grade\n"
+        "metric_list:\n  - {metric: acc, aggregation: mean, higher_is_better: true}\n"
+        "  - {metric: other, aggregation: mean, higher_is_better: true}\n"
+    )
+
+
+def test_a_document_without_the_metric_is_left_out_as_lm_eval_leaves_it(
+    write_task: Write, build: Build, lm_eval_run: Run, model: PreTrainedModel
+) -> None:
+    folder = write_task("t")
+    write_grading(
+        folder,
+        "def grade(doc, results):\n"
+        "    right = float(results[0][0] > results[1][0]) == doc['label']\n"
+        "    return {'other': 1.0} if 'i' in doc['text'][:4] else {'acc': float(right)}\n",
+    )
+    (score,) = build("t").score(model).tasks
+    theirs = lm_eval_run(model, "t")
+    assert [sample.get("acc") for sample in theirs["samples"]] == list(score.values)
+    assert 0 < score.values.count(None) < 5
+    assert score.value == pytest.approx(theirs["results"]["acc,none"])
+    assert score.stderr == pytest.approx(theirs["results"]["acc_stderr,none"])
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            "{'acc': float('nan')}",
+            "task 't' has no finite score whatever a model answers: document 0: acc is nan; "
+            "check its data and its metric",
+        ),
+        (
+            "{'other': 1.0}",
+            "task 't' lists 'acc' in its metric_list, but its grading does not compute it; "
+            "choose one that lm-eval has for multiple_choice",
+        ),
+        ("{'acc': doc['lable']}", "task 't': cannot compute acc: KeyError: 'lable'"),
+    ],
+)
+def test_a_task_that_no_answer_can_score_is_named_before_a_search(
+    write_task: Write, build: Build, returned: str, message: str
+) -> None:
+    write_grading(write_task("t"), f"def grade(doc, results):\n    return {returned}\n")
+    with pytest.raises(InputError) as caught:
+        build("t")
+    assert str(caught.value) == message
+
+
+def test_a_metric_that_some_answers_leave_undefined_is_no_fault_of_the_task(
     write_task: Write, build: Build, model: PreTrainedModel
 ) -> None:
-    write_task("a")
-    write_task("b", doc_to_choice=["no", "maybe"])
-    specs = [TaskSpec(task="a", metric="acc"), TaskSpec(task="b", metric="acc", weight=3)]
-    stored: dict[str, TaskScore] = {}
-    first = build(*specs).score(model, on_task=lambda score: stored.update({score.task: score}))
-    assert list(stored) == ["a", "b"]
-
-    def known(task: BuiltTask) -> TaskScore | None:
-        return stored.get(task.name)
-
-    def never(score: TaskScore) -> None:
-        raise AssertionError(score)
-
-    assert build(*specs).score(model, known=known, on_task=never) == first
-    # A new weight costs nothing; a stored score of other prompts is not used.
-    reweighted = build(specs[0], TaskSpec(task="b", metric="acc")).score(
-        model, known=known, on_task=never
+    """As where a ratio has nothing below its line: that candidate fails alone."""
+    write_grading(
+        write_task("t"),
+        "def grade(doc, results):\n"
+        "    return {'acc': 1.0 if not results[0][1] else float('nan')}\n",
     )
-    a, b = (score.value for score in first.tasks)
-    assert first.total == pytest.approx((a + 3 * b) / 4)
-    assert reweighted.total == pytest.approx((a + b) / 2)
-    redone: list[str] = []
-    build(TaskSpec(task="a", metric="acc", limit=3)).score(
-        model, known=known, on_task=lambda score: redone.append(score.task)
-    )
-    assert redone == ["a"]
+    evaluator = build("t")
+    assert evaluator.score(model).total == 1.0
 
 
 @pytest.mark.parametrize(
@@ -309,27 +563,24 @@ def test_weights_that_are_not_finite_fail_the_candidate(
     if when == "later":
         evaluator.score(model)
     model.get_output_embeddings().weight.fill_(bad)
-    with pytest.raises(CandidateError, match=r"^task 't': .*(not finite|is nan|is -?inf)$"):
+    # a new model is tried out first; one that is known answers at once
+    where = "the model's logits are" if when == "first" else "task 't': .* (is|are)"
+    with pytest.raises(CandidateError, match=f"^{where} not finite$"):
         evaluator.score(model)
     model.load_state_dict(make_model().state_dict())
     evaluator.score(model)
 
 
-def test_the_document_that_is_not_finite_is_named(
+def test_the_task_that_is_not_finite_is_named(
     write_task: Write, build: Build, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    write_task("t")
-    evaluator = build("t")
+    write_task("a")
+    write_task("b", rows=[{"text": "a#", "label": 0}])  # "#" is read here only
+    evaluator = build("a", "b")
     evaluator.score(model)
-    # "#" is read in one document only.
-    write_task("t", rows=[{"text": "a", "label": 0}, {"text": "a#", "label": 0}])
-    evaluator = build("t")
     model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("#")] = math.nan
-    with (
-        torch.no_grad(),
-        pytest.raises(CandidateError, match=r"^task 't': document 1: log-likelihood is nan$"),
-    ):
-        evaluator._scorer._packable[model] = True  # the trial rows may hold "#" too
+    message = r"^task 'b': document 0: log-likelihood is not finite$"
+    with pytest.raises(CandidateError, match=message):
         evaluator.score(model)
 
 
@@ -377,20 +628,3 @@ def test_nothing_is_drawn_on_the_terminal(
         TaskSpec(task="r", metric="bits_per_byte"),
     ).score(model)
     assert capfd.readouterr() == ("", "")
-
-
-def test_results_are_in_lm_evals_format(
-    write_task: Write, build: Build, lm_eval_run: Run, model: PreTrainedModel
-) -> None:
-    write_task("t", metadata={"version": 1.5})
-    evaluator = build("t", limit=4)
-    ours = results_json(evaluator.score(model), evaluator.tasks())
-    theirs = lm_eval_run(model, "t", limit=4)["whole"]
-    assert json.loads(json.dumps(ours)) == ours
-    for key, value in ours["results"]["t"].items():
-        assert value == pytest.approx(theirs["results"]["t"][key]), key
-    assert ours["n-samples"] == theirs["n-samples"] == {"t": {"original": 10, "effective": 4}}
-    assert ours["versions"] == theirs["versions"] == {"t": 1.5}
-    assert ours["n-shot"] == theirs["n-shot"] == {"t": 0}
-    assert ours["higher_is_better"]["t"].items() <= theirs["higher_is_better"]["t"].items()
-    assert ours["configs"]["t"].items() <= theirs["configs"]["t"].items()

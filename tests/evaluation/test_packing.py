@@ -1,214 +1,147 @@
-"""Packed rows: the same answers as one request at a time, or lm-eval's own path."""
+"""Contexts, groups, rows and batches: what goes where."""
 
-import logging
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mergesearch.evaluation import Evaluator
-from mergesearch.evaluation.packing import Request, batch, pack
-from mergesearch.evaluation.scorer import Answer, _Harness
+from mergesearch.evaluation.packing import (
+    Context,
+    Group,
+    Request,
+    batch_of,
+    contexts_of,
+    groups_of,
+    rows_of,
+)
 
-MakeModel = Callable[..., PreTrainedModel]
-
-
-def random_requests(seed: int, n_contexts: int = 6) -> list[Request]:
-    draw = np.random.default_rng(seed).integers
-    return [
-        (None, context, draw(3, 80, size=n).tolist())
-        for context in (draw(3, 80, size=n).tolist() for n in draw(1, 30, size=n_contexts))
-        for n in draw(1, 7, size=5)
-    ]
-
-
-def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, packs: bool) -> _Harness:
-    harness = _Harness(model, tokenizer, 4, {})
-    harness.packs = packs
-    return harness
+CPU = torch.device("cpu")
+TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
+REQUESTS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=20)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_answers_are_those_of_requests_alone(
-    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, architecture: str, attention: str
-) -> None:
-    model = make_model(architecture)
-    model.set_attn_implementation(attention)
-    requests = random_requests(0)
-    packed = harness(model, tokenizer, True)._loglikelihood_tokens(requests)
-    plain = harness(model, tokenizer, False)
-    for request, (logprob, greedy) in zip(requests, packed, strict=True):
-        ((expected, expected_greedy),) = plain._loglikelihood_tokens([request])
-        assert logprob == pytest.approx(expected, abs=1e-4)
-        assert greedy == expected_greedy
+def numbered(requests: Sequence[Request]) -> list[tuple[int, list[int], list[int]]]:
+    return [(i, *request) for i, request in enumerate(requests)]
 
 
-def test_an_answer_is_greedy_where_every_token_is(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    context = [5, 9, 14, 30]
-    ids = torch.tensor([context])
-    for _ in range(3):
-        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
-    best = ids[0, 4:].tolist()
+def groups(*contexts: list[int], least_saving: int | None = 1) -> list[tuple[int, list[list[int]]]]:
+    found = groups_of([Context(tokens) for tokens in contexts], least_saving)
+    return [(group.n_prefix, [context.tokens for context in group.contexts]) for group in found]
+
+
+def test_requests_with_one_context_share_it_until_a_row_is_full() -> None:
     requests: list[Request] = [
-        (None, context, best),
-        (None, context, [*best[:2], (best[2] + 1) % 90]),
-        (None, context, [(best[0] + 1) % 90, *best[1:]]),
-        (None, context, best[:1]),
+        ([1, 2, 3], [4, 5]),
+        ([1, 2], [7]),
+        ([1, 2, 3], [6, 7, 8]),
+        ([1, 2, 3], [9] * 6),  # 3 + 1 + 2 + 5 columns
+        ([1, 2], [8]),
     ]
-    answers = harness(model, tokenizer, True)._loglikelihood_tokens(requests)
-    assert [greedy for _, greedy in answers] == [True, False, False, True]
-
-
-def test_rows() -> None:
-    requests: list[Request] = [
-        (None, [1, 2, 3], [4, 5]),
-        (None, [1, 2], [7]),
-        (None, [1, 2, 3], [6, 7, 8]),
-        (None, [1, 2, 3], [9] * 6),  # would make the row longer than 2 x 4 columns
-        (None, [1, 2], [8]),
-        (None, [1, 2], []),
-        (None, [1] * 9, [2, 3]),
-    ]
-    rows, unpacked = pack(requests, longest=9)
-    assert [(row.context, [i for i, _ in row.continuations]) for row in rows] == [
-        ([1, 2, 3], [3]),
+    found = contexts_of(numbered(requests), n_columns=10)
+    assert [(c.tokens, [i for i, _ in c.continuations]) for c in found] == [
         ([1, 2, 3], [0, 2]),
         ([1, 2], [1, 4]),
+        ([1, 2, 3], [3]),
     ]
-    assert [(row.length, row.n_scored) for row in rows] == [(8, 6), (6, 4), (2, 1)]
-    assert unpacked == [5, 6]
+    assert [(c.n_columns(), c.n_columns(2), c.n_kept) for c in found] == [
+        (6, 4, 4),
+        (2, 0, 1),
+        (8, 6, 6),
+    ]
+
+
+def test_a_prefix_is_what_all_of_a_group_begin_with() -> None:
+    assert groups([1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 4]) == [
+        (2, [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 4]])
+    ]
+
+
+def test_the_last_token_of_a_context_is_never_in_the_prefix() -> None:
+    assert groups([1, 2, 3], [1, 2, 3, 4]) == [(2, [[1, 2, 3], [1, 2, 3, 4]])]
+    assert groups([1], [1, 2]) == [(0, [[1], [1, 2]])]
+
+
+def test_one_that_begins_otherwise_does_not_spoil_a_group() -> None:
+    alike = [[7] * 20 + [i] for i in range(4)]
+    assert groups([5, 5], *alike, [9, 1]) == [(20, alike), (0, [[5, 5], [9, 1]])]
+
+
+def test_a_prefix_must_save_enough() -> None:
+    two = [[1, 2, 3, 4], [1, 2, 3, 5]]
+    assert groups(*two, least_saving=3) == [(3, two)]
+    assert groups(*two, least_saving=4) == [(0, two)]
+    assert groups(*two, least_saving=None) == [(0, two)]
+
+
+@given(requests=REQUESTS, saving=st.integers(0, 6), n_columns=st.integers(1, 12))
+def test_every_request_is_in_one_place_of_one_row(
+    requests: list[Request], saving: int, n_columns: int
+) -> None:
+    owners = []
+    for group in groups_of(contexts_of(numbered(requests), n_columns), saving):
+        for context in group.contexts:
+            assert tuple(context.tokens[: group.n_prefix]) == group.prefix
+            assert group.n_prefix < len(context.tokens)
+        rows = rows_of(group, n_columns)
+        widths = [sum(c.n_columns(group.n_prefix) for c in row) for row in rows]
+        assert all(w <= n_columns or len(row) == 1 for w, row in zip(widths, rows, strict=True))
+        assert widths == sorted(widths, reverse=True)
+        for row in rows:
+            for context in row:
+                for i, continuation in context.continuations:
+                    assert (context.tokens, continuation) == requests[i]
+                    owners.append(i)
+    assert sorted(owners) == list(range(len(requests)))
+
+
+@settings(deadline=None)
+@given(requests=REQUESTS, saving=st.sampled_from([None, 0, 3]))
+def test_a_scored_token_stands_behind_all_that_it_follows(
+    requests: list[Request], saving: int | None
+) -> None:
+    """Read along the mask, what a place sees is the request up to the token that it predicts."""
+    for group in groups_of(contexts_of(numbered(requests), 10), saving):
+        batch = batch_of(group.prefix, rows_of(group, 10), CPU)
+        mask = batch.attention_mask(torch.float32)[:, 0] == 0
+        assert bool(mask.any(-1).all())
+        n_scored = dict.fromkeys(batch.owners.tolist(), 0)
+        for place, token, owner in zip(
+            batch.scored_place, batch.scored_id, batch.owners, strict=True
+        ):
+            row, column = batch.kept_row[place], batch.kept_column[place]
+            tokens = torch.cat([torch.tensor(group.prefix, dtype=torch.int64), batch.ids[row]])
+            seen = mask[row, column]
+            context, continuation = requests[owner]
+            k = n_scored[int(owner)]
+            n_scored[int(owner)] += 1
+            assert tokens[seen].tolist() == [*context, *continuation[:k]]
+            positions = torch.cat([torch.arange(len(group.prefix)), batch.positions[row]])
+            assert positions[seen].tolist() == list(range(len(context) + k))
+            assert int(token) == continuation[k]
+        assert n_scored == {i: len(requests[i][1]) for i in n_scored}
 
 
 def test_the_layout_of_a_batch() -> None:
     """The example in the module's docstring, beside a shorter row."""
-    requests: list[Request] = [
-        (None, [10, 11, 12], [20, 21]),
-        (None, [10, 11, 12], [30, 31, 32]),
-        (None, [13, 14], [22]),
-    ]
-    rows, _ = pack(requests, longest=100)
-    tensors = batch(rows, torch.device("cpu"))
-    assert tensors.ids.tolist() == [[10, 11, 12, 20, 30, 31], [0, 0, 0, 0, 13, 14]]
-    assert tensors.positions.tolist() == [[0, 1, 2, 3, 3, 4], [0, 0, 0, 0, 0, 1]]
-    assert tensors.n_kept == 4
-    assert tensors.scored_id.tolist() == [20, 21, 30, 31, 32, 22]
-    assert tensors.scored_column.tolist() == [0, 1, 0, 2, 3, 3]
-    assert tensors.scored_row.tolist() == [0, 0, 0, 0, 0, 1]
-    assert tensors.owners.tolist() == [0, 0, 1, 1, 1, 2]
-    seen = tensors.attention_mask(torch.float32)[0, 0] == 0
-    assert seen.int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 0, 1, 0],
-        [1, 1, 1, 0, 1, 1],
-    ]
-    assert bool((tensors.attention_mask(torch.float32) == 0).any(-1).all())
+    long = Context([1, 2, 3, 10, 11], [(0, [20, 21]), (1, [30, 31, 32])])
+    more = Context([1, 2, 3, 12], [(2, [40, 41])])
+    short = Context([1, 2, 3, 13], [(3, [50])])
+    batch = batch_of((1, 2, 3), [[long, more], [short]], CPU)
+    assert batch.ids.tolist() == [[10, 11, 20, 30, 31, 12, 40], [13, 0, 0, 0, 0, 0, 0]]
+    assert batch.positions.tolist() == [[3, 4, 5, 5, 6, 3, 4], [3, 0, 0, 0, 0, 0, 0]]
+    assert batch.nodes.tolist() == [[0, 0, 1, 2, 2, 3, 4], [0, -1, -1, -1, -1, -1, -1]]
+    assert batch.parents.tolist() == [[0, 0, 0, 0, 0, 3, 3], [0, -1, -1, -1, -1, -1, -1]]
+    kept = list(zip(batch.kept_row.tolist(), batch.kept_column.tolist(), strict=True))
+    assert kept == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0)]
+    assert batch.scored_place.tolist() == [0, 1, 0, 2, 3, 4, 5, 6]
+    assert batch.scored_id.tolist() == [20, 21, 30, 31, 32, 40, 41, 50]
+    assert np.array_equal(batch.owners, [0, 0, 1, 1, 1, 2, 2, 3])
 
 
-def test_rows_longer_than_a_sliding_window_take_the_plain_path(
-    make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make_model("gemma3")
-    assert model.config.sliding_window == 16
-    requests = random_requests(1)
-    packed = harness(model, tokenizer, True)
-    plain: list[Request] = []
-    run = packed._plain
-
-    def spy(batch: list[Request]) -> list[Answer]:
-        plain.extend(batch)
-        return run(batch)
-
-    monkeypatch.setattr(packed, "_plain", spy)
-    packed._loglikelihood_tokens(requests)
-    long = [r for r in requests if len(r[1]) + len(r[2]) - 1 > 16]
-    assert 0 < len(long) < len(requests)
-    assert plain == long
-
-
-def _ignores_positions(model: PreTrainedModel) -> str:
-    forward = model.forward
-
-    def entry(
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        logits_to_keep: int = 0,
-        use_cache: bool | None = None,
-    ) -> Any:
-        return forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            logits_to_keep=logits_to_keep,
-            use_cache=use_cache,
-        )
-
-    model.forward = entry
-    return "packed rows differ by"
-
-
-def _takes_ids_only(model: PreTrainedModel) -> str:
-    forward = model.forward
-    model.forward = lambda input_ids: forward(input_ids=input_ids)
-    return "takes no attention_mask, logits_to_keep, position_ids"
-
-
-def _refuses_masks(model: PreTrainedModel) -> str:
-    forward = model.forward
-
-    def entry(
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        logits_to_keep: int = 0,
-        use_cache: bool | None = None,
-    ) -> Any:
-        if attention_mask is not None:
-            raise ValueError("only two dimensions")
-        return forward(input_ids=input_ids)
-
-    model.forward = entry
-    return r"cannot run packed rows \(only two dimensions\)"
-
-
-@pytest.mark.parametrize("spoil", [_ignores_positions, _takes_ids_only, _refuses_masks])
-def test_models_that_cannot_pack_take_the_plain_path(
-    write_task: Callable[..., Path],
-    build: Callable[..., Evaluator],
-    make_model: MakeModel,
-    caplog: pytest.LogCaptureFixture,
-    spoil: Callable[[PreTrainedModel], str],
-) -> None:
-    write_task("t")
-    expected = build("t").score(make_model())
-    model = make_model()
-    reason = spoil(model)
-    evaluator = build("t")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):  # the second time, it is known
-            got = evaluator.score(model)
-    assert got.tasks[0].values == expected.tasks[0].values
-    (record,) = [r for r in caplog.records if r.name.startswith("mergesearch")]
-    assert re.search(reason, record.getMessage())
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_known_architectures_pack(
-    make_model: MakeModel,
-    tokenizer: PreTrainedTokenizerFast,
-    architecture: str,
-    dtype: torch.dtype,
-) -> None:
-    model = make_model(architecture).to(dtype)
-    assert harness(model, tokenizer, False).packs_safely()
+def test_a_group_without_a_prefix() -> None:
+    group = Group(0, (Context([1, 2], [(0, [3])]),))
+    assert group.prefix == ()
+    batch = batch_of(group.prefix, rows_of(group, 8), CPU)
+    assert batch.attention_mask(torch.float32).shape == (1, 1, 2, 2)

@@ -1,6 +1,5 @@
 """Totals, intervals and paired comparisons, beside closed forms."""
 
-import json
 import math
 from dataclasses import replace
 from statistics import NormalDist
@@ -11,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Interval, Scores, TaskScore, interval, paired_difference
+from mergesearch.evaluation import (
+    DocumentScore,
+    Interval,
+    Scores,
+    TaskScore,
+    interval,
+    paired_difference,
+)
+from mergesearch.evaluation import comparison as module
+from mergesearch.evaluation.aggregation import VECTORISED, aggregation_function
+from mergesearch.evaluation.scores import summary
 
 
 def score(values: list, task: str = "t", aggregation: str = "mean", **fields: object) -> TaskScore:
@@ -22,10 +31,11 @@ def score(values: list, task: str = "t", aggregation: str = "mean", **fields: ob
         "weight": 1.0,
         "fingerprint": "f",
         "doc_ids": tuple(range(len(values))),
-        "value": float(np.mean(values)) if aggregation == "mean" else math.nan,
+        "value": float(np.mean(values)) if values and aggregation == "mean" else math.nan,
         "stderr": None,
     }
-    return TaskScore(task=task, aggregation=aggregation, values=tuple(values), **defaults | fields)
+    documents = tuple(DocumentScore(value) for value in values)
+    return TaskScore(task=task, aggregation=aggregation, documents=documents, **defaults | fields)
 
 
 def scores(*tasks: TaskScore) -> Scores:
@@ -37,13 +47,6 @@ def test_the_total_weighs_tasks_and_is_higher_where_better() -> None:
     accuracy = score([0.0, 1.0], weight=2)
     perplexity = score([], aggregation="perplexity", value=3.0, higher_is_better=False)
     assert scores(accuracy, perplexity).total == pytest.approx(-2 / 3)
-
-
-def test_scores_survive_json() -> None:
-    original = score(
-        [[-1.5, 3], [-2.0, 4]], aggregation="weighted_perplexity", value=1.6, stderr=0.1
-    )
-    assert TaskScore.from_json(json.loads(json.dumps(original.to_json()))) == original
 
 
 def test_a_paired_difference_has_the_binomial_bounds() -> None:
@@ -113,13 +116,16 @@ def test_other_aggregations(aggregation: str, values: list, value: float) -> Non
 
 
 def test_vectorised_aggregations_are_lm_evals() -> None:
-    from mergesearch.evaluation.scores import _VECTORISED, aggregation_function
+    from lm_eval.api import metrics  # noqa: F401  registers the aggregations
+    from lm_eval.api.registry import AGGREGATION_REGISTRY
 
     values = np.random.default_rng(0).uniform(1, 5, size=(20, 2))
-    for name, vectorised in _VECTORISED.items():
+    for name, vectorised in VECTORISED.items():
         column = values if name in {"weighted_perplexity", "bits_per_byte"} else values[:, 0]
-        expected = aggregation_function(name)([v.tolist() for v in column])
+        items = [v.tolist() for v in column]
+        expected = AGGREGATION_REGISTRY[name](items)
         assert vectorised(column[None])[0] == pytest.approx(expected)
+        assert aggregation_function(name)(items) == pytest.approx(expected)
 
 
 def test_a_foreign_aggregation_says_what_it_needs() -> None:
@@ -150,10 +156,61 @@ def test_a_comparison_is_antisymmetric_and_repeatable(values: list[float], seed:
 
 
 def test_blocks_do_not_change_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mergesearch.evaluation import scores as module
-
     one = scores(score([0.0, 1.0, 1.0, 5.0]))
     whole = interval(one, n_resamples=1000)
     monkeypatch.setattr(module, "_BLOCK", 4 * 7)
     assert interval(one, n_resamples=1000) == whole
     assert isinstance(whole, Interval)
+
+
+def test_a_document_without_the_metric_is_left_out() -> None:
+    documents = {7: DocumentScore(1.0), 2: DocumentScore(None), 5: DocumentScore(0.5)}
+    got = summary("mean", documents)
+    assert (got["doc_ids"], got["value"]) == ((2, 5, 7), 0.75)
+    assert got["stderr"] == pytest.approx(0.25)
+    assert math.isnan(summary("mean", {2: DocumentScore(None)})["value"])
+    holed = scores(replace(score([]), **got))
+    assert interval(holed).value == 0.75
+    other = scores(replace(score([]), **summary("mean", documents | {5: DocumentScore(1.0)})))
+    assert paired_difference(other, holed).value == 0.25
+
+
+def some(aggregation: str = "mean", **tasks: dict[int, DocumentScore]) -> Scores:
+    return scores(
+        *(
+            replace(
+                score([], name, aggregation, fingerprint=f"of {name}"),
+                **summary(aggregation, documents),
+            )
+            for name, documents in tasks.items()
+        )
+    )
+
+
+def test_scores_on_what_another_candidate_was_scored_on() -> None:
+    a = {i: DocumentScore(float(i % 3 == 0), margin=i - 2.5) for i in range(9)}
+    b = {i: DocumentScore(float(i % 2), margin=0.5) for i in range(9)}
+    long = some(x=a, y=b)
+    short = some(y={i: b[i] for i in (6, 1, 3)}, x={4: a[4], 3: a[3]})
+    got = long.on(short)
+    assert [task.task for task in got.tasks] == ["y", "x"]
+    assert [task.doc_ids for task in got.tasks] == [(1, 3, 6), (3, 4)]
+    assert got == short
+    assert paired_difference(got, short) == Interval(0, 0, 0)
+    assert long.on(long) == long
+
+
+def test_other_aggregations_are_computed_anew_on_a_part() -> None:
+    documents = {i: DocumentScore([-float(i), i + 1]) for i in range(4)}
+    whole = some("weighted_perplexity", x=documents)
+    (part,) = whole.on(some("weighted_perplexity", x={3: documents[3], 1: documents[1]})).tasks
+    assert part.value == pytest.approx(math.exp(4 / 6))
+    assert part.stderr is None
+
+
+def test_what_was_not_scored_is_named() -> None:
+    documents = {i: DocumentScore(1.0) for i in range(3)}
+    with pytest.raises(InputError, match=r"^task 'x' was scored on 3 documents, without 7; score"):
+        some(x=documents).on(some(x=documents | {7: DocumentScore(1.0), 8: DocumentScore(0.0)}))
+    with pytest.raises(InputError, match=r"^task 'y' was not scored; score the candidate on it"):
+        some(x=documents).on(some(x=documents, y=documents))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mergesearch.evaluation import TaskScore
+from mergesearch.evaluation import DocumentScore
 from mergesearch.recipe import ModelRef
-from mergesearch.runs import Record, Row, TrialEntry, hold
+from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, TrialEntry, hold
 from mergesearch.soups import soup_recipe
 
 #: A model's label, role, and its score on each document of the two splits, if it was scored there.
@@ -14,20 +14,27 @@ Model = tuple[str, str, Sequence[float] | None, Sequence[float] | None]
 
 def make_run(folder: Path, models: Sequence[Model], *, higher_is_better: bool = True) -> Path:
     """A run with one task a split, its models all different; the first ones are trials too."""
-    tasks = {"search_full": {"dev": "f-dev"}, "held_out": {"test": "f-test"}}
-    if all(held_out is None for *_, held_out in models):
-        del tasks["held_out"]
-    weights = {split: {task: 1.0 for task in names} for split, names in tasks.items()}
-    with hold(folder, {"space": {}, "tasks": tasks, "weights": weights}):
+    splits = {"search_full": ("dev", [dev for _, _, dev, _ in models if dev is not None])}
+    if any(test is not None for *_, test in models):
+        splits["held_out"] = ("test", [test for *_, test in models if test is not None])
+    suite = SuiteEntry(
+        {
+            split: (task(name, len(scored[0]) if scored else 1, higher_is_better),)
+            for split, (name, scored) in splits.items()
+        }
+    )
+    with hold(folder, {"space": {}}):
         record = Record(folder)
+        record.set_suite(suite)
         for number, (label, role, dev, test) in enumerate(models):
             (folder.parent / "models" / label).mkdir(parents=True, exist_ok=True)
             ref = ModelRef.model_validate(str(folder.parent / "models" / label))
             recipe = soup_recipe([ref])
             record.add_candidate(recipe, f"digest of {label}")
-            for task, values in (("dev", dev), ("test", test)):
+            for name, values in (("dev", dev), ("test", test)):
                 if values is not None:
-                    record.add_score(f"digest of {label}", score(task, values, higher_is_better))
+                    scores = {i: DocumentScore(value) for i, value in enumerate(values)}
+                    record.documents.add(f"digest of {label}", f"f-{name}", scores)
             if dev is not None:
                 mean = sum(dev) / len(dev)
                 record.add_trial(TrialEntry(number, "linear", recipe.hash, mean))
@@ -35,19 +42,17 @@ def make_run(folder: Path, models: Sequence[Model], *, higher_is_better: bool = 
     return folder
 
 
-def score(task: str, values: Sequence[float], higher_is_better: bool = True) -> TaskScore:
-    return TaskScore(
-        task=task,
+def task(name: str, n_documents: int, higher_is_better: bool = True) -> TaskEntry:
+    return TaskEntry(
+        task=name,
         metric="acc",
         filter="none",
         higher_is_better=higher_is_better,
         weight=1.0,
         aggregation="mean",
-        fingerprint=f"f-{task}",
-        doc_ids=tuple(range(len(values))),
-        values=tuple(values),
-        value=sum(values) / len(values),
-        stderr=None,
+        fingerprint=f"f-{name}",
+        group=None,
+        n_documents=n_documents,
     )
 
 

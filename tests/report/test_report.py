@@ -1,15 +1,18 @@
 import csv as csv_module
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import interval
+from mergesearch.evaluation import Scores, interval
 from mergesearch.recipe import read_recipe
 from mergesearch.report import entries_of, leaderboard, markdown, ranked, table, verdict
+from mergesearch.runs import Record, SuiteEntry
+from tests.report import hand_made
 from tests.report.hand_made import Model, make_run, right
 
 MODELS: list[Model] = [
@@ -187,18 +190,57 @@ def test_a_split_of_which_a_task_is_missing_is_not_shown(tmp_path: Path) -> None
     assert entry.deciding == entry.search
 
 
-def test_the_weights_are_those_of_the_split_and_not_of_what_was_scored_first(
+def test_a_task_of_two_splits_has_the_weight_and_the_documents_of_each(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [("one", "parent", right(60), right(20))])
+    record = Record(run)
+    again = replace(hand_made.task("dev", 80), task="again", weight=3.0)
+    splits = {**record.suite.splits, "held_out": (again, hand_made.task("test", 100))}
+    (row,) = record.rows
+    record.set_suite(SuiteEntry(splits))
+    record.add_row(row)
+    (entry,) = entries_of(run)
+    assert entry.search is not None and entry.held_out is not None
+    assert entry.search.total == 0.6
+    assert entry.held_out.total == pytest.approx((3 * 60 / 80 + 0.2) / 4)
+    assert [task.task for task in entry.held_out.tasks] == ["again", "test"]
+
+
+def test_an_aggregation_that_is_out_of_reach_leaves_the_value_and_no_interval(
     tmp_path: Path,
 ) -> None:
-    run = make_run(tmp_path / "run", [("one", "parent", right(60), right(20))])
-    about = json.loads((run / "run.json").read_text())
-    about["tasks"]["held_out"] = {"again": "f-dev", "test": "f-test"}
-    about["weights"]["held_out"] = {"again": 3.0, "test": 1.0}
-    (run / "run.json").write_text(json.dumps(about))
-    (entry,) = entries_of(run)
-    assert entry.held_out is not None
-    assert entry.held_out.total == pytest.approx((3 * 0.6 + 0.2) / 4)
-    assert [task.task for task in entry.held_out.tasks] == ["again", "test"]
+    models: list[Model] = [
+        ("one", "parent", right(60), None),
+        ("winner", "winner", right(90), None),
+    ]
+    run = make_run(tmp_path / "run", models)
+    record = Record(run)
+    rows = record.rows
+    own = replace(hand_made.task("dev", 100), aggregation="dev.worth")
+    record.set_suite(SuiteEntry({"search_full": (own,)}))
+    for row, value in zip(rows, (0.25, 0.75), strict=True):
+        digest = f"digest of {row.label}"
+        score = own.score(record.documents.known(digest, own.fingerprint), value)
+        assert score is not None
+        record.add_scores(digest, Scores((score,)))
+        record.add_row(row)
+    entries = entries_of(run)
+    assert [(entry.label, entry.deciding.total) for entry in entries if entry.deciding] == [
+        ("winner", 0.75),
+        ("one", 0.25),
+    ]
+    assert [entry.interval for entry in entries] == [None, None]
+    assert verdict(entries).startswith(
+        "The winner is +0.500 from the best parent, one on the search split, beyond noise or not: "
+        "the aggregation 'dev.worth' is a task's own function"
+    )
+    first = markdown(entries).splitlines()[2]
+    assert [cell.strip() for cell in first.split("|")][1:6] == [
+        "**winner**",
+        "linear",
+        "0.750",
+        "",
+        "",
+    ]
 
 
 def test_only_runs_have_entries(tmp_path: Path) -> None:

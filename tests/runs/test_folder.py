@@ -149,7 +149,7 @@ def test_what_made_a_run_is_asked_of_runs_only(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ('{"space": 1}', "another version of mergesearch: its format is None"),
-        ('{"format": 99}', "its format is 99, and this one reads 2"),
+        ('{"format": 99}', "its format is 99, and this one reads 3"),
         ("{", "damaged"),
         ("[]", "damaged"),
     ],

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import TaskScore
+from mergesearch.evaluation import DocumentScore, Scores
 from mergesearch.recipe import ModelRef, Recipe
-from mergesearch.runs import Record, Row, SoupStep, TrialEntry
+from mergesearch.runs import Record, Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
 from mergesearch.soups import soup_recipe
 
 
@@ -15,25 +16,35 @@ def recipe(folder: Path, *names: str) -> Recipe:
     return soup_recipe([ModelRef.model_validate(str(folder / "models" / n)) for n in names])
 
 
-def score(fingerprint: str, value: float) -> TaskScore:
-    return TaskScore(
-        task="first",
-        metric="acc",
-        filter="none",
-        higher_is_better=True,
-        weight=2.0,
-        aggregation="mean",
-        fingerprint=fingerprint,
-        doc_ids=(0, 1),
-        values=(value, value),
-        value=value,
-        stderr=None,
+def task(name: str = "first", n_documents: int = 2, **changes: Any) -> TaskEntry:
+    return TaskEntry(
+        **{
+            "task": name,
+            "metric": "acc",
+            "filter": "none",
+            "higher_is_better": True,
+            "weight": 2.0,
+            "aggregation": "mean",
+            "fingerprint": f"f-{name}",
+            "group": None,
+            "n_documents": n_documents,
+            **changes,
+        }
     )
 
 
+def suite(*search: TaskEntry) -> SuiteEntry:
+    return SuiteEntry({"search": search, "held_out": (task("test"),)})
+
+
+def documents(*values: Any) -> dict[int, DocumentScore]:
+    return {i: DocumentScore(value, 0.25) for i, value in enumerate(values)}
+
+
 def fill(record: Record, folder: Path) -> None:
+    record.set_suite(suite(task()))
     record.add_candidate(recipe(folder, "one"), "digest-1")
-    record.add_score("digest-1", score("task-1", 0.5))
+    record.documents.add("digest-1", "f-first", documents(1.0, 0.0))
     record.add_trial(TrialEntry(0, "linear (one)", recipe(folder, "one").hash, 0.5))
     record.add_trial(TrialEntry(1, "ties", None, None, "NaN «ß»"))
     record.add_row(Row("one", "parent", recipe(folder, "one").hash))
@@ -42,8 +53,9 @@ def fill(record: Record, folder: Path) -> None:
 
 def contents(record: Record) -> tuple[object, ...]:
     return (
+        record.suite,
         record.recipe_hashes,
-        record.scores_of("digest-1"),
+        record.scores("digest-1", "search"),
         record.trials,
         record.rows,
         record.soup,
@@ -64,8 +76,6 @@ def test_what_was_entered_is_there_when_the_run_is_opened_again(run: Path) -> No
     assert contents(again) == contents(first)
     assert again.digest(one) == again.digest_of(one.hash) == "digest-1"
     assert again.recipe(one.hash) == one
-    assert again.score("digest-1", "task-1") == score("task-1", 0.5)
-    assert again.score("digest-1", "task-2") is None
     assert again.digest(recipe(run.parent, "two")) is None
     assert [trial.error for trial in again.trials] == [None, "NaN «ß»"]
 
@@ -75,7 +85,7 @@ def test_a_record_cut_anywhere_in_its_last_line_keeps_the_rest_and_goes_on(run: 
     before = contents(Record(run))
     file = run / "record.jsonl"
     start = file.stat().st_size
-    Record(run).add_score("digest-1", score("task-2", 0.25))
+    Record(run).add_row(Row("two", "parent", "another"))
     whole = file.read_bytes()
     for end in range(start, len(whole)):
         file.write_bytes(whole[:end])
@@ -86,9 +96,9 @@ def test_a_record_cut_anywhere_in_its_last_line_keeps_the_rest_and_goes_on(run: 
         assert contents(record) == before
         record.add_trial(TrialEntry(2, "linear", None, None, "another"))
         assert [trial.number for trial in Record(run).trials] == [0, 1, 2]
-        assert Record(run).score("digest-1", "task-2") is None
+        assert len(Record(run).rows) == 1
     file.write_bytes(whole)
-    assert Record(run).score("digest-1", "task-2") == score("task-2", 0.25)
+    assert [row.label for row in Record(run).rows] == ["one", "two"]
 
 
 def test_a_line_that_is_no_entry_is_refused_with_its_number(run: Path) -> None:
@@ -126,12 +136,109 @@ def test_a_run_that_is_moved_with_its_models_finds_them(run: Path, tmp_path: Pat
     assert record.digest_of(old) == "digest-1"
 
 
+def test_scores_are_those_of_the_suites_documents_and_none_where_one_is_missing(run: Path) -> None:
+    record = Record(run)
+    fill(record, run.parent)
+    scores = record.scores("digest-1", "search")
+    assert scores is not None
+    (score,) = scores.tasks
+    assert (score.task, score.metric, score.weight, score.group) == ("first", "acc", 2.0, None)
+    assert score.documents == (DocumentScore(1.0, 0.25), DocumentScore(0.0, 0.25))
+    assert (score.doc_ids, score.value, score.stderr) == ((0, 1), 0.5, 0.5)
+    assert record.scores("digest-1", "held_out") is None
+    assert record.scores("digest-1", "search_full") is None  # not a split of this suite
+    assert record.scores("digest-2", "search") is None
+
+    record.set_suite(suite(task(n_documents=3), task("second", weight=1.0)))
+    assert record.scores("digest-1", "search") is None
+    record.documents.add("digest-1", "f-first", {2: DocumentScore(1.0)})
+    assert record.scores("digest-1", "search") is None
+    record.documents.add("digest-1", "f-second", documents(1.0, 1.0, 0.0))
+    for opened in (record, Record(run, writable=False)):
+        found = opened.scores("digest-1", "search")
+        assert found is not None
+        assert [(t.task, t.doc_ids) for t in found.tasks] == [
+            ("first", (0, 1, 2)),
+            ("second", (0, 1)),
+        ]
+        assert found.total == pytest.approx((2 * 2 / 3 + 1) / 3)
+
+
+def test_a_value_that_documents_do_not_give_is_kept(run: Path) -> None:
+    own = task(aggregation="first.worth")
+    record = Record(run)
+    record.set_suite(suite(own))
+    record.documents.add("digest-1", "f-first", documents([1, "a"], [0, "b"]))
+    assert record.scores("digest-1", "search") is None
+    found = own.score(record.documents.known("digest-1", "f-first"), 0.75)
+    assert found is not None and (found.value, found.stderr) == (0.75, None)
+    assert found.values == ([1, "a"], [0, "b"])
+    record.add_scores("digest-1", Scores((found,)))
+    size = (run / "record.jsonl").stat().st_size
+    for again in (record, Record(run)):
+        assert again.scores("digest-1", "search") == Scores((found,))
+        again.add_scores("digest-1", Scores((found,)))
+    assert (run / "record.jsonl").stat().st_size == size
+
+
+def test_a_mean_is_not_kept_beside_its_documents(run: Path) -> None:
+    record = Record(run)
+    fill(record, run.parent)
+    size = (run / "record.jsonl").stat().st_size
+    scores = record.scores("digest-1", "search")
+    assert scores is not None
+    record.add_scores("digest-1", scores)
+    assert (run / "record.jsonl").stat().st_size == size
+
+
+def test_a_suite_is_entered_once_and_voids_the_leaderboard_of_another(run: Path) -> None:
+    fill(Record(run), run.parent)
+    size = (run / "record.jsonl").stat().st_size
+    record = Record(run)
+    record.set_suite(suite(task()))
+    assert (run / "record.jsonl").stat().st_size == size
+    assert len(record.rows) == 1
+    record.set_suite(suite(task(), task("second")))
+    for again in (record, Record(run)):
+        assert again.suite == suite(task(), task("second"))
+        assert again.rows == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        suite(task(n_documents=3)),
+        suite(task(weight=1.0)),
+        suite(task(fingerprint="g")),
+        suite(task(), task("second")),
+    ],
+)
+def test_trials_are_those_of_the_suites_objective(run: Path, other: SuiteEntry) -> None:
+    record = Record(run)
+    fill(record, run.parent)
+    before = record.trials
+    assert len(before) == 2
+    record.set_suite(other)
+    assert record.trials == ()
+    record.add_trial(TrialEntry(0, "linear", None, None, "another"))
+    for again in (record, Record(run)):
+        assert again.trials == (TrialEntry(0, "linear", None, None, "another"),)
+    record.set_suite(suite(task()))
+    assert record.trials == before
+
+
+def test_what_is_held_out_is_no_objective_of_a_search() -> None:
+    judged = SuiteEntry({"search": (task(),), "held_out": (task("test", n_documents=5),)})
+    assert judged.objective == suite(task()).objective
+    assert judged != suite(task())
+
+
 def test_a_full_device_is_the_users_to_solve(run: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     record = Record(run)
     (run / "record.jsonl").symlink_to("/dev/full")
     with pytest.raises(InputError, match="No space left on device; make room") as caught:
-        record.add_score("digest-1", score("task-1", 0.5))
+        record.add_row(Row("one", "parent", "hash"))
     assert "\n" not in str(caught.value)
-    assert record.score("digest-1", "task-1") is None
+    assert record.rows == ()

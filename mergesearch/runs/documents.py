@@ -1,0 +1,138 @@
+"""What every candidate of a run scored on every document, in one compact file.
+
+A frame is a block of one candidate's documents of one task, as two lines of compressed JSON: the
+hashes of the candidate's tensors and of the task, then ids (the first, and the step to each next
+one), values and margins. 200 accuracies with their margins take 5.0 bytes a document as one block,
+and 8.2 as five.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergesearch.evaluation import DocumentScore
+from mergesearch.runs.frames import Frames
+
+if TYPE_CHECKING:
+    from mergesearch.evaluation import BuiltTask
+
+_FILE = "documents.bin"
+
+#: The hash of a model's tensors, and of a task.
+Key = tuple[str, str]
+
+#: Keys whose documents are kept as objects.
+_N_RECENT = 16
+
+
+class Documents:
+    """The scores of a run's documents, by the hash of the model's tensors and of the task.
+
+    A margin is kept to six significant digits, a value as it is.
+
+    Args:
+        folder: the run's folder.
+        writable: False for reading a run that another process may hold.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+
+    def __init__(self, folder: Path, *, writable: bool = True) -> None:
+        self._frames = Frames(folder / _FILE, writable=writable)
+        #: Payloads as they are on disk: few of many documents are ever asked for.
+        self._blocks: dict[Key, list[bytes]] = {}
+        self._recent: dict[Key, dict[int, DocumentScore]] = {}
+        #: Documents added since the run was opened.
+        self.n_added = 0
+        for payload in self._frames.read():
+            self._blocks.setdefault(_key(payload), []).append(payload)
+
+    def known(self, digest: str, fingerprint: str) -> Mapping[int, DocumentScore]:
+        """The documents of a task that a model was scored on, by id."""
+        key = digest, fingerprint
+        if key not in self._recent:
+            if len(self._recent) == _N_RECENT:
+                del self._recent[next(iter(self._recent))]
+            blocks = self._blocks.get(key, ())
+            self._recent[key] = {i: score for block in blocks for i, score in _unpack(block)}
+        return self._recent[key]
+
+    def add(self, digest: str, fingerprint: str, documents: Mapping[int, DocumentScore]) -> None:
+        """Keep what a model scored on some documents; on disk when this returns.
+
+        Raises:
+            InputError: the device is full, or the file cannot be written.
+        """
+        key = digest, fingerprint
+        payload = _pack(key, documents)
+        self._frames.append(payload)
+        self._blocks.setdefault(key, []).append(payload)
+        self._recent.pop(key, None)
+        self.n_added += len(documents)
+
+    def of(self, digest: str) -> "DocumentsOf":
+        """What one model scored, as an evaluator asks for it."""
+        return DocumentsOf(self, digest)
+
+
+class DocumentsOf:
+    """What one model scored: a `DocumentStore`."""
+
+    def __init__(self, documents: Documents, digest: str) -> None:
+        self._documents = documents
+        self._digest = digest
+
+    def known(self, task: "BuiltTask") -> Mapping[int, DocumentScore]:
+        """The documents of a task that were scored before, by id."""
+        return self._documents.known(self._digest, task.fingerprint)
+
+    def add(self, task: "BuiltTask", documents: Mapping[int, DocumentScore]) -> None:
+        """Keep newly scored documents; they are safe when this returns.
+
+        Raises:
+            InputError: the device is full, or the file cannot be written.
+        """
+        self._documents.add(self._digest, task.fingerprint, documents)
+
+
+def _pack(key: Key, documents: Mapping[int, DocumentScore]) -> bytes:
+    ids = sorted(documents)
+    scores = [documents[i] for i in ids]
+    columns = (
+        [b - a for a, b in pairwise([0, *ids])],
+        [_short(score.value) for score in scores],
+        [_rounded(score.margin) for score in scores],
+    )
+    return zlib.compress(_line(key) + b"\n" + _line(columns), 9)
+
+
+def _key(payload: bytes) -> Key:
+    digest, fingerprint = json.loads(zlib.decompress(payload).partition(b"\n")[0])
+    return digest, fingerprint
+
+
+def _unpack(payload: bytes) -> list[tuple[int, DocumentScore]]:
+    steps, values, margins = json.loads(zlib.decompress(payload).partition(b"\n")[2])
+    scores = (DocumentScore(_number(v), m) for v, m in zip(values, margins, strict=True))
+    return list(zip(accumulate(steps), scores, strict=True))
+
+
+def _line(thing: Sequence[Any]) -> bytes:
+    return json.dumps(thing, separators=(",", ":")).encode()
+
+
+def _short(value: Any) -> Any:
+    """Right and wrong without a decimal point."""
+    return int(value) if value in (0.0, 1.0) else value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, int) else value
+
+
+def _rounded(margin: float | None) -> float | None:
+    return None if margin is None else float(f"{margin:.6g}")

@@ -1,0 +1,107 @@
+"""What a record's entries say: models of the leaderboard, steps of a soup, trials, the suite."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from mergesearch.evaluation import DocumentScore, TaskScore
+from mergesearch.evaluation.aggregation import VECTORISED
+from mergesearch.evaluation.scores import summary
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model that the leaderboard shows."""
+
+    label: str
+    #: "winner", "finalist", "soup", "reference", "parent" or "base".
+    role: str
+    recipe_hash: str
+
+
+@dataclass(frozen=True)
+class SoupStep:
+    """One model tried in a greedy soup."""
+
+    model: str
+    #: The models of the soup that was scored.
+    ingredients: tuple[str, ...]
+    score: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class TrialEntry:
+    """A trial that has ended."""
+
+    number: int
+    method: str
+    #: None where the candidate failed.
+    recipe_hash: str | None
+    score: float | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task of the suite: all that a score of it says, but for the documents."""
+
+    task: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    weight: float
+    aggregation: str
+    fingerprint: str
+    group: str | None
+    #: The first so many documents are scored.
+    n_documents: int
+
+    def score(
+        self, documents: Mapping[int, DocumentScore], value: float | None
+    ) -> TaskScore | None:
+        """The task's score, where all of its documents are among those given.
+
+        Args:
+            documents: of a model, by id.
+            value: of the task, if it is kept; without it, documents must be enough.
+        """
+        ours = {i: documents[i] for i in range(self.n_documents) if i in documents}
+        if len(ours) < self.n_documents:
+            return None
+        if values_are_enough(self.aggregation):
+            decided = summary(self.aggregation, ours)
+        elif value is None:
+            return None
+        else:
+            ids, scores = tuple(ours), tuple(ours.values())
+            decided = {"doc_ids": ids, "documents": scores, "value": value, "stderr": None}
+        fields: dict[str, Any] = asdict(self)
+        del fields["n_documents"]
+        return TaskScore(**fields, **decided)
+
+
+def values_are_enough(aggregation: str) -> bool:
+    """Whether a task's value can be had from its documents' without building the task."""
+    return aggregation in VECTORISED
+
+
+@dataclass(frozen=True)
+class SuiteEntry:
+    """The suite's tasks by split: "search", "search_full" without its limits, and "held_out"."""
+
+    splits: Mapping[str, tuple[TaskEntry, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, splits: Mapping[str, Any]) -> Self:
+        """From what `asdict` makes of `splits`."""
+        return cls({name: tuple(TaskEntry(**t) for t in tasks) for name, tasks in splits.items()})
+
+    @property
+    def objective(self) -> str:
+        """Hash of what a search maximizes: equal where the totals of trials may be compared."""
+        tasks = self.splits.get("search", ())
+        terms = [[task.fingerprint, task.n_documents, task.weight] for task in tasks]
+        return hashlib.sha256(json.dumps(terms).encode()).hexdigest()[:12]
