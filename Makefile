@@ -20,9 +20,12 @@ lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# merge times beside plain copies and mergekit, on idle cores: results/benchmarks/merge.md
+# on idle cores: merges beside plain copies and mergekit, scoring beside lm-eval on the test bed
 bench: $(VENV)/.ready-to-test $(PEERS)/.ready
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.merge
+ifneq ($(wildcard ../shared/testbed/prepare.py),)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.evaluate
+endif
 
 setup: $(VENV)/.ready
 

@@ -121,10 +121,12 @@ def _named(config: Mapping[str, Any] | None) -> Iterator[str]:
     for item in items if isinstance(items, list) else ():
         if isinstance(item, str):
             yield item
+        elif not isinstance(item, dict) or item.keys() & _DEFINES:
+            continue
         elif isinstance(item.get("task"), list):
             yield from _named(item)
-        elif not item.keys() & _DEFINES:
-            yield item.get("group") or item["task"]
+        elif name := item.get("group") or item.get("task"):
+            yield name
 
 
 def _located(name: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:

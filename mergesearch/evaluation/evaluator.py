@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import io
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -13,13 +12,15 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from mergesearch.config import unknown
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.evaluation.building import build_tasks
 from mergesearch.evaluation.cost import Cost, cost
 from mergesearch.evaluation.limits import Limits
 from mergesearch.evaluation.order import split_evenly
+from mergesearch.evaluation.quiet import quiet
 from mergesearch.evaluation.scorer import Scorer, Sitting
 from mergesearch.evaluation.scores import DocumentScore, Scores
 from mergesearch.evaluation.suite import Suite
-from mergesearch.evaluation.tasks import BuiltTask, build_tasks
+from mergesearch.evaluation.tasks import BuiltTask
 
 #: Documents of a task between two writes to a store: what a kill may cost.
 _BLOCK = 256
@@ -77,7 +78,7 @@ class Evaluator:
         self.suite = suite
         tokenizer = copy.deepcopy(tokenizer)
         # Only here do lm-eval and datasets draw progress bars, and offer no switch.
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
             self._splits = build_tasks(suite, tokenizer)
         self._device = None if device is None else torch.device(device)
         self._scorer = Scorer(tokenizer, batch_size)
@@ -177,10 +178,10 @@ class Evaluator:
             split: "search" or "held_out".
             full: all documents, whatever the suite's limits.
             store: as for `score`.
-            n_blocks: into how many parts the documents go; fewer where a task has fewer.
+            n_blocks: into how many parts the documents go; fewer where no task has as many.
 
         Yields:
-            The scores on all blocks so far.
+            The scores on all blocks so far, of the tasks that have a value on them.
 
         Raises:
             CandidateError: logits or a value of a metric are not finite.
@@ -188,7 +189,7 @@ class Evaluator:
         """
         store = store or Forgetful()
         tasks = self.tasks(split, full=full)
-        n_blocks = min(n_blocks, *(task.n_documents for task in tasks))
+        n_blocks = min(n_blocks, max(task.n_documents for task in tasks))
         places = [split_evenly(task.n_documents, n_blocks) for task in tasks]
         found = [dict(store.known(task)) for task in tasks]
         sitting = None
@@ -198,22 +199,36 @@ class Evaluator:
                 if missing:
                     if model is None:
                         raise ValueError("without a model, the store must know every document")
-                    sitting = sitting or self._scorer.sit(model)
+                    sitting = sitting or self._sit(model)
                     new = _answer(sitting, task, sorted(missing))
                     store.add(task, new)
                     documents |= new
+            so_far = [
+                {i: documents[i] for i in task.order[: ranges[k].stop]}
+                for task, ranges, documents in zip(tasks, places, found, strict=True)
+            ]
             yield Scores(
                 tuple(
-                    task.score({i: documents[i] for i in task.order[: ranges[k].stop]})
-                    for task, ranges, documents in zip(tasks, places, found, strict=True)
+                    task.score(documents)
+                    for task, documents in zip(tasks, so_far, strict=True)
+                    if k == n_blocks - 1 or _has_values(documents)
                 )
             )
+
+    def _sit(self, model: PreTrainedModel) -> Sitting:
+        with quiet():
+            return self._scorer.sit(model)
+
+
+def _has_values(documents: Mapping[int, DocumentScore]) -> bool:
+    """Whether the metric is defined on any of the documents."""
+    return any(document.value is not None for document in documents.values())
 
 
 def _answer(sitting: Sitting, task: BuiltTask, doc_ids: Sequence[int]) -> dict[int, DocumentScore]:
     """The scores of some documents of a task."""
     try:
-        with _quiet():
+        with quiet():
             sitting.answer(task, doc_ids)
         return task.grade(doc_ids)
     except AssertionError as error:  # how lm-eval states what a request must fit
@@ -221,17 +236,3 @@ def _answer(sitting: Sitting, task: BuiltTask, doc_ids: Sequence[int]) -> dict[i
         raise InputError(f"task {task.name!r} does not fit the model: {reason}") from error
     except CandidateError as error:
         raise CandidateError(f"task {task.name!r}: {error}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the warnings of lm-eval, datasets and transformers to themselves."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

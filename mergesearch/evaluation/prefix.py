@@ -1,6 +1,7 @@
 """Prefixes that run once: their keys and values, given to every row behind them."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,21 +25,32 @@ class Prefix:
         """What it holds in memory."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
-    def before(self, n_rows: int, *, growing: bool = False) -> DynamicCache:
-        """A cache in which every row stands behind the prefix.
-
-        Args:
-            n_rows: of the batch.
-            growing: keep what the rows add, as generation needs; else it is forgotten at once.
-        """
-        cache = DynamicCache()
-        kind = DynamicLayer if growing else _Passing
-        cache.layers = [kind() for _ in self.layers]
-        for layer, (keys, values) in zip(cache.layers, self.layers, strict=True):
+    def before(self, n_rows: int) -> DynamicCache:
+        """A cache in which every row of a batch stands behind the prefix, and which stays so."""
+        layers = [_Passing() for _ in self.layers]
+        for layer, (keys, values) in zip(layers, self.layers, strict=True):
             layer.lazy_initialization(keys, values)
             layer.keys = keys.expand(n_rows, -1, -1, -1)
             layer.values = values.expand(n_rows, -1, -1, -1)
+        return _cache_of(layers)
+
+    def begin(self, n_rows: int, n_columns: int) -> DynamicCache:
+        """The same for rows that grow to so many columns, the prefix included."""
+        cache = growing(len(self.layers), n_rows, n_columns)
+        for layer, (keys, values) in zip(cache.layers, self.layers, strict=True):
+            layer.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1))
         return cache
+
+
+def growing(n_layers: int, n_rows: int, n_columns: int) -> DynamicCache:
+    """An empty cache for rows that grow to so many columns."""
+    return _cache_of([GrowingLayer(n_rows, n_columns) for _ in range(n_layers)])
+
+
+def _cache_of(layers: Sequence[DynamicLayer]) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = list(layers)
+    return cache
 
 
 class _Passing(DynamicLayer):
@@ -50,6 +62,46 @@ class _Passing(DynamicLayer):
         """What the rows see: the prefix, then themselves."""
         keys = torch.cat([self.keys, key_states], dim=-2)
         return keys, torch.cat([self.values, value_states], dim=-2)
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer with room for all that will come: transformers' own copies everything at each token.
+
+    Args:
+        n_rows: of the batch.
+        n_columns: that there will be.
+    """
+
+    def __init__(self, n_rows: int, n_columns: int) -> None:
+        super().__init__()
+        self._shape = n_rows, n_columns
+        self._room: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Everything so far, the new states at its end."""
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        self._write(slice(None), slice(start, end), key_states, value_states)
+        return self.keys, self.values
+
+    def put(self, rows: slice, end: int, keys: Tensor, values: Tensor) -> None:
+        """Some rows' states, the last of them before the column `end`; what is before them is 0."""
+        self._write(rows, slice(end - keys.shape[-2], end), keys, values)
+
+    def _write(self, rows: slice, columns: slice, keys: Tensor, values: Tensor) -> None:
+        if self._room is None:
+            self.lazy_initialization(keys, values)
+            n_rows, n_columns = self._shape
+            shape = (n_rows, keys.shape[1], n_columns, keys.shape[3])
+            # what nobody sees must be finite all the same: it is multiplied by 0
+            self._room = keys.new_zeros(shape), values.new_zeros((*shape[:3], values.shape[3]))
+        room_of_keys, room_of_values = self._room
+        room_of_keys[rows, :, columns] = keys
+        room_of_values[rows, :, columns] = values
+        self.keys = room_of_keys[:, :, : columns.stop]
+        self.values = room_of_values[:, :, : columns.stop]
 
 
 class Prefixes:

@@ -145,11 +145,8 @@ class Sitting:
         plain = self._harness.plain([work.requests[i] for i in work.unpacked])
         answers.update(zip(work.unpacked, plain, strict=True))
         logprobs = np.array([answers[i][0] for i in range(len(work.requests))])
-        if not np.isfinite(logprobs).all():
-            first = work.parts[np.flatnonzero(~np.isfinite(logprobs))[0]]
-            raise CandidateError(
-                f"document {work.instances[first].doc_id}: log-likelihood is not finite"
-            )
+        if not np.isfinite(logprobs).all():  # which may spoil what stands beside it in a row
+            raise CandidateError("log-likelihoods are not finite")
         sums = np.bincount(work.parts, logprobs, minlength=len(work.instances))
         for i, instance in enumerate(work.instances):
             rolling = instance.request_type == "loglikelihood_rolling"

@@ -19,7 +19,7 @@ class DocumentScore:
     value: Any
     #: Log-likelihood (nats) by which the right answer leads the best wrong one, or of the target
     #: where there is no choice; of a metric normalised by length, normalised alike. None where
-    #: the task generates.
+    #: the task generates or reads a text in windows: the value then says it all.
     margin: float | None = None
 
 
@@ -110,8 +110,14 @@ class Scores:
         Raises:
             InputError: a task or a document of the other was not scored here.
         """
-        known = {task.fingerprint: task for task in self.tasks}
-        missing = next((t.task for t in other.tasks if t.fingerprint not in known), None)
-        if missing is not None:
-            raise InputError(f"task {missing!r} was not scored; score the candidate on it first")
-        return Scores(tuple(known[t.fingerprint].on(t.doc_ids) for t in other.tasks))
+        known = {(task.task, task.fingerprint): task for task in self.tasks}
+        found = []
+        for theirs in other.tasks:
+            ours = known.get((theirs.task, theirs.fingerprint))
+            if ours is None:
+                raise InputError(
+                    f"task {theirs.task!r} was not scored; score the candidate on it first"
+                )
+            # of a group whose tasks count by their documents, the weight goes with these
+            found.append(replace(ours.on(theirs.doc_ids), weight=theirs.weight))
+        return Scores(tuple(found))

@@ -4,7 +4,6 @@ import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
@@ -120,12 +119,3 @@ class BuiltTask:
         if self.source.OUTPUT_TYPE != "multiple_choice":
             return None
         return repr(self.source.doc_to_target(self.documents[doc_id][0].doc))
-
-
-def __getattr__(name: str) -> Any:
-    # for evaluator.py, until it imports build_tasks from where it is
-    if name == "build_tasks":
-        from mergesearch.evaluation.building import build_tasks
-
-        return build_tasks
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,7 +66,7 @@ def search(
     """
     observer = observer or Silent()
     with _open(space, out, device, batch_size, memory_budget, observer) as (bench, judge):
-        name = study_name(bench, out)
+        name = study_name(bench, out, storage)
         study = open_study(out, name, storage)
         if not finished(study) and (best := best_before(out, name, storage)):
             observer.stage(
@@ -154,11 +154,16 @@ def _open(
         yield bench, Judge(bench.parents, bench.evaluator, record, place)
 
 
-def study_name(bench: Bench, out: Path) -> str:
-    """A name for the run's study: the folder's, the space's hash and that of the objective."""
+def study_name(bench: Bench, out: Path, storage: str | None = None) -> str:
+    """A name for the run's study: the space's hash and that of the objective.
+
+    In a database, which runs may share, it begins with the folder's name; a journal moves with
+    its folder, whatever that is called.
+    """
     text = json.dumps(identity(bench, out), sort_keys=True)
     space = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{out.resolve().name}-{space}-{suite_entry(bench.evaluator).objective}"
+    run = "run" if storage is None else out.resolve().name
+    return f"{run}-{space}-{suite_entry(bench.evaluator).objective}"
 
 
 def identity(bench: Bench, out: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
     python -m tests.benchmarks.evaluate [--testbed FOLDER] [--only WORK ...] [--repeats N]
 
+Without --testbed, the test bed that lies beside the project is laid out in a temporary folder.
 Writes evaluate.json and evaluate.md, after every work anew.
 """
 
@@ -12,6 +13,8 @@ import json
 import logging
 import os
 import shlex
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mergesearch.evaluation import Evaluator, Suite, TaskSpec
 from mergesearch.parents import choose_device
 from tests.benchmarks.merge import machine
-from tests.benchmarks.works import WORKS, Work
+from tests.benchmarks.works import PREPARE, WORKS, Work
 
 #: Share of the time that may be spent on anything but the model's forward pass.
 _OTHER_SHARE = 0.03
@@ -112,20 +115,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     device = choose_device(options.device)
+    if options.testbed is None and not PREPARE.exists():
+        raise SystemExit("evaluate: needs the test bed, beside the project or by --testbed FOLDER")
     works = [work for work in WORKS if not options.only or work.name in options.only]
-    base = options.testbed / "base"
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(device).eval()
-    model.requires_grad_(False)
     rows = []
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as folder:
+        scratch = Path(folder)
+        bed = options.testbed or _laid_out(scratch / "bed")
+        tokenizer = AutoTokenizer.from_pretrained(bed / "base")
+        model = AutoModelForCausalLM.from_pretrained(bed / "base", dtype=torch.float32)
+        model.to(device).eval().requires_grad_(False)
+        (scratch / "tasks").mkdir()
         for work in works:
             print(f"evaluate: {work.name}", flush=True)
-            work.write(options.testbed / "tasks", Path(folder))
+            work.write(bed / "tasks", scratch / "tasks")
             with open(os.devnull, "w") as sink, redirect_stderr(sink):
-                rows.append(time_work(work, model, tokenizer, Path(folder), options.repeats))
+                row = time_work(work, model, tokenizer, scratch / "tasks", options.repeats)
+            rows.append(row)
             _write(options.out, rows, _command(options), machine(device))
     print(options.out / "evaluate.md")
+
+
+def _laid_out(folder: Path) -> Path:
+    subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
+    return folder
 
 
 def _write(out: Path, rows: Sequence[Row], command: str, facts: dict[str, Any]) -> None:
@@ -228,9 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=[work.name for work in WORKS])
     parser.add_argument("--repeats", type=int, default=3, help="candidates after the first")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--testbed", type=Path, required=True, help="where prepare.py laid out the test bed"
-    )
+    parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: What lays out the test bed, where it lies beside the project.
+PREPARE = Path(__file__).parents[3] / "shared" / "testbed" / "prepare.py"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -71,6 +74,7 @@ WORKS = (
         "sst2_dev",
         _SAME_SHOTS,
         num_fewshot=5,
+        n_documents=100,
         goal=8,
     ),
     Work(
@@ -79,7 +83,7 @@ WORKS = (
         "trec_dev",
         {**_SAME_SHOTS, "doc_to_choice": _LONG_CHOICES},
         num_fewshot=5,
-        n_documents=50,
+        n_documents=20,
         goal=8,
     ),
     Work(
@@ -88,7 +92,7 @@ WORKS = (
         "sst2_dev",
         {"fewshot_split": "test"},
         num_fewshot=5,
-        n_documents=100,
+        n_documents=50,
     ),
     Work(
         "generation",
@@ -97,7 +101,7 @@ WORKS = (
         _GENERATES,
         metric="exact_match",
         num_fewshot=5,
-        n_documents=64,
+        n_documents=48,
         goal=1.5,
     ),
 )

@@ -579,7 +579,7 @@ def test_the_task_that_is_not_finite_is_named(
     evaluator = build("a", "b")
     evaluator.score(model)
     model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("#")] = math.nan
-    message = r"^task 'b': document 0: log-likelihood is not finite$"
+    message = r"^task 'b': log-likelihoods are not finite$"
     with pytest.raises(CandidateError, match=message):
         evaluator.score(model)
 

@@ -281,6 +281,11 @@ def test_data_lies_beside_the_yaml_of_each_member(
             "its members instead: a, b",
         ),
         (
+            "broken",
+            "acc",
+            "group 'broken' cannot be loaded: ValueError: Dict entry in group 'broken' must have ",
+        ),
+        (
             "mixed",
             "acc",
             "group 'mixed': a higher acc is better in some of its tasks and worse in others; list "
@@ -300,6 +305,7 @@ def test_groups_that_have_no_score(
     write_task("u", metric_list=[{**ACC, "higher_is_better": False}])
     write_group("plain", ["a", "g"])
     write_group("g", ["a", "b"], {"metric": "acc"}, {"metric": "f1"})
+    write_group("broken", ["a", {"tsak": "b"}], {"metric": "acc"})
     write_group("mixed", ["a", "u"], {"metric": "acc"})
     with pytest.raises(InputError) as caught:
         build(name, metric=metric)

@@ -329,13 +329,29 @@ def test_generation_behind_a_prefix_gives_the_texts_of_prompts_alone(
         limits = limits_of(harness.model)
         work = module._prompts(instances, harness, Ability(True, True), limits)
         assert len(work.batches) == 1
-        assert len(work.batches[0].prefix) == 7
+        assert [len(part.prefix) for part in work.batches[0].parts] == [7]
         sitting = module.Sitting(module.Scorer(tokenizer, None), harness, Ability(True, True))
         sitting._generate(work)
         for instance in instances:
             alone = Instance("generate_until", {}, instance.args, 0, ("t", 0, 1))
             expected = Harness.generate_until(harness, [alone], disable_tqdm=True)
             assert instance.resps == expected
+
+
+def test_generation_from_prompts_of_one_token_and_of_others(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for texts in (["a", "b"], ["a", "moon", "b"]):
+        harness = Harness(model, tokenizer, 4)
+        options = {"until": ["q"], "max_gen_toks": 5}
+        instances = [
+            Instance("generate_until", {}, (text, options), i, ("t", i, 1))
+            for i, text in enumerate(texts)
+        ]
+        work = module._prompts(instances, harness, Ability(True, True), limits_of(model))
+        module.Sitting(module.Scorer(tokenizer, None), harness, Ability(True, True))._generate(work)
+        for instance in instances:
+            assert instance.resps == Harness.generate_until(harness, [instance], disable_tqdm=True)
 
 
 def test_logits_that_are_not_finite_are_the_candidates_fault(
@@ -345,5 +361,5 @@ def test_logits_that_are_not_finite_are_the_candidates_fault(
     evaluator, model = build(TaskSpec(task="t", metric="acc")), make_model()
     evaluator.score(model)
     model.get_output_embeddings().weight[:, 3] = torch.nan
-    with pytest.raises(CandidateError, match="task 't': document 0: log-likelihood is not finite"):
+    with pytest.raises(CandidateError, match="task 't': log-likelihoods are not finite"):
         evaluator.score(model)

@@ -120,6 +120,13 @@ def test_the_same_command_again_changes_nothing_and_scores_nothing(
     assert ((run / "record.jsonl").read_bytes(), open_study(run, name).trials) == before
 
 
+def test_a_run_that_is_renamed_is_the_same_run(searched: Path) -> None:
+    (searched / "run").rename(searched / "renamed")
+    ear = Ear()
+    search(SearchSpace.load(searched / "space.yaml"), searched / "renamed", observer=ear)
+    assert ear.trials == []
+
+
 def test_more_trials_go_on_where_the_search_ended(searched: Path) -> None:
     run = searched / "run"
     before = Record(run, writable=False).trials

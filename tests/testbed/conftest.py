@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PREPARE = Path(__file__).parents[3] / "shared" / "testbed" / "prepare.py"
+from tests.benchmarks.works import PREPARE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
