@@ -20,7 +20,14 @@ if TYPE_CHECKING:
         MergesearchError,
         RecipeError,
     )
-    from mergesearch.evaluation import Evaluator, Scores, Suite, load_suite
+    from mergesearch.evaluation import (
+        Evaluator,
+        Scores,
+        Suite,
+        interval,
+        load_suite,
+        paired_difference,
+    )
     from mergesearch.exporting import export
     from mergesearch.merging import merge_into, merged_tensors
     from mergesearch.parents import Parents, open_parents
@@ -49,9 +56,11 @@ _HOME = {
     "Scores": "evaluation",
     "SearchSpace": "space",
     "Suite": "evaluation",
+    "interval": "evaluation",
     "load_recipe": "recipe",
     "load_suite": "evaluation",
     "merged_tensors": "merging",
+    "paired_difference": "evaluation",
     "read_recipe": "recipe",
     "write_recipe": "recipe",
     # errors
@@ -77,12 +86,14 @@ __all__ = [
     "evaluate",
     "export",
     "greedy_soup",
+    "interval",
     "load_recipe",
     "load_suite",
     "merge",
     "merge_into",
     "merged_tensors",
     "open_parents",
+    "paired_difference",
     "read_recipe",
     "search",
     "soup",

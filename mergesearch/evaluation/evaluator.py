@@ -58,7 +58,7 @@ class Evaluator:
     Args:
         suite: both splits are built at once, so that what is wrong shows before a search.
         tokenizer: of all candidates. It is copied, and stays as it is.
-        device: where the candidates run; None is where each model is.
+        device: where all candidates run, which is then checked; "auto" is where each model is.
         batch_size: rows a forward pass; None lets their tokens decide.
 
     Raises:
@@ -70,7 +70,7 @@ class Evaluator:
         suite: Suite,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        device: torch.device | str | None = None,
+        device: torch.device | str = "auto",
         batch_size: int | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
@@ -80,7 +80,7 @@ class Evaluator:
         # Only here do lm-eval and datasets draw progress bars, and offer no switch.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
             self._splits = build_tasks(suite, tokenizer)
-        self._device = None if device is None else torch.device(device)
+        self._device = None if device == "auto" else torch.device(device)
         self._scorer = Scorer(tokenizer, batch_size)
 
     def tasks(self, split: str = "search", *, full: bool = False) -> tuple[BuiltTask, ...]:
@@ -216,6 +216,11 @@ class Evaluator:
             )
 
     def _sit(self, model: PreTrainedModel) -> Sitting:
+        if self._device is not None and self._device.type != model.device.type:
+            raise InputError(
+                f"the model must be on {self._device}, as the evaluator was told, "
+                f"but is on {model.device}; move it there"
+            )
         with quiet():
             return self._scorer.sit(model)
 

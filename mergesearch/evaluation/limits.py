@@ -38,6 +38,8 @@ class Limits:
     vocab_size: int
     #: Rows at most, where the user says so.
     batch_size: int | None = None
+    #: Batches are so many times smaller: a device has been found too small for more.
+    divisor: int = 1
     columns_of_a_row: int = _COLUMNS_OF_A_ROW
 
     @classmethod
@@ -76,13 +78,13 @@ class Limits:
         n = _TOKENS.get(self.device, _TOKENS_ELSEWHERE) // max(n_columns, 1)
         cache = _CACHE_BYTES // ((n_columns + n_prefix) * self.cache_bytes)
         logits = _LOGITS_BYTES // (n_kept * self.logits_bytes)
-        return max(1, min(n, cache, logits, self.batch_size or n))
+        return max(1, min(n, cache, logits, self.batch_size or n) // self.divisor)
 
     def prompts(self, n_columns: int) -> int:
         """Rows of a batch that generates, from the columns that a row comes to."""
         n = _PROMPTS.get(self.device, _PROMPTS_ELSEWHERE)
         cache = _CACHE_BYTES // (n_columns * self.cache_bytes)
-        return max(1, min(n, cache, self.batch_size or n))
+        return max(1, min(n, cache, self.batch_size or n) // self.divisor)
 
     def batch_bytes(self, n_rows: int, n_columns: int, n_prefix: int, n_kept: int) -> int:
         """What a forward pass holds at its peak beside the weights, the prefix included.

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,11 @@ def loglikelihoods(
             **behind,
         ).logits[0]  # (places, vocabulary)
         scored = _scored(logits, batch.scored_place, batch.scored_id).cpu().numpy()  # the one sync
-    # tokens of one request stand together
-    starts = np.flatnonzero(np.diff(batch.owners, prepend=-1))
-    logprobs = np.add.reduceat(scored[0].astype(np.float64), starts)
-    hits = np.minimum.reduceat(scored[1], starts)
-    for owner, value, hit in zip(batch.owners[starts], logprobs, hits, strict=True):
-        yield int(owner), (float(value), bool(hit))
+    owners, token_of = np.unique(batch.owners, return_inverse=True)
+    logprobs = np.bincount(token_of, scored[0])
+    misses = np.bincount(token_of, 1 - scored[1])
+    for owner, logprob, missed in zip(owners, logprobs, misses, strict=True):
+        yield int(owner), (float(logprob), not missed)
 
 
 def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
 
     Args:
         logits: (places, vocabulary).
-        place: of each token the row of its logits.
+        place: of each token the row of its logits, rising.
         ids: of each token.
     """
     if logits.device.type != "cpu":
@@ -57,15 +57,18 @@ def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
         return torch.stack([logprobs[place, ids], (logprobs.argmax(-1)[place] == ids).float()])
     found = torch.empty(2, len(place))
     n = max(1, _CHUNK // logits.shape[-1])
-    for k, chunk in enumerate(logits.split(n)):
-        here = ((place >= k * n) & (place < (k + 1) * n)).nonzero()[:, 0]
-        rows, chosen = place[here] - k * n, ids[here]
+    starts = torch.arange(0, len(logits) + n, n)
+    edges = torch.searchsorted(place, starts).tolist()
+    for chunk, start, here in zip(logits.split(n), starts.tolist(), pairwise(edges), strict=False):
+        tokens = slice(*here)
+        rows, chosen = place[tokens] - start, ids[tokens]
         logprobs = chunk.float().log_softmax(-1)
-        found[0, here] = own = logprobs[rows, chosen]
+        found[0, tokens] = own = logprobs[rows, chosen]
         # several times faster than argmax, which is left to find the first among equals
         best = own == logprobs.amax(-1)[rows]
-        best[best.clone()] = logprobs[rows[best]].argmax(-1) == chosen[best]
-        found[1, here] = best.float()
+        for token in best.nonzero()[:, 0].tolist():
+            best[token] = logprobs[rows[token]].argmax() == chosen[token]
+        found[1, tokens] = best.float()
     return found
 
 

@@ -15,6 +15,7 @@ is alike runs once. Several contexts, each with its continuations, stand in one 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Batch:
     #: Where the output layer is needed, (places,) each: every place once.
     kept_row: Tensor
     kept_column: Tensor
-    #: Of each scored token the place that predicts it, its id, and its request, (tokens,) each.
+    #: Of each scored token the place that predicts it, rising, its id, and its request, (tokens,).
     scored_place: Tensor
     scored_id: Tensor
     owners: np.ndarray
@@ -202,7 +203,8 @@ def batch_of(
                     (place, token, owner) for place, token in zip(places, tokens, strict=True)
                 ]
                 column, node = here.stop, node + 1
-    place, scored_id, owners = np.array(scored).T
+    # in the order of their places, for logits to be looked at a few places at a time
+    place, scored_id, owners = np.array(sorted(scored, key=itemgetter(0))).T
 
     def tensor(numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)

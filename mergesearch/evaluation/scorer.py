@@ -9,7 +9,7 @@ other answers when it is packed.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mergesearch.errors import CandidateError
+from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation.ability import Ability, ability_of, longest_packed
 from mergesearch.evaluation.encoding import Harness
 from mergesearch.evaluation.generation import PromptBatch, continuations, prompt_batches
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 #: lm-eval's seed, for tasks that sample.
 _SEED = 1234
+
+#: How many times smaller batches become before a device is too small.
+_MOST_HALVED = 1 << 14
 
 #: Tokens that sharing a prefix must save: about what one more forward pass costs.
 LEAST_SAVING = 64
@@ -81,6 +84,7 @@ class Scorer:
         self._abilities: WeakKeyDictionary[PreTrainedModel, Ability] = WeakKeyDictionary()
         #: By what decides how requests are cut and batched.
         self._work: dict[tuple[object, ...], _Work] = {}
+        self._divisor = 1
 
     def sit(self, model: PreTrainedModel) -> "Sitting":
         """A model, with the weights it has now, ready to answer.
@@ -103,12 +107,28 @@ class Scorer:
             self._work[key] = self._batched(task.requests(doc_ids), harness, ability)
         return self._work[key]
 
+    def shrink(self) -> None:
+        """Halve all batches, from now on and for every candidate.
+
+        Raises:
+            InputError: they have been halved so often that a batch is a single row.
+        """
+        if self._divisor >= _MOST_HALVED:
+            raise InputError(
+                "the device's memory does not hold the model and a single row of prompts; take "
+                "another device, shorter prompts, or a smaller model"
+            )
+        self._divisor *= 2
+        self._work.clear()
+        log.warning("the device's memory is full: batches are halved from now on")
+
     def _batched(self, instances: Sequence[Instance], harness: Harness, ability: Ability) -> _Work:
         by_kind: dict[str, list[Instance]] = {}
         for instance in instances:
             by_kind.setdefault(instance.request_type, []).append(instance)
         model = harness.model
         limits = Limits.of(model.config, model.dtype, model.device.type, self.batch_size)
+        limits = replace(limits, divisor=self._divisor)
         return [
             _prompts(members, harness, ability, limits)
             if kind == "generate_until"
@@ -131,12 +151,18 @@ class Sitting:
 
         Raises:
             CandidateError: the model's logits are not finite.
+            InputError: the device is too small for a single row.
         """
-        for work in self._scorer.work(task, doc_ids, self._harness, self._ability):
-            if isinstance(work, _Prompts):
-                self._generate(work)
-            else:
-                self._score(work)
+        while True:
+            try:
+                for work in self._scorer.work(task, doc_ids, self._harness, self._ability):
+                    if isinstance(work, _Prompts):
+                        self._generate(work)
+                    else:
+                        self._score(work)
+                return
+            except torch.OutOfMemoryError:
+                self._scorer.shrink()
 
     def _score(self, work: _Likelihoods) -> None:
         answers: dict[int, Answer] = {}

@@ -29,6 +29,11 @@ class Work:
     def write(self, sources: Path, out: Path) -> None:
         """Write the task's YAML, which is also JSON."""
         task = json.loads((sources / f"{self.source}.yaml").read_text())
+        # solved examples come from other documents than those that are scored
+        files = task["dataset_kwargs"]["data_files"]
+        others = files["test"].replace("_dev", "_test")
+        task |= {"training_split": "train", "fewshot_split": "train"}
+        task["dataset_kwargs"] = {"data_files": {**files, "train": others}}
         task = {**task, "task": self.name, **self.changes}
         task = {key: value for key, value in task.items() if value is not None}
         (out / f"{self.name}.yaml").write_text(json.dumps(task))
@@ -45,10 +50,7 @@ _LONG_CHOICES = [
     "a location, such as a city",
 ]
 #: The same solved examples before every document.
-_SAME_SHOTS = {
-    "fewshot_split": "test",
-    "fewshot_config": {"sampler": "first_n"},
-}
+_SAME_SHOTS = {"fewshot_config": {"sampler": "first_n"}}
 _GENERATES = {
     **_SAME_SHOTS,
     "output_type": "generate_until",
@@ -90,7 +92,6 @@ WORKS = (
         "other_shots",
         "5-shot, other examples for every document",
         "sst2_dev",
-        {"fewshot_split": "test"},
         num_fewshot=5,
         n_documents=50,
     ),

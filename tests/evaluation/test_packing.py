@@ -135,9 +135,9 @@ def test_the_layout_of_a_batch() -> None:
     assert batch.parents.tolist() == [[0, 0, 0, 0, 0, 3, 3], [0, -1, -1, -1, -1, -1, -1]]
     kept = list(zip(batch.kept_row.tolist(), batch.kept_column.tolist(), strict=True))
     assert kept == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0)]
-    assert batch.scored_place.tolist() == [0, 1, 0, 2, 3, 4, 5, 6]
-    assert batch.scored_id.tolist() == [20, 21, 30, 31, 32, 40, 41, 50]
-    assert np.array_equal(batch.owners, [0, 0, 1, 1, 1, 2, 2, 3])
+    assert batch.scored_place.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
+    assert batch.scored_id.tolist() == [20, 30, 21, 31, 32, 40, 41, 50]
+    assert np.array_equal(batch.owners, [0, 1, 0, 1, 1, 2, 2, 3])
 
 
 def test_a_group_without_a_prefix() -> None:

@@ -13,8 +13,8 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from mergesearch.errors import CandidateError
-from mergesearch.evaluation import Evaluator, TaskSpec
+from mergesearch.errors import CandidateError, InputError
+from mergesearch.evaluation import Evaluator, Suite, TaskSpec
 from mergesearch.evaluation import scorer as module
 from mergesearch.evaluation.ability import Ability, ability_of, longest_packed
 from mergesearch.evaluation.encoding import Harness
@@ -362,4 +362,48 @@ def test_logits_that_are_not_finite_are_the_candidates_fault(
     evaluator.score(model)
     model.get_output_embeddings().weight[:, 3] = torch.nan
     with pytest.raises(CandidateError, match="task 't': log-likelihoods are not finite"):
+        evaluator.score(model)
+
+
+def test_a_model_elsewhere_than_the_evaluator_was_told_is_refused(
+    write_task: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    suite = Suite(include_path=(write_task("t"),), search=(TaskSpec(task="t", metric="acc"),))
+    assert Evaluator(suite, tokenizer, device="cpu").score(model).n_documents == 10
+    with pytest.raises(InputError, match="must be on meta, as the evaluator was told, but is on"):
+        Evaluator(suite, tokenizer, device="meta").score(model)
+
+
+def test_batches_shrink_until_the_device_holds_them_and_stay_so(
+    write_task: Callable[..., Path],
+    build: Callable[..., Evaluator],
+    model: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_task("t")
+    expected = build("t").score(model)
+    rows: list[int] = []
+    run = loglikelihoods
+
+    def small(model: Any, prefixes: Any, batch: Any) -> Any:
+        rows.append(len(batch.ids))
+        if len(batch.ids) > 1:
+            raise torch.OutOfMemoryError
+        return run(model, prefixes, batch)
+
+    monkeypatch.setattr(module, "loglikelihoods", small)
+    evaluator = build("t")  # of four rows a batch
+    assert evaluator.score(model).tasks[0].values == expected.tasks[0].values
+    assert rows[:3] == [4, 2, 1]
+    assert caplog.text.count("batches are halved") == 2
+    rows.clear()
+    evaluator.score(model)
+    assert set(rows) == {1}
+
+    def full(model: Any, prefixes: Any, batch: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(module, "loglikelihoods", full)
+    with pytest.raises(InputError, match="does not hold the model and a single row"):
         evaluator.score(model)
