@@ -11,9 +11,6 @@ from mergesearch.methods.inputs import ByRow, Formula, Inputs, index_of, numbers
 from mergesearch.methods.noise import uniform
 from mergesearch.methods.sparse import Rescale, sparse
 
-#: What place 0 is written as: half of the numbers of a signed dtype are negative.
-_LOWEST = {torch.int16: -(2**15), torch.int32: 0}
-
 
 def della(
     inputs: Inputs,
@@ -84,7 +81,7 @@ def keep_by_rank(
     columns = index.shape[-1]
     masks = []
     for i in range(len(deltas)):
-        place = places[f"places_{i}"].float() - _LOWEST[places[f"places_{i}"].dtype]
+        place = places[f"places_{i}"].float()
         rank = place / (columns - 1) if columns > 1 else torch.full_like(place, 0.5)
         masks.append(uniform(index, keys[i]) < low[i] + step[i] * rank)
     return masks
@@ -93,13 +90,12 @@ def keep_by_rank(
 def _places(one: Inputs) -> Tensor:
     """Each entry's place, from the smallest on, among the magnitudes of its row: (rows, columns).
 
-    Counted from the lowest number of the narrowest dtype that holds them: they are remembered.
+    In int32, since torch compiles conversions from int16 to slow code.
     """
-    narrow = one.shape[1] <= 2**16
-    places = torch.empty(one.shape, dtype=torch.int16 if narrow else torch.int32, device=one.device)
+    places = torch.empty(one.shape, dtype=torch.int32, device=one.device)
     for rows, order in one.values(Formula(_ascending)):
-        place = torch.arange(order.shape[-1], device=order.device) + _LOWEST[places.dtype]
-        places[rows].scatter_(-1, order, place.to(places.dtype).expand_as(order))
+        place = torch.arange(order.shape[-1], dtype=torch.int32, device=order.device)
+        places[rows].scatter_(-1, order, place.expand_as(order))
     return places
 
 
