@@ -10,6 +10,7 @@ from tests.benchmarks.results import DiskRow, FamilyResult, Report, Row
 #: Goals of whole processes: so many times faster than mergekit-yaml, with so much memory.
 DISK_SPEEDUP, DISK_PEAK_BYTES = 3, 1.2e9
 _MISSING = "not measured"
+_RESUMED = "; what it did not measure is of earlier runs on the same machine (`make bench`)"
 _HEADER = (
     "method", "first, s", "per candidate, s", "× copy", "goal", "× copy of the inputs",
     "× faster than mergekit alone", "goal", "mergekit alone, s", "mergekit, whole process, s",
@@ -45,7 +46,7 @@ def markdown(report: Report) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     parts = [
         f"# Merging models of {report.size} size",
-        f"`{report.command}`",
+        f"`{report.command}`" + (_RESUMED if "--resume" in report.command else ""),
         f"Three parents and a base, on: {facts}.",
     ]
     for family in report.families:
