@@ -7,7 +7,7 @@ from lm_eval.api.instance import Instance
 from transformers import PreTrainedTokenizerBase
 
 from mergesearch.evaluation.limits import Limits
-from mergesearch.evaluation.packing import contexts_of, groups_of, rows_of
+from mergesearch.evaluation.packing import contexts_of, groups_of
 from mergesearch.evaluation.scorer import LEAST_SAVING
 from mergesearch.evaluation.tasks import BuiltTask
 
@@ -47,13 +47,10 @@ def _scored(
     requests = zip(range(len(pairs)), contexts, continuations, strict=True)
     n_tokens, n_bytes = 0, 0
     for group in groups_of(contexts_of(requests, limits.columns_of_a_row), LEAST_SAVING):
-        rows = rows_of(group, limits.columns_of_a_row)
-        n_columns = sum(context.n_columns(group.n_prefix) for context in rows[0])
-        n_kept = max(sum(context.n_kept for context in row) for row in rows)
-        n_rows = min(len(rows), limits.rows(n_columns, group.n_prefix, n_kept))
+        rows, n_columns, n_kept = next(limits.cut(group))  # no later batch is wider
         n_tokens += group.n_prefix
         n_tokens += sum(context.n_columns(group.n_prefix) for context in group.contexts)
-        batch = limits.batch_bytes(n_rows, n_columns, group.n_prefix, n_rows * n_kept)
+        batch = limits.batch_bytes(len(rows), n_columns, group.n_prefix, len(rows) * n_kept)
         n_bytes = max(n_bytes, batch)
     return Cost(n_tokens, n_bytes)
 

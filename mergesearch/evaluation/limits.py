@@ -1,9 +1,12 @@
 """How much one forward pass may hold: rows of a batch, and their memory, from a model's sizes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedConfig
+
+from mergesearch.evaluation.packing import Context, Group, rows_of
 
 #: Columns that rows are filled to with further contexts: more means less padding and fewer copies
 #: of the prefix, and more keys that a query looks at in vain.
@@ -79,6 +82,20 @@ class Limits:
         cache = _CACHE_BYTES // ((n_columns + n_prefix) * self.cache_bytes)
         logits = _LOGITS_BYTES // (n_kept * self.logits_bytes)
         return max(1, min(n, cache, logits, self.batch_size or n) // self.divisor)
+
+    def cut(self, group: Group) -> Iterator[tuple[list[list[Context]], int, int]]:
+        """A group's rows as batches, the widest first.
+
+        Yields:
+            The rows of a batch, their columns, and the most places to score of a row from there on.
+        """
+        rows = rows_of(group, self.columns_of_a_row)
+        while rows:
+            n_columns = sum(context.n_columns(group.n_prefix) for context in rows[0])
+            n_kept = max(sum(context.n_kept for context in row) for row in rows)
+            n_rows = self.rows(n_columns, group.n_prefix, n_kept)
+            yield rows[:n_rows], n_columns, n_kept
+            rows = rows[n_rows:]
 
     def prompts(self, n_columns: int) -> int:
         """Rows of a batch that generates, from the columns that a row comes to."""

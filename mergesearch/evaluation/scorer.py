@@ -29,7 +29,6 @@ from mergesearch.evaluation.packing import (
     batch_of,
     contexts_of,
     groups_of,
-    rows_of,
 )
 from mergesearch.evaluation.prefix import Prefixes
 from mergesearch.evaluation.tasks import BuiltTask
@@ -208,13 +207,8 @@ def _likelihoods(
     packed = contexts_of(numbered, limits.columns_of_a_row)
     batches: list[Batch] = []
     for group in groups_of(packed, LEAST_SAVING if ability.shares else None):
-        rows = rows_of(group, limits.columns_of_a_row)
-        while rows:
-            width = sum(context.n_columns(group.n_prefix) for context in rows[0])
-            n_kept = max(sum(context.n_kept for context in row) for row in rows)
-            n_rows = limits.rows(width, group.n_prefix, n_kept)
-            batch, rows = rows[:n_rows], rows[n_rows:]
-            batches.append(batch_of(group.prefix, batch, harness.device))
+        for rows, _, _ in limits.cut(group):
+            batches.append(batch_of(group.prefix, rows, harness.device))
     return _Likelihoods(tuple(instances), tuple(requests), parts, tuple(batches), unpacked)
 
 
