@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PEERS := .venv-mergekit
-PIP := bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := bin/python -m pip install --quiet --disable-pip-version-check
 comma := ,
 # the real model family of the end-to-end tests, where it lies beside the project
 EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
@@ -35,16 +35,16 @@ peers: $(PEERS)/.ready
 # A stamp is written when all is installed, so a set-up that was interrupted is taken up again.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/$(PIP) --editable .
+	$(VENV)/$(PIP) --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.ready-to-test: $(VENV)/.ready
-	$(VENV)/$(PIP) --editable ".[$(EXTRAS)]"
+	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
 $(PEERS)/.ready: constraints.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/$(PIP) mergekit==0.1.5
+	$(PEERS)/$(PIP) mergekit==0.1.5 $(shell grep ^torch= constraints.txt)
 	touch $@
 
 clean:

@@ -15,7 +15,7 @@ from mergesearch.evaluation.encoding import Harness, Prompt
 from mergesearch.evaluation.generation import continuations, prompt_batches
 from mergesearch.evaluation.loglikelihood import Answer, loglikelihoods
 from mergesearch.evaluation.packing import Request, batch_of, contexts_of, groups_of, rows_of
-from mergesearch.evaluation.prefix import Prefixes
+from mergesearch.evaluation.prefix import Prefixes, cache_argument
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _some_requests(harness: Harness) -> list[Request]:
 
 def _missing_arguments(harness: Harness) -> str:
     takes = inspect.signature(harness.model.forward).parameters
-    missing = {"attention_mask", "position_ids", "past_key_values"} - takes.keys()
+    missing = {"attention_mask", "position_ids", cache_argument(harness.model)} - takes.keys()
     if missing:
         return f"its forward pass takes no {', '.join(sorted(missing))}"
     return "" if harness.model.get_output_embeddings() is not None else "it has no output layer"

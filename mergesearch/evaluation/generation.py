@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from mergesearch.evaluation.encoding import Harness, Prompt
 from mergesearch.evaluation.packing import Context, Group, groups_of
-from mergesearch.evaluation.prefix import Prefixes, growing
+from mergesearch.evaluation.prefix import Prefixes, behind, cache_argument, growing
 
 #: Options of a task with which a cache of ours could not be used: beams change places in it.
 _ODD = {"num_beams", "max_length", "use_cache", "cache_implementation"}
@@ -91,8 +91,9 @@ def continuations(
 ) -> Iterator[tuple[int, str]]:
     """The text that follows each prompt of a batch, with the prompt's index."""
     with torch.no_grad():
-        behind = {"past_key_values": _begun(harness, prefixes, batch)} if batch.parts else {}
-        found = harness.generate(batch.ids, batch.mask, batch.prompt, **behind)
+        begun = _begun(harness, prefixes, batch) if batch.parts else None
+        cache = {} if begun is None else {cache_argument(harness.model): begun}
+        found = harness.generate(batch.ids, batch.mask, batch.prompt, **cache)
     for owner, tokens in zip(batch.owners, found, strict=True):
         text = harness.tok_decode(tokens)
         yield owner, postprocess_generated_text(text, list(batch.prompt.until), None)
@@ -158,9 +159,8 @@ def _begun(harness: Harness, prefixes: Prefixes, batch: PromptBatch) -> DynamicC
                 input_ids=part.ids,
                 attention_mask=part.mask,
                 position_ids=part.positions,
-                past_key_values=own,
-                use_cache=True,
                 logits_to_keep=1,
+                **behind(harness.model, own),
             )
         for layer, begun in zip(cache.layers, own.layers, strict=True):
             layer.put(part.rows, n_columns - 1, begun.keys, begun.values)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mergesearch.evaluation.packing import Batch
-from mergesearch.evaluation.prefix import Prefixes
+from mergesearch.evaluation.prefix import Prefixes, behind
 
 #: Log-probability of a continuation (nats), and whether greedy decoding would give it.
 Answer = tuple[float, bool]
@@ -25,16 +25,15 @@ def loglikelihoods(
 ) -> Iterator[tuple[int, Answer]]:
     """Answers of one batch, each with the index of its request."""
     n_rows = len(batch.ids)
-    behind: dict[str, Any] = {"use_cache": False}
+    context: dict[str, Any] = {"use_cache": False}
     if batch.prefix:
-        cache = prefixes.of(batch.prefix).before(n_rows)
-        behind = {"use_cache": True, "past_key_values": cache}
+        context = behind(model, prefixes.of(batch.prefix).before(n_rows))
     with torch.no_grad(), _head_only_at(model, batch.kept_row, batch.kept_column):
         logits = model(
             input_ids=batch.ids,
             attention_mask=batch.attention_mask(model.dtype),
             position_ids=batch.positions,
-            **behind,
+            **context,
         ).logits[0]  # (places, vocabulary)
         scored = _scored(logits, batch.scored_place, batch.scored_id).cpu().numpy()  # the one sync
     owners, token_of = np.unique(batch.owners, return_inverse=True)

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -104,6 +105,16 @@ class GrowingLayer(DynamicLayer):
         self.values = room_of_values[:, :, : columns.stop]
 
 
+def cache_argument(model: PreTrainedModel) -> str:
+    """What the forward pass calls its cache: `past_key_values` before transformers 5.24."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+
+def behind(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
+    """The arguments by which a forward pass goes on from a cache."""
+    return {cache_argument(model): cache, "use_cache": True}
+
+
 class Prefixes:
     """The prefixes of one model, with the weights it has now, each computed once."""
 
@@ -123,5 +134,5 @@ class Prefixes:
         ids = torch.tensor([tokens], device=self._model.device)
         cache = DynamicCache()
         with torch.no_grad():
-            self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._model(input_ids=ids, logits_to_keep=1, **behind(self._model, cache))
         return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))

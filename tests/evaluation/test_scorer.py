@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mergesearch.evaluation.encoding import Harness
 from mergesearch.evaluation.limits import Limits
 from mergesearch.evaluation.loglikelihood import Answer, loglikelihoods
 from mergesearch.evaluation.packing import Request, batch_of, contexts_of, groups_of, rows_of
-from mergesearch.evaluation.prefix import Prefixes
+from mergesearch.evaluation.prefix import Prefixes, cache_argument
 
 MakeModel = Callable[..., PreTrainedModel]
 ARCHITECTURES = ["llama", "gpt2", "gemma3"]
@@ -137,19 +138,9 @@ def test_the_prefixes_kept_are_bounded(
 def _ignores_positions(model: PreTrainedModel) -> str:
     forward = model.forward
 
-    def entry(
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        past_key_values: Any = None,
-        use_cache: bool | None = None,
-    ) -> Any:
-        return forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-        )
+    @wraps(forward)
+    def entry(*args: Any, **given: Any) -> Any:
+        return forward(*args, **{k: v for k, v in given.items() if k != "position_ids"})
 
     model.forward = entry
     return "take lm-eval's own, slower path: packed rows differ by"
@@ -164,42 +155,24 @@ def _takes_ids_only(model: PreTrainedModel) -> str:
 def _refuses_masks(model: PreTrainedModel) -> str:
     forward = model.forward
 
-    def entry(
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        past_key_values: Any = None,
-        use_cache: bool | None = None,
-    ) -> Any:
-        if attention_mask is not None:
+    @wraps(forward)
+    def entry(*args: Any, **given: Any) -> Any:
+        if given.get("attention_mask") is not None:
             raise ValueError("only two dimensions")
-        return forward(input_ids=input_ids)
+        return forward(*args, **given)
 
     model.forward = entry
     return r"cannot run packed rows \(only two dimensions\)"
 
 
 def _forgets_the_cache(model: PreTrainedModel) -> str:
-    forward = model.forward
+    forward, name = model.forward, cache_argument(model)
 
-    def entry(
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        past_key_values: Any = None,
-        use_cache: bool | None = None,
-        **further: Any,
-    ) -> Any:
-        if past_key_values is not None and input_ids.shape[0] > 1:
+    @wraps(forward)
+    def entry(*args: Any, **given: Any) -> Any:
+        if given.get(name) is not None and given["input_ids"].shape[0] > 1:
             raise ValueError("no cache given from outside")
-        return forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **further,
-        )
+        return forward(*args, **given)
 
     model.forward = entry
     return r"shared prefixes run again for every document: it cannot run packed rows \(no cache"
