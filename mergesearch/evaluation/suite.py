@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
@@ -55,6 +55,21 @@ class Suite(Config):
             )
         return specs
 
+    def resolved(self, folder: Path, where: str) -> Self:
+        """The suite with its `include_path` relative to a folder made absolute.
+
+        Raises:
+            InputError: one of the folders does not exist; `where` begins the message.
+        """
+        folders = tuple((folder / given).resolve() for given in self.include_path)
+        for given, found in zip(self.include_path, folders, strict=True):
+            if not found.is_dir():
+                raise InputError(
+                    f"{where}: include_path: must be a folder, but {str(given)!r} is not one; "
+                    f"it is looked up beside the suite, as {found}"
+                )
+        return self.model_copy(update={"include_path": folders})
+
 
 def load_suite(path: Path) -> Suite:
     """Read a suite; its `include_path` is relative to the file's own folder.
@@ -62,15 +77,7 @@ def load_suite(path: Path) -> Suite:
     Raises:
         InputError: the file is not a valid suite, or a folder in `include_path` does not exist.
     """
-    suite = parse(Suite, read_yaml(path), str(path))
-    folders = tuple((path.parent / folder).resolve() for folder in suite.include_path)
-    for given, folder in zip(suite.include_path, folders, strict=True):
-        if not folder.is_dir():
-            raise InputError(
-                f"{path}: include_path: must be a folder, but {str(given)!r} is not one; "
-                f"it is looked up beside the suite, as {folder}"
-            )
-    return suite.model_copy(update={"include_path": folders})
+    return parse(Suite, read_yaml(path), str(path)).resolved(path.parent, str(path))
 
 
 def _count(item: tuple[str, int]) -> int:

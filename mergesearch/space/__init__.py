@@ -1,7 +1,9 @@
 """The search space: YAML to what Optuna may suggest, and from a suggestion to a recipe."""
 
+from mergesearch.space.domains import GREEDY_SOUP
 from mergesearch.space.layout import boundaries
-from mergesearch.space.schema import GREEDY_SOUP, SAMPLERS, SearchSpace
+from mergesearch.space.schema import SearchSpace
+from mergesearch.space.settings import SAMPLERS
 from mergesearch.space.starts import LAMBDAS, Start, starts
 from mergesearch.space.suggest import SoupOrder, suggest
 

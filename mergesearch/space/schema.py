@@ -2,89 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mergesearch.config import Config, parse, read_yaml, unknown
 from mergesearch.errors import InputError
-from mergesearch.methods import METHODS, Method, Parameter, Scalar
+from mergesearch.evaluation import Suite, load_suite
+from mergesearch.methods import METHODS
 from mergesearch.recipe import ModelRef, TokenizerSource
+from mergesearch.space.domains import Domain, as_domains
+from mergesearch.space.settings import BEST_PARENT, Granularity, SearchSettings
 
-SAMPLERS = ("tpe", "cmaes", "random")
-#: A choice beside the merge methods: the order in which a greedy soup tries the parents.
-GREEDY_SOUP = "greedy_soup"
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A parameter with one value."""
-
-    value: Scalar
-
-
-@dataclass(frozen=True)
-class Range:
-    """A parameter searched over an interval."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A parameter searched over a list of values."""
-
-    values: tuple[Scalar, ...]
-
-
-Domain = Fixed | Range | Choice
-
-
-class Granularity(Config):
-    """How finely weights vary over a model.
-
-    `blocks` parts of the depth and each of the tensor `groups` (parts of tensor names, such as
-    self_attn) have weights of their own; tensors in no group share one more set. With `smooth` the
-    weights are interpolated between the blocks.
-    """
-
-    blocks: int = Field(default=1, ge=1)
-    groups: tuple[str, ...] = ()
-    smooth: bool = False
-
-
-class SearchSettings(Config):
-    """How the space is searched."""
-
-    sampler: str = "tpe"
-    trials: int = Field(default=100, ge=1)
-    seed: int = Field(default=0, ge=0)
-    start_from: tuple[Literal["parents", "uniform", "task_arithmetic"], ...] = (
-        "parents",
-        "uniform",
-        "task_arithmetic",
-    )
-
-    @field_validator("sampler")
-    @classmethod
-    def _known_sampler(cls, name: str) -> str:
-        if name not in SAMPLERS:
-            raise ValueError(unknown("sampler", name, SAMPLERS))
-        return name
-
-
-def _as_domains(methods: Any) -> Any:
-    """The `methods` mapping with every parameter's domain understood and checked."""
-    if not isinstance(methods, Mapping) or not methods:
-        raise ValueError("methods must name at least one method, e.g. task_arithmetic: {}")
-    return {name: _method_domains(name, spec) for name, spec in methods.items()}
-
-
-Methods = Annotated[Mapping[str, Mapping[str, Domain]], BeforeValidator(_as_domains)]
+Methods = Annotated[Mapping[str, Mapping[str, Domain]], BeforeValidator(as_domains)]
 
 
 class SearchSpace(Config):
@@ -92,11 +23,14 @@ class SearchSpace(Config):
 
     base: ModelRef | None = None
     parents: Mapping[str, ModelRef] = Field(min_length=1)
+    #: How many of the parents go into one candidate, at least and at most; None means all of them.
+    subset: tuple[int, int] | None = None
     granularity: Granularity = Granularity()
     methods: Methods
     #: Whose vocabulary every candidate has; None means that the models' must not differ.
     tokenizer_source: TokenizerSource | None = None
-    suite: Path
+    #: A file, or the suite itself.
+    suite: Suite | Path
     search: SearchSettings = SearchSettings()
 
     @classmethod
@@ -107,21 +41,15 @@ class SearchSpace(Config):
             InputError: as `file: key: what is wrong`.
         """
         path = Path(path)
-        space = parse(cls, read_yaml(path), str(path))
-        folder = path.parent
-        suite = folder / space.suite
-        if not suite.is_file():
-            raise InputError(f"{path}: suite: no such file: {suite}")
-        try:
-            resolved = {
-                "base": space.base and space.base.resolved(folder),
-                "parents": {n: ref.resolved(folder) for n, ref in space.parents.items()},
-                "suite": suite.resolve(),
-            }
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        # again, since two spellings may lead to one folder
-        return parse(cls, {**dict(space), **resolved}, str(path))
+        return resolve(parse(cls, read_yaml(path), str(path)), path)
+
+    def load_suite(self) -> Suite:
+        """The suite, read from its file where it is in one.
+
+        Raises:
+            InputError: the file is not a valid suite.
+        """
+        return self.suite if isinstance(self.suite, Suite) else load_suite(self.suite)
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
@@ -147,21 +75,18 @@ class SearchSpace(Config):
     def _searchable(self) -> "SearchSpace":
         if self.base is not None and self.base in self.parents.values():
             raise ValueError(f"the base {self.base} must not be one of the parents as well")
-        if self.tokenizer_source is not None and self.base is None:
-            raise ValueError(
-                f"tokenizer_source {self.tokenizer_source} needs a base; name the model whose "
-                "tokens come first"
-            )
-        for name in self.methods:
-            if name == GREEDY_SOUP:
-                continue
-            if self.tokenizer_source is not None and not _takes_all(name):
-                raise ValueError(
-                    f"all candidates must have one vocabulary, but {name} merges models of its own "
-                    "choice; drop it or tokenizer_source"
-                )
-            if len(self.parents) < (least := METHODS[name].n_chosen or METHODS[name].n_models[0]):
-                raise ValueError(f"{name} needs at least {least} parents, got {len(self.parents)}")
+        if self.tokenizer_source is not None:
+            self._check_vocabulary()
+        if self.subset is not None:
+            self._check_subset(*self.subset)
+        self._check_granularity()
+        fewest = len(self.parents) if self.subset is None else self.subset[0]
+        for name in self.merge_methods:
+            chosen = METHODS[name].n_chosen
+            if (chosen or fewest) < METHODS[name].n_models[0] or len(self.parents) < chosen:
+                least = chosen or METHODS[name].n_models[0]
+                got = len(self.parents) if chosen else fewest
+                raise ValueError(f"{name} needs at least {least} parents, got {got}")
             if METHODS[name].base == "required" and self.base is None:
                 raise ValueError(f"{name} needs a base; name the common ancestor of the parents")
         if self.search.sampler == "cmaes" and len(self.methods) > 1:
@@ -169,87 +94,88 @@ class SearchSpace(Config):
                 "sampler cmaes searches one method, since it draws categorical choices at random; "
                 f"got {', '.join(self.methods)}: keep one, or use tpe"
             )
+        if self.search.sampler == "cmaes" and len(self.search.objectives) > 1:
+            raise ValueError(
+                "sampler cmaes searches one objective, got "
+                f"{', '.join(self.search.objectives)}: keep one, or use nsga2"
+            )
+        for constraint in self.search.constraints:
+            if isinstance(constraint.bound, str) and constraint.bound not in (
+                BEST_PARENT,
+                *self.parents,
+            ):
+                raise ValueError(
+                    f"search.constraints: {constraint}: "
+                    + unknown("bound", constraint.bound, ["a number", BEST_PARENT, *self.parents])
+                )
         return self
+
+    @property
+    def merge_methods(self) -> tuple[str, ...]:
+        """The methods of the space that merge tensors."""
+        return tuple(name for name in self.methods if name in METHODS)
+
+    def _check_vocabulary(self) -> None:
+        if self.base is None:
+            raise ValueError(
+                f"tokenizer_source {self.tokenizer_source} needs a base; name the model whose "
+                "tokens come first"
+            )
+        if self.subset is not None:
+            raise ValueError(
+                "all candidates must have one vocabulary, but subset leaves parents out; drop it "
+                "or tokenizer_source"
+            )
+        for name in self.merge_methods:
+            if not _takes_all(name):
+                raise ValueError(
+                    f"all candidates must have one vocabulary, but {name} merges models of its own "
+                    "choice; drop it or tokenizer_source"
+                )
+
+    def _check_subset(self, least: int, most: int) -> None:
+        if not 1 <= least <= most <= len(self.parents):
+            raise ValueError(
+                f"subset is how many of the {len(self.parents)} parents go in, at least and at "
+                f"most, got [{least}, {most}]"
+            )
+
+    def _check_granularity(self) -> None:
+        """Refuse to vary what no method of the space has."""
+        known = {p.name: p for name in self.merge_methods for p in METHODS[name].parameters}
+        lists = {"by_block": known, "per_parent": {n: p for n, p in known.items() if p.per_model}}
+        for key, allowed in lists.items():
+            for name in getattr(self.granularity, key):
+                if name not in allowed:
+                    raise ValueError(f"granularity.{key}: {unknown('parameter', name, allowed)}")
+
+
+def resolve(space: SearchSpace, path: Path) -> SearchSpace:
+    """A space whose paths, relative to the file that gave it, are made absolute.
+
+    Raises:
+        InputError: one of them leads nowhere.
+    """
+    folder = path.parent
+    try:
+        if isinstance(space.suite, Suite):
+            suite: Suite | Path = space.suite.resolved(folder, "suite")
+        else:
+            suite = (folder / space.suite).resolve()
+            if not suite.is_file():
+                raise InputError(f"suite: no such file: {suite}")
+        resolved = {
+            "base": space.base and space.base.resolved(folder),
+            "parents": {n: ref.resolved(folder) for n, ref in space.parents.items()},
+            "suite": suite,
+        }
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    # again, since two spellings may lead to one folder
+    return parse(SearchSpace, {**dict(space), **resolved}, str(path))
 
 
 def _takes_all(name: str) -> bool:
     """Whether a method's candidates can name the base and every parent."""
     method = METHODS[name]
     return name == "linear" or (method.base == "required" and not method.n_chosen)
-
-
-def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
-    if name == GREEDY_SOUP:
-        if spec:
-            raise ValueError(f"{GREEDY_SOUP} has no parameters, got {spec!r}")
-        return {}
-    method = METHODS.get(name)
-    if method is None:
-        raise ValueError(unknown("method", name, [*METHODS, GREEDY_SOUP]))
-    if name == "passthrough":
-        raise ValueError(f"{name} has nothing to search; merge it as a recipe instead")
-    spec = {} if spec is None else spec
-    if not isinstance(spec, Mapping):
-        raise ValueError(f"{name} takes a mapping of parameters, e.g. {name}: {{}}, got {spec!r}")
-    domains: dict[str, Domain] = {p.name: Range(*p.search) for p in method.parameters if p.search}
-    domains |= {p.name: Choice(p.choices) for p in method.parameters if p.choices}
-    for key, raw in spec.items():
-        parameter = method.parameter(key)
-        if parameter is None:
-            raise ValueError(
-                unknown(f"parameter of {name}", key, [p.name for p in method.parameters])
-            )
-        domains[key] = _domain(f"{name}.{key}", parameter, raw)
-    _check_corners(name, method, domains)
-    return domains
-
-
-def _check_corners(name: str, method: Method, domains: Mapping[str, Domain]) -> None:
-    """Refuse ranges whose extremes break a rule that joins a method's parameters.
-
-    Weights are left out: that all of them may be zero makes no space wrong.
-    """
-    extremes = {
-        p.argument: _extremes(domains.get(p.name, Fixed(p.default)))
-        for p in method.parameters
-        if p.name != "weight"
-    }
-    for corner in product(*extremes.values()):
-        arguments = dict(zip(extremes, corner, strict=True)) | {"weight": 1.0}
-        lists = {p.argument: p.per_model for p in method.parameters}
-        arguments = {k: [v] if lists.get(k) else v for k, v in arguments.items()}
-        try:
-            method.check(arguments)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}; narrow the ranges") from None
-
-
-def _extremes(domain: Domain) -> tuple[Any, ...]:
-    match domain:
-        case Range(low, high):
-            return (low, high)
-        case Choice(values):
-            return values
-        case Fixed(value):
-            return (value,)
-
-
-def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:
-    """A scalar is fixed, two numbers are a range, any other list is a choice."""
-    try:
-        if isinstance(raw, Fixed | Range | Choice):
-            return raw
-        if not isinstance(raw, list | tuple):
-            return Fixed(parameter.check(raw))
-        values = tuple(parameter.check(value) for value in raw)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    numbers = [value for value in values if isinstance(value, float)]
-    if len(values) == len(numbers) == 2:
-        low, high = numbers
-        if not low < high:
-            raise ValueError(f"{where}: a range is [low, high] with low < high, got {raw!r}")
-        return Range(low, high)
-    if len(values) < 2:
-        raise ValueError(f"{where}: a list needs two values or more, got {raw!r}")
-    return Choice(values)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergesearch.methods import Scalar
-from mergesearch.space.schema import Choice, Domain, Fixed, Range, SearchSpace
+from mergesearch.space.domains import Choice, Domain, Fixed, Range
+from mergesearch.space.schema import SearchSpace
 from mergesearch.space.suggest import REST
 
 #: The values of lambda at which plain task arithmetic is tried.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Parameter, Scalar
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
+from mergesearch.space.domains import GREEDY_SOUP, Choice, Domain, Fixed, Range
 from mergesearch.space.layout import Block, in_gradients, in_steps
-from mergesearch.space.schema import GREEDY_SOUP, Choice, Domain, Fixed, Range, SearchSpace
+from mergesearch.space.schema import SearchSpace
 
 if TYPE_CHECKING:
     import optuna

@@ -9,7 +9,7 @@ import torch
 
 from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Cost, Evaluator, Suite, load_suite
+from mergesearch.evaluation import Cost, Evaluator, Suite
 from mergesearch.merging import Plan, compute_dtype, merging_bytes, model_config, n_layers, plan
 from mergesearch.parents import MemoryPlan, Parents, layer_of, merges_on
 from mergesearch.recipe import Recipe
@@ -56,7 +56,7 @@ def prepare(
     Raises:
         InputError: with what is wrong first.
     """
-    suite = load_suite(space.suite)
+    suite = space.load_suite()
     vocabulary = space.tokenizer_source or "error"
     parents = Parents(
         space.models,

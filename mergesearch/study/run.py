@@ -172,10 +172,12 @@ def identity(bench: Bench, out: Path) -> dict[str, Any]:
     Paths are relative to the run's folder, so that both can be moved together.
     """
     space = bench.space.model_dump(mode="json", exclude={"suite", "base", "parents"})
-    space["search"].pop("trials")
+    for key in ("trials", "documents", "minutes", "patience"):
+        space["search"].pop(key)
     space["base"] = bench.space.base and str(bench.space.base.relative(out))
     space["parents"] = {name: str(ref.relative(out)) for name, ref in bench.space.parents.items()}
-    space["suite"] = os.path.relpath(bench.space.suite, out.resolve())
+    if isinstance(bench.space.suite, Path):
+        space["suite"] = os.path.relpath(bench.space.suite, out.resolve())
     return {"space": space}
 
 

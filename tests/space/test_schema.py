@@ -7,7 +7,7 @@ import yaml
 from mergesearch.errors import InputError
 from mergesearch.methods import METHODS
 from mergesearch.space import SearchSpace
-from mergesearch.space.schema import Choice, Fixed, Range
+from mergesearch.space.domains import Choice, Fixed, Range
 from tests import tiny
 
 
@@ -42,7 +42,7 @@ REFUSED = {
     "no method": ({"methods": {}}, "methods must name at least one method"),
     "unknown sampler": (
         {"search": {"sampler": "tpee"}},
-        "search.sampler: unknown sampler 'tpee'; did you mean 'tpe'? available: tpe, cmaes, random",
+        "search.sampler: unknown sampler 'tpee'; did you mean 'tpe'? available: auto, tpe, gp,",
     ),
     "unknown start": ({"search": {"start_from": ["best"]}}, "search.start_from.0: "),
     "unknown parameter": (

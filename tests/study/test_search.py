@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from mergesearch.candidates import Judge, load_tokenizer
 from mergesearch.errors import CandidateError, InputError, MergesearchError
-from mergesearch.evaluation import Evaluator, load_suite
+from mergesearch.evaluation import Evaluator
 from mergesearch.evaluation import evaluator as evaluator_module
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, Slice, Source
@@ -159,7 +159,7 @@ def test_a_run_of_another_space_is_refused(searched: Path) -> None:
 
 def judge_of(folder: Path, record: Record) -> tuple[Judge, SearchSpace]:
     space = SearchSpace.load(folder / "space.yaml")
-    evaluator = Evaluator(load_suite(space.suite), load_tokenizer(folder / "models" / "base"))
+    evaluator = Evaluator(space.load_suite(), load_tokenizer(folder / "models" / "base"))
     return Judge(Parents(space.models), evaluator, record, torch.device("cpu")), space
 
 

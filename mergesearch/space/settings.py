@@ -1,0 +1,131 @@
+"""How finely a space varies its candidates, and how it is searched."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from mergesearch.config import Config, unknown
+
+SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random")
+#: Objectives beside the suite's tasks: its total, and the number of parameters.
+SCORE, SIZE = "score", "size"
+#: What stands for the best of the parents in a constraint.
+BEST_PARENT = "parents"
+
+_CONSTRAINT = re.compile(r"\s*(?P<what>[^<>=\s]+)\s*(?P<relation><=|>=)\s*(?P<bound>[^<>=\s]+)\s*")
+_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+
+
+class Granularity(Config):
+    """How finely parameters vary over a model.
+
+    Weights, and the few other parameters that may (a slerp's t), vary by block of layers and by
+    group of tensors. A group's name is a part of tensor names, such as self_attn; tensors in no
+    group share one more set. A group outside the layers (embed_tokens, lm_head) has one set for the
+    whole model. With `smooth` the values are interpolated between the blocks.
+    """
+
+    #: Parts of the depth, as equal as whole layers allow.
+    blocks: int = Field(default=1, ge=1)
+    #: Layers of a block, in place of `blocks`; the last block may have fewer.
+    layers_per_block: int | None = Field(default=None, ge=1)
+    groups: Names = ()
+    smooth: bool = False
+    #: Further parameters that vary by block and group: density, gamma, …
+    by_block: Names = ()
+    #: Parameters of which each parent has its own; otherwise only weights differ by parent.
+    per_parent: Names = ()
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> "Granularity":
+        if self.layers_per_block is not None and self.blocks > 1:
+            raise ValueError(
+                f"give blocks or layers_per_block, got both ({self.blocks} and "
+                f"{self.layers_per_block})"
+            )
+        return self
+
+
+class Constraint(Config):
+    """A bound that the winner must keep: `size <= 150M`, `sst2_dev >= sentiment`.
+
+    Written as one string.
+    """
+
+    what: str
+    relation: Literal["<=", ">="]
+    #: A number, the name of a parent (its own value), or "parents" (the best of theirs).
+    bound: float | str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parsed(cls, raw: Any) -> Any:
+        if not isinstance(raw, str):
+            return raw
+        found = _CONSTRAINT.fullmatch(raw)
+        if found is None:
+            raise ValueError(
+                f"a constraint is written as in 'size <= 150M' or 'some_task >= parents', got "
+                f"{raw!r}"
+            )
+        return {**found.groupdict(), "bound": _number(found["bound"])}
+
+    def __str__(self) -> str:
+        bound = f"{self.bound:g}" if isinstance(self.bound, float) else self.bound
+        return f"{self.what} {self.relation} {bound}"
+
+
+class SearchSettings(Config):
+    """How the space is searched."""
+
+    sampler: str = "auto"
+    #: The budget: whichever is spent first ends the search.
+    trials: int = Field(default=100, ge=1)
+    documents: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    #: Trials without an improvement beyond noise after which the search ends; None never ends it.
+    patience: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    start_from: tuple[Literal["parents", "uniform", "task_arithmetic"], ...] = (
+        "parents",
+        "uniform",
+        "task_arithmetic",
+    )
+    #: Whether candidates that will not beat the best are stopped early.
+    racing: bool = True
+    #: "score" (the suite's total), "size" (number of parameters), or tasks of the suite.
+    objectives: Annotated[Names, Field(min_length=1)] = (SCORE,)
+    constraints: tuple[Constraint, ...] = ()
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise ValueError(unknown("sampler", name, SAMPLERS))
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"an objective may be named once, got {', '.join(names)}")
+        if names == (SIZE,):
+            raise ValueError("the size alone is no objective; add score or a task")
+        return names
+
+
+def _number(text: str) -> float | str:
+    """A number, with K, M or B for thousands, millions and billions; or a name as it is."""
+    digits, factor = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1)
+    try:
+        return float(digits) * factor
+    except ValueError:
+        return text
