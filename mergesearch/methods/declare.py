@@ -32,8 +32,10 @@ class Parameter:
     search: tuple[float, float] | None = None
     #: The values a search tries instead of a range.
     choices: tuple[Scalar, ...] = ()
-    #: Whether a search may vary it by block of layers and tensor group.
+    #: Whether a search varies it by block of layers and tensor group, unless told otherwise.
     by_block: bool = False
+    #: Whether it means the same in every method that has it.
+    shared: bool = False
 
     @property
     def argument(self) -> str:

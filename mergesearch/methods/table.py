@@ -25,7 +25,7 @@ from mergesearch.methods.ties import ties
 
 
 def _weight(low: float, high: float) -> Parameter:
-    return Parameter("weight", per_model=True, search=(low, high), by_block=True)
+    return Parameter("weight", per_model=True, search=(low, high), by_block=True, shared=True)
 
 
 def _flag(name: str, default: bool) -> Parameter:
@@ -41,11 +41,11 @@ def _position(name: str, *, by_block: bool) -> Parameter:
 
 
 # Weights scale a sum of deltas by themselves; where they are normalized, only lambda does.
-_LAMBDA = Parameter("lambda", default=1.0)
-_EXTRAPOLATION = Parameter("lambda", default=1.0, search=(0.5, 2.0))
+_LAMBDA = Parameter("lambda", default=1.0, shared=True)
+_EXTRAPOLATION = Parameter("lambda", default=1.0, search=(0.5, 2.0), shared=True)
 # TSV-M's and Iso's best scales lie about 1 in their papers, and deltas that are not averaged may
 # want less.
-_SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True)
+_SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True, shared=True)
 _GAMMA = Parameter("gamma", per_model=True, default=0.01, low=0, high=1, search=(0.0, 0.1))
 # Ranges whose sum and difference are always probabilities.
 _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, search=(0.01, 0.19))

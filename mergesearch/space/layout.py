@@ -6,8 +6,24 @@ from itertools import pairwise
 from typing import Any
 
 from mergesearch.recipe import Conditional, ModelRef, Setting, Slice, Source
+from mergesearch.space.settings import Granularity
 
 Settings = Mapping[str, Setting]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a space must know of its models."""
+
+    n_layers: int
+    #: The groups of a space's granularity that have no tensor in any layer.
+    outside: frozenset[str] = frozenset()
+
+    def n_blocks(self, granularity: Granularity) -> int:
+        """Into how many blocks the layers go."""
+        if granularity.layers_per_block is None:
+            return granularity.blocks
+        return -(-self.n_layers // granularity.layers_per_block)
 
 
 @dataclass(frozen=True)
@@ -20,8 +36,14 @@ class Block:
     own: Mapping[str, Settings]
 
 
-def boundaries(n_layers: int, n_blocks: int) -> list[tuple[int, int]]:
-    """The layer ranges [first, end) of blocks as equal as whole layers allow."""
+def boundaries(n_layers: int, granularity: Granularity) -> list[tuple[int, int]]:
+    """The layer ranges [first, end) of the blocks.
+
+    They are as equal as whole layers allow; where their length is given, the last may be shorter.
+    """
+    if (length := granularity.layers_per_block) is not None:
+        return [(i, min(i + length, n_layers)) for i in range(0, n_layers, length)]
+    n_blocks = granularity.blocks
     edges = [round(i * n_layers / n_blocks) for i in range(n_blocks + 1)]
     return list(pairwise(edges))
 
@@ -41,11 +63,14 @@ def in_gradients(
 
 
 def in_steps(
-    blocks: Sequence[Block], models: Mapping[str, ModelRef], base: ModelRef | None, n_layers: int
+    blocks: Sequence[Block],
+    models: Mapping[str, ModelRef],
+    base: ModelRef | None,
+    ranges: Sequence[tuple[int, int]],
 ) -> tuple[Slice, ...]:
     """One slice for each block, so that settings change at its edge."""
     slices = []
-    for block, layers in zip(blocks, boundaries(n_layers, len(blocks)), strict=True):
+    for block, layers in zip(blocks, ranges, strict=True):
         sources = tuple(
             Source(model=ref, layer_range=layers, parameters=block.own[name])
             for name, ref in models.items()
@@ -64,10 +89,15 @@ def _over_depth(blocks: Sequence[Settings]) -> dict[str, Setting]:
 
 
 def _gradient(settings: Sequence[Any]) -> Setting:
-    """One value a block, or for each filter one value a block."""
+    """One value a block, or for each filter one value a block; one value where all are equal."""
     if isinstance(settings[0], tuple):
         cases = zip(*settings, strict=True)
         return tuple(
-            Conditional(filter=case[0].filter, value=tuple(c.value for c in case)) for case in cases
+            Conditional(filter=case[0].filter, value=_values([c.value for c in case]))
+            for case in cases
         )
-    return tuple(settings)
+    return _values(settings)
+
+
+def _values(values: Sequence[Any]) -> Any:
+    return values[0] if len(set(values)) == 1 else tuple(values)

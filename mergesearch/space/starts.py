@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mergesearch.methods import Scalar
 from mergesearch.space.domains import Choice, Domain, Fixed, Range
+from mergesearch.space.layout import Shape
 from mergesearch.space.schema import SearchSpace
-from mergesearch.space.suggest import REST
+from mergesearch.space.suggest import INCLUDED, suggest
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 #: The values of lambda at which plain task arithmetic is tried.
 LAMBDAS = (0.3, 0.5, 1.0)
@@ -21,14 +25,17 @@ class Start:
     params: dict[str, Any]
 
 
-def starts(space: SearchSpace) -> tuple[list[Start], list[str]]:
-    """The points that `start_from` asks for, and a line for each that the space does not hold."""
+def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
+    """The points that `start_from` asks for, and a line for each that the space does not hold.
+
+    Merges come before single parents: what is good already lets what is not be stopped early.
+    """
     found: list[Start] = []
     left_out: list[str] = []
 
     def add(label: str, *options: tuple[str, dict[str, float]]) -> None:
         """Take the first option, a method and each parent's weight, that the space holds."""
-        points = [_point(space, method, weights) for method, weights in options]
+        points = [_point(space, shape, method, weights) for method, weights in options]
         held = [point for point in points if point is not None]
         if held:
             found.append(Start(label, held[0]))
@@ -38,10 +45,6 @@ def starts(space: SearchSpace) -> tuple[list[Start], list[str]]:
     def same(weight: float) -> dict[str, float]:
         return dict.fromkeys(space.parents, weight)
 
-    if "parents" in space.search.start_from:
-        for parent in space.parents:
-            alone = {name: float(name == parent) for name in space.parents}
-            add(parent, *((method, alone) for method in ("linear", "task_arithmetic", "ties")))
     if "uniform" in space.search.start_from:
         share = 1 / len(space.parents)
         add(
@@ -53,37 +56,57 @@ def starts(space: SearchSpace) -> tuple[list[Start], list[str]]:
     if "task_arithmetic" in space.search.start_from:
         for scale in LAMBDAS:
             add(f"task arithmetic at {scale:g}", ("task_arithmetic", same(scale)))
+    if "parents" in space.search.start_from:
+        for parent in space.parents:
+            alone = {name: float(name == parent) for name in space.parents}
+            add(parent, *((method, alone) for method in ("linear", "task_arithmetic", "ties")))
     return found, left_out
 
 
-def _point(space: SearchSpace, method: str, weights: dict[str, float]) -> dict[str, Any] | None:
+def _point(
+    space: SearchSpace, shape: Shape, method: str, weights: dict[str, float]
+) -> dict[str, Any] | None:
     """The parameters at which a method has these weights everywhere, if the space holds them."""
     if method not in space.methods:
         return None
     own = space.methods[method]
     weight = own.get("weight")
-    if not isinstance(weight, Range) or not all(
-        weight.low <= w <= weight.high for w in weights.values()
-    ):
+    if not isinstance(weight, Range) or not all(_holds(weight, w) for w in weights.values()):
         return None
-    params: dict[str, Any] = {"method": method} if len(space.methods) > 1 else {}
     neutral: dict[str, Scalar] = {"lambda": 1.0, "density": 1.0}
     if not math.isclose(sum(weights.values()), 1):
         neutral["normalize"] = False
-    for name, value in neutral.items():
-        domain = own.get(name, Fixed(value))
-        if not _holds(domain, value):
-            return None
-        if not isinstance(domain, Fixed):
-            params[f"{method}.{name}"] = value
-    granularity = space.granularity
-    blocks = [f".{i}" for i in range(granularity.blocks)] if granularity.blocks > 1 else [""]
-    groups = [f".{g}" for g in (*granularity.groups, REST)] if granularity.groups else [""]
-    for parent, w in weights.items():
-        for block in blocks:
-            for group in groups:
-                params[f"weight.{parent}{block}{group}"] = w
-    return params
+    if not all(_holds(own.get(name, Fixed(value)), value) for name, value in neutral.items()):
+        return None
+    answers = _Answers(method, weights, neutral)
+    suggest(space, cast("BaseTrial", answers), shape)
+    return answers.params
+
+
+class _Answers:
+    """Stands for a trial: whatever it is asked, its answer is that of one known point."""
+
+    def __init__(self, method: str, weights: dict[str, float], neutral: dict[str, Scalar]) -> None:
+        self.params: dict[str, Any] = {}
+        self._method = method
+        self._weights = weights
+        self._neutral = neutral
+
+    def suggest_float(self, name: str, low: float, high: float) -> Any:
+        return self._answer(name)
+
+    def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any:
+        return self._answer(name)
+
+    def _answer(self, name: str) -> Any:
+        what, *of = name.removeprefix(f"{self._method}.").split(".")
+        known: dict[str, Any] = {"method": self._method, **self._neutral}
+        if what == "weight":
+            known["weight"] = self._weights[of[0]]
+        elif what == "include":
+            known["include"] = INCLUDED if self._weights[of[0]] else 0.0
+        self.params[name] = known[what]
+        return known[what]
 
 
 def _holds(domain: Domain, value: Scalar) -> bool:

@@ -1,14 +1,14 @@
 """From an Optuna trial to a candidate."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from mergesearch.methods import METHODS, Parameter, Scalar
+from mergesearch.methods import METHODS, Method, Parameter, Scalar
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
 from mergesearch.space.domains import GREEDY_SOUP, Choice, Domain, Fixed, Range
-from mergesearch.space.layout import Block, in_gradients, in_steps
+from mergesearch.space.layout import Block, Settings, Shape, boundaries, in_gradients, in_steps
 from mergesearch.space.schema import SearchSpace
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 REST = "rest"
 #: The base among a candidate's models; no parent has this name.
 BASE = "base"
+#: At and above it, a parent goes into a candidate.
+INCLUDED = 0.5
 #: Digits kept of a suggested number: finer steps change no score, and recipes stay readable.
 _DECIMALS = 4
 
@@ -30,90 +32,130 @@ class SoupOrder:
 
 
 def suggest(
-    space: SearchSpace, trial: "optuna.trial.BaseTrial", n_layers: int
+    space: SearchSpace, trial: "optuna.trial.BaseTrial", shape: Shape
 ) -> Recipe | SoupOrder:
     """The candidate that a trial proposes.
 
-    Parameters that mean the same in several methods (weights) have one name in the study, so that
-    every trial teaches the sampler; the others are named after their method.
+    Parameters that mean the same in several methods (weights, lambda) have one name in the study,
+    so that every trial teaches the sampler; the others are named after their method.
 
     Args:
         space: what may be proposed.
         trial: an Optuna trial; its `suggest_*` functions are called.
-        n_layers: the depth of the models.
+        shape: of the models.
     """
     name = _choose(trial, "method", tuple(space.methods))
     if name == GREEDY_SOUP:
         keys = {parent: trial.suggest_float(f"order.{parent}", 0, 1) for parent in space.parents}
         return SoupOrder(tuple(sorted(keys, key=lambda parent: (keys[parent], parent))))
-    method = METHODS[name]
-
-    def value(parameter: Parameter, key: str) -> Scalar:
-        """One value; `key` says of which parent, block and group."""
-        domain = space.methods[name][parameter.name]
-        if not parameter.by_block or isinstance(domain, Choice):
-            # a list of values is the method's own: Optuna knows one list by one name
-            return _draw(trial, f"{name}.{parameter.name}{key}", domain, domain)
-        return _draw(trial, f"{parameter.name}{key}", domain, _shared_range(space, parameter.name))
-
     base, models = _inputs(space, name, trial)
-    searched = [p for p in method.parameters if p.name in space.methods[name]]
-    everywhere = {p.name: value(p, "") for p in searched if not p.by_block}
+    drawn = _Drawn(space, trial, shape, METHODS[name], name)
+    # of parents that are switched off as well: parameters that come and go teach a sampler less
+    named = models if METHODS[name].n_chosen else space.parents
+    own = {parent: drawn.settings(parent) for parent in named if parent in space.parents}
+    own[BASE] = [{"weight": 0.0}] * drawn.n_blocks
     blocks = [
-        Block(
-            common=_settings(space, value, searched, f".{i}", per_model=False),
-            own={
-                parent: _settings(space, value, searched, f".{parent}.{i}", per_model=True)
-                if parent != BASE
-                else {"weight": 0.0}
-                for parent in models
-            },
-        )
-        for i in range(space.granularity.blocks)
+        Block(common=common, own={model: own[model][i] for model in models})
+        for i, common in enumerate(drawn.settings(None))
     ]
     if len(blocks) == 1 or space.granularity.smooth:
-        common, slices = in_gradients(blocks, models)
+        everywhere, slices = in_gradients(blocks, models)
     else:
         apart = None if base in models.values() else base
-        common, slices = {}, in_steps(blocks, models, apart, n_layers)
+        ranges = boundaries(shape.n_layers, space.granularity)
+        everywhere, slices = {}, in_steps(blocks, models, apart, ranges)
     return Recipe(
         merge_method=name,
         base_model=base,
-        parameters={**everywhere, **common},
+        parameters={**drawn.everywhere(), **everywhere},
         slices=slices,
         tokenizer_source=space.tokenizer_source,
         seed=space.search.seed,
     )
 
 
-def _settings(
-    space: SearchSpace,
-    value: Callable[[Parameter, str], Scalar],
-    parameters: list[Parameter],
-    key: str,
-    *,
-    per_model: bool,
-) -> dict[str, Setting]:
-    """The settings of one block: of one model, or common to all."""
-    return {
-        p.name: _by_group(space, value, p, key)
-        for p in parameters
-        if p.by_block and p.per_model == per_model
-    }
+class _Drawn:
+    """The values that a trial draws for one method's parameters."""
 
+    def __init__(
+        self,
+        space: SearchSpace,
+        trial: "optuna.trial.BaseTrial",
+        shape: Shape,
+        method: Method,
+        name: str,
+    ) -> None:
+        self._space = space
+        self._trial = trial
+        self._shape = shape
+        self._name = name
+        self._searched = [p for p in method.parameters if p.name in space.methods[name]]
+        self.n_blocks = shape.n_blocks(space.granularity)
 
-def _by_group(
-    space: SearchSpace, value: Callable[[Parameter, str], Scalar], parameter: Parameter, key: str
-) -> Setting:
-    """One value, or one for each group of tensors and one for the rest."""
-    key = key if space.granularity.blocks > 1 else key.rpartition(".")[0]
-    if not space.granularity.groups:
-        return value(parameter, key)
-    cases = [
-        Conditional(filter=group, value=value(parameter, f"{key}.{group}"))
-        for group in space.granularity.groups
-    ]
-    return (*cases, Conditional(value=value(parameter, f"{key}.{REST}")))
+    def everywhere(self) -> dict[str, Setting]:
+        """What is one value for all models and all tensors."""
+        return {
+            p.name: self._value(p, "")
+            for p in self._searched
+            if not (self._by_block(p) or self._per_parent(p))
+        }
+
+    def settings(self, parent: str | None) -> list[Settings]:
+        """The settings of each block: of one parent, or those that all models share."""
+        own = "" if parent is None else f".{parent}"
+        drawn = {
+            p.name: self._over_blocks(p, own)
+            if self._by_block(p)
+            else [self._value(p, own)] * self.n_blocks
+            for p in self._searched
+            if self._per_parent(p) == (parent is not None)
+            and (self._by_block(p) or self._per_parent(p))
+        }
+        return [{name: values[i] for name, values in drawn.items()} for i in range(self.n_blocks)]
+
+    def _over_blocks(self, parameter: Parameter, own: str) -> list[Setting]:
+        """One value a block, or one for each group of tensors and one for the rest."""
+        keys = [f"{own}.{i}" for i in range(self.n_blocks)] if self.n_blocks > 1 else [own]
+        groups = self._space.granularity.groups
+        if not groups:
+            return [self._value(parameter, key) for key in keys]
+        by_group = [self._of_group(parameter, group, own, keys) for group in groups]
+        rest = [self._value(parameter, f"{key}.{REST}") for key in keys]
+        return [
+            (
+                *(
+                    Conditional(filter=group, value=values[i])
+                    for group, values in zip(groups, by_group, strict=True)
+                ),
+                Conditional(value=rest[i]),
+            )
+            for i in range(self.n_blocks)
+        ]
+
+    def _of_group(
+        self, parameter: Parameter, group: str, own: str, keys: Sequence[str]
+    ) -> list[Scalar]:
+        if group in self._shape.outside:
+            return [self._value(parameter, f"{own}.{group}")] * self.n_blocks
+        return [self._value(parameter, f"{key}.{group}") for key in keys]
+
+    def _value(self, parameter: Parameter, key: str) -> Scalar:
+        """One value; `key` says of which parent, block and group."""
+        domain = self._space.methods[self._name][parameter.name]
+        if not parameter.shared or isinstance(domain, Choice):
+            # a list of values is the method's own: Optuna knows one list by one name
+            name = f"{self._name}.{parameter.name}{key}"
+            return _draw(self._trial, name, domain, domain)
+        hull = _shared_range(self._space, parameter.name)
+        return _draw(self._trial, f"{parameter.name}{key}", domain, hull)
+
+    def _by_block(self, parameter: Parameter) -> bool:
+        return parameter.by_block or parameter.name in self._space.granularity.by_block
+
+    def _per_parent(self, parameter: Parameter) -> bool:
+        """Whether each parent has its own: weights always, the others where the space says so."""
+        named = parameter.name in self._space.granularity.per_parent
+        return parameter.per_model and (parameter.by_block or named)
 
 
 def _inputs(
@@ -131,6 +173,9 @@ def _inputs(
         what = "pair" if n == 2 else "parent"
         chosen = str(_choose(trial, f"{name}.{what}", groups)).split("|")
         models = {parent: space.parents[parent] for parent in chosen}
+    elif space.subset is not None:
+        chosen = _subset(space.parents, *space.subset, trial)
+        models = {parent: space.parents[parent] for parent in chosen}
     if method.base == "first":
         return models.pop(chosen[0]), models
     if method.sets_base_apart:
@@ -138,6 +183,17 @@ def _inputs(
     if space.tokenizer_source is not None and space.base is not None:
         return space.base, {BASE: space.base, **space.parents}
     return None, models
+
+
+def _subset(
+    parents: Iterable[str], least: int, most: int, trial: "optuna.trial.BaseTrial"
+) -> list[str]:
+    """The parents that are switched on; too few or too many are mended by how far they are on."""
+    switches = {parent: trial.suggest_float(f"include.{parent}", 0, 1) for parent in parents}
+    n_on = sum(value >= INCLUDED for value in switches.values())
+    ordered = sorted(switches, key=lambda parent: -switches[parent])
+    chosen = set(ordered[: min(max(n_on, least), most)])
+    return [parent for parent in parents if parent in chosen]
 
 
 def _shared_range(space: SearchSpace, parameter: str) -> Range | None:

@@ -11,7 +11,7 @@ from mergesearch.errors import CandidateError, RecipeError
 from mergesearch.recipe import Recipe
 from mergesearch.runs import TrialEntry
 from mergesearch.soups import greedy_soup
-from mergesearch.space import SearchSpace, SoupOrder, starts, suggest
+from mergesearch.space import SearchSpace, Shape, SoupOrder, starts, suggest
 from mergesearch.study.observer import Observer, TrialEvent
 from mergesearch.study.sampler import sampler_for
 from mergesearch.study.soups import soup_of
@@ -22,7 +22,7 @@ RECIPE = "recipe"
 
 
 def optimize(
-    study: optuna.Study, space: SearchSpace, judge: Judge, n_layers: int, observer: Observer
+    study: optuna.Study, space: SearchSpace, judge: Judge, shape: Shape, observer: Observer
 ) -> None:
     """Run trials until the space's budget is spent.
 
@@ -30,11 +30,11 @@ def optimize(
         study: new or re-opened; trials that it holds count.
         space: what is searched, and how.
         judge: merges and scores.
-        n_layers: the depth of the models.
+        shape: of the models.
         observer: is told of every trial.
     """
     settings, budget = space.search, space.search.trials
-    _enqueue_starts(study, space, observer)
+    _enqueue_starts(study, space, shape, observer)
     _record_trials(study, space, judge)
     while len(done := finished(study)) < budget:
         study.sampler = sampler_for(settings.sampler, settings.seed, _next_number(study))
@@ -42,7 +42,7 @@ def optimize(
         start, before = time.perf_counter(), judge.n_documents_scored
         error = score = None
         try:
-            candidate = _realize(suggest(space, trial, n_layers), space, judge)
+            candidate = _realize(suggest(space, trial, shape), space, judge)
         except (CandidateError, RecipeError) as failure:
             error = str(failure)
             trial.set_user_attr(ERROR, error)
@@ -83,8 +83,10 @@ def _realize(proposal: Recipe | SoupOrder, space: SearchSpace, judge: Judge) -> 
     return judge.score(proposal)
 
 
-def _enqueue_starts(study: optuna.Study, space: SearchSpace, observer: Observer) -> None:
-    points, left_out = starts(space)
+def _enqueue_starts(
+    study: optuna.Study, space: SearchSpace, shape: Shape, observer: Observer
+) -> None:
+    points, left_out = starts(space, shape)
     if not study.get_trials(deepcopy=False):
         for line in left_out:
             observer.stage(line)

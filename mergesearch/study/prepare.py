@@ -13,7 +13,7 @@ from mergesearch.evaluation import Cost, Evaluator, Suite
 from mergesearch.merging import Plan, compute_dtype, merging_bytes, model_config, n_layers, plan
 from mergesearch.parents import MemoryPlan, Parents, layer_of, merges_on
 from mergesearch.recipe import Recipe
-from mergesearch.space import SearchSpace, suggest
+from mergesearch.space import SearchSpace, Shape, suggest
 from mergesearch.study.soups import soup_of
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Bench:
     parents: Parents
     tokenizer: "PreTrainedTokenizerBase"
     evaluator: Evaluator
-    n_layers: int
-    #: The merged model, as every candidate shapes it.
-    shape: Plan
+    shape: Shape
+    #: The uniform soup, of whose size every merged candidate is.
+    soup: Plan
     #: What merging and scoring hold where, the live model included.
     memory: MemoryPlan
     #: What scoring one candidate on the search split takes.
@@ -65,31 +65,30 @@ def prepare(
         device=merges_on(device),
         memory_budget=memory_budget,
     )
-    depth = n_layers(parents, space.models[0])
-    _check_granularity(space, parents, depth)
+    shape = _shape(space, parents)
     plans = []
     for name in space.methods:
         alone = space.model_copy(update={"methods": {name: space.methods[name]}})
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
-        candidate = suggest(alone, trial, depth)
+        candidate = suggest(alone, trial, shape)
         if isinstance(candidate, Recipe):
             plans.append(plan(candidate, parents))
-    shape = plan(soup_of(space, list(space.parents.values())), parents)
+    soup = plan(soup_of(space, list(space.parents.values())), parents)
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
-    dtype = compute_dtype(shape, device)
+    dtype = compute_dtype(soup, device)
     splits = ["search", *(["held_out"] if suite.held_out else [])]
     # built before what the process holds is measured
-    costs = [evaluator.cost(model_config(shape), dtype, device, split) for split in splits]
-    merging = max(merging_bytes(work, parents, streamed=False) for work in (*plans, shape))
+    costs = [evaluator.cost(model_config(soup), dtype, device, split) for split in splits]
+    merging = max(merging_bytes(work, parents, streamed=False) for work in (*plans, soup))
     memory = parents.reserve(
         {
-            "live model": shape.n_entries * dtype.itemsize,
+            "live model": soup.n_entries * dtype.itemsize,
             # a candidate is merged, and then scored
             "merging or scoring": max(merging, *(cost.n_bytes for cost in costs)),
         }
     )
-    return Bench(space, suite, parents, tokenizer, evaluator, depth, shape, memory, costs[0])
+    return Bench(space, suite, parents, tokenizer, evaluator, shape, soup, memory, costs[0])
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,9 @@ class Estimate:
 
 def estimate(bench: Bench, device: torch.device) -> Estimate:
     """Time of a search, from the tasks' tokens and the device's speed measured now."""
-    n_parameters = bench.shape.n_entries
+    n_parameters = bench.soup.n_entries
     tasks, n_tokens = bench.evaluator.tasks("search"), bench.scoring.n_tokens
-    per_second = _flops_per_second(device, compute_dtype(bench.shape, device))
+    per_second = _flops_per_second(device, compute_dtype(bench.soup, device))
     return Estimate(
         n_parameters=n_parameters,
         n_documents=sum(task.n_documents for task in tasks),
@@ -133,18 +132,30 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _check_granularity(space: SearchSpace, parents: Parents, depth: int) -> None:
-    granularity = space.granularity
-    if granularity.blocks > depth:
-        raise InputError(
-            f"granularity.blocks must be at most the models' {depth} layers, "
-            f"got {granularity.blocks}"
-        )
+def _shape(space: SearchSpace, parents: Parents) -> Shape:
+    """What the space must know of its models, whose granularity is checked against them."""
+    depth, granularity = n_layers(parents, space.models[0]), space.granularity
+    for key in ("blocks", "layers_per_block"):
+        if (value := getattr(granularity, key)) is not None and value > depth:
+            raise InputError(
+                f"granularity.{key} must be at most the models' {depth} layers, got {value}"
+            )
     names = list(parents.specs(space.models[0]))
+    outside = set()
     for group in granularity.groups:
-        if not any(group in name for name in names):
-            parts = sorted({p for n in names if layer_of(n) is not None for p in n.split(".")[3:4]})
+        members = [name for name in names if group in name]
+        if not members:
+            parts = sorted({part for name in names for part in _parts(name)})
             raise InputError(
                 f"granularity.groups: no tensor's name contains {group!r}; "
                 f"parts of names are {', '.join(parts)}"
             )
+        if all(layer_of(name) is None for name in members):
+            outside.add(group)
+    return Shape(depth, frozenset(outside))
+
+
+def _parts(name: str) -> list[str]:
+    """What a group may be called after: a module in a layer, or one beside the layers."""
+    parts = name.split(".")
+    return parts[3:4] if layer_of(name) is not None else parts[-2:-1]

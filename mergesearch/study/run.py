@@ -74,7 +74,7 @@ def search(
                 f"{len(best)} best of them; what is known of each document is kept"
             )
             enqueue(study, best)
-        optimize(study, space, judge, bench.n_layers, observer)
+        optimize(study, space, judge, bench.shape, observer)
         return Outcome(out, confirm(study, space, judge, observer))
 
 
@@ -200,4 +200,5 @@ def _task_entry(task: "BuiltTask") -> TaskEntry:
         fingerprint=task.fingerprint,
         group=task.group,
         n_documents=task.n_documents,
+        benchmark=task.benchmark,
     )

@@ -12,10 +12,11 @@ from mergesearch.merging import Digest, merged_tensors
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.soups import soup_recipe
-from mergesearch.space import LAMBDAS, SearchSpace, starts, suggest
+from mergesearch.space import LAMBDAS, SearchSpace, Shape, starts, suggest
 from tests import tiny
 
 Tensors = dict[str, Tensor]
+SHAPE = Shape(n_layers=4)
 
 
 def load(folder: Path, **changes: Any) -> SearchSpace:
@@ -28,10 +29,10 @@ def load(folder: Path, **changes: Any) -> SearchSpace:
 def tried(space: SearchSpace) -> Iterator[tuple[str, Recipe]]:
     """The recipes that a study of a space begins with, by label."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for start in starts(space)[0]:
+    for start in starts(space, SHAPE)[0]:
         study.enqueue_trial(start.params)
         trial = study.ask()
-        recipe = suggest(space, trial, 4)
+        recipe = suggest(space, trial, SHAPE)
         assert isinstance(recipe, Recipe)
         # nothing was left to the sampler
         assert trial.params == start.params
@@ -61,6 +62,7 @@ GRANULARITIES: list[dict[str, Any]] = [
     {"blocks": 3},
     {"blocks": 2, "groups": ["mlp"]},
     {"blocks": 2, "groups": ["mlp"], "smooth": True},
+    {"layers_per_block": 3},
 ]
 
 
@@ -110,17 +112,17 @@ def test_task_arithmetic_is_tried_at_three_scales(family: Path) -> None:
 
 
 def test_the_starts_come_in_the_order_of_what_is_known_to_be_good(family: Path) -> None:
-    assert [start.label for start in starts(load(family))[0]] == [
-        "one",
-        "two",
+    assert [start.label for start in starts(load(family), SHAPE)[0]] == [
         "uniform soup",
         "task arithmetic at 0.3",
         "task arithmetic at 0.5",
         "task arithmetic at 1",
+        "one",
+        "two",
     ]
     only = load(family, search={"start_from": ["uniform"]})
-    assert [start.label for start in starts(only)[0]] == ["uniform soup"]
-    assert starts(load(family, search={"start_from": []})) == ([], [])
+    assert [start.label for start in starts(only, SHAPE)[0]] == ["uniform soup"]
+    assert starts(load(family, search={"start_from": []}), SHAPE) == ([], [])
 
 
 SPACES_WITHOUT: dict[str, tuple[dict[str, Any], set[str]]] = {
@@ -168,7 +170,7 @@ def test_a_start_outside_the_space_is_named_and_not_tried(
     family: Path, methods: dict[str, Any], without: set[str]
 ) -> None:
     space = load(family, methods=methods)
-    _, lines = starts(space)
+    _, lines = starts(space, SHAPE)
     assert {line.partition(" is not a point of this space")[0] for line in lines} == without
     for label, recipe in tried(space):
         assert label not in without

@@ -12,10 +12,11 @@ from mergesearch.merging import plan
 from mergesearch.methods import METHODS
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
-from mergesearch.space import SearchSpace, SoupOrder, boundaries, suggest
+from mergesearch.space import SearchSpace, Shape, SoupOrder, boundaries, suggest
+from mergesearch.space.settings import Granularity
 from tests import tiny
 
-N_LAYERS = 4
+SHAPE = Shape(n_layers=4)
 ALL: dict[str, Any] = {
     "linear": {},
     "slerp": {},
@@ -32,13 +33,15 @@ def load(folder: Path, **changes: Any) -> SearchSpace:
     return SearchSpace.load(folder / "space.yaml")
 
 
-def suggestions(space: SearchSpace, n: int = 12) -> list[tuple[dict[str, Any], Any]]:
+def suggestions(
+    space: SearchSpace, n: int = 12, shape: Shape = SHAPE
+) -> list[tuple[dict[str, Any], Any]]:
     """Random candidates of one study, each with the parameters that it was made of."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found = []
     for _ in range(n):
         trial = study.ask()
-        found.append((trial, suggest(space, trial, N_LAYERS)))
+        found.append((trial, suggest(space, trial, shape)))
         study.tell(trial, 0.0)
     return [(trial.params, candidate) for trial, candidate in found]
 
@@ -49,9 +52,15 @@ GRANULARITIES: list[dict[str, Any]] = [
         (1, 3), ([], ["self_attn", "mlp"]), (False, True)
     )
 ]
+FINER = [
+    *GRANULARITIES,
+    {"layers_per_block": 3, "by_block": ["density"]},
+    {"blocks": 3, "per_parent": ["density"]},
+    {"blocks": 4, "groups": ["mlp"], "by_block": ["density"], "per_parent": ["density"]},
+]
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES, ids=str)
+@pytest.mark.parametrize("granularity", FINER, ids=str)
 def test_every_suggestion_can_be_merged_and_survives_yaml(
     family: Path, granularity: dict[str, Any]
 ) -> None:
@@ -98,9 +107,9 @@ def test_smooth_weights_go_from_the_first_blocks_to_the_last_ones(family: Path) 
     params, recipe = suggestions(space, 1)[0]
     found = arguments(space, recipe)
     first, last = (round(params[f"weight.one.{i}"], 4) for i in (0, 1))
-    for layer in range(N_LAYERS):
+    for layer in range(SHAPE.n_layers):
         name = f"model.layers.{layer}.mlp.up_proj.weight"
-        expected = first + layer / (N_LAYERS - 1) * (last - first)
+        expected = first + layer / (SHAPE.n_layers - 1) * (last - first)
         assert found[name]["weight"][0] == pytest.approx(expected)
 
 
@@ -139,7 +148,7 @@ def test_weights_have_one_name_whatever_the_method(family: Path) -> None:
     assert names == {
         "linear": set(),
         "task_arithmetic": set(),
-        "ties": {"ties.density", "ties.lambda"},
+        "ties": {"ties.density", "lambda"},
         "dare_ties": {"dare_ties.density"},
     }
 
@@ -157,7 +166,7 @@ def test_slerp_takes_any_two_of_the_parents(family: Path) -> None:
     space = load(family, parents=parents, methods={"slerp": {}})
     pairs = set()
     for params, recipe in suggestions(space, 20):
-        assert set(params) == {"slerp.pair", "t.0", "t.1"}
+        assert set(params) == {"slerp.pair", "slerp.t.0", "slerp.t.1"}
         (pair,) = {tuple(str(ref)[-5:] for ref in recipe.models)}
         pairs.add(pair)
         plan(recipe, Parents(space.models))
@@ -204,7 +213,7 @@ def test_blocks_hold_each_layer_once_and_are_as_equal_as_can_be(
     n_layers: int, data: st.DataObject
 ) -> None:
     n_blocks = data.draw(st.integers(1, n_layers))
-    blocks = boundaries(n_layers, n_blocks)
+    blocks = boundaries(n_layers, Granularity(blocks=n_blocks))
     assert [i for first, end in blocks for i in range(first, end)] == list(range(n_layers))
     sizes = [end - first for first, end in blocks]
     assert len(sizes) == n_blocks
@@ -227,3 +236,108 @@ def test_what_takes_one_model_searches_which(family: Path) -> None:
     space = load(family, methods={"arcee_fusion": {}})
     chosen = {recipe.slices[0].sources[-1].model for _, recipe in suggestions(space, 12)}
     assert chosen == set(space.parents.values())
+
+
+def test_a_density_may_differ_by_parent_by_block_and_by_both(family: Path) -> None:
+    methods: dict[str, Any] = {"ties": {"weight": 1.0, "lambda": 1.0}}
+    names = {}
+    for key, lists in {
+        "one": {},
+        "parents": {"per_parent": ["density"]},
+        "blocks": {"by_block": ["density"]},
+        "both": {"per_parent": ["density"], "by_block": ["density"]},
+    }.items():
+        space = load(family, granularity={"blocks": 2, **lists}, methods=methods)
+        ((params, recipe),) = suggestions(space, 1)
+        names[key] = {name.removeprefix("ties.density") for name in params}
+        found = arguments(space, recipe)
+        for layer, block in ((0, 0), (3, 1)):
+            expected = [
+                round(
+                    params[f"ties.density{p if p in key_of else ''}{b if b in key_of else ''}"], 4
+                )
+                for p, b, key_of in (
+                    (f".{parent}", f".{block}", _suffixes(key, parent, block))
+                    for parent in ("one", "two")
+                )
+            ]
+            assert found[f"model.layers.{layer}.mlp.up_proj.weight"]["density"] == expected
+    assert names == {
+        "one": {""},
+        "parents": {".one", ".two"},
+        "blocks": {".0", ".1"},
+        "both": {".one.0", ".one.1", ".two.0", ".two.1"},
+    }
+
+
+def _suffixes(key: str, parent: str, block: int) -> set[str]:
+    return {
+        "one": set(),
+        "parents": {f".{parent}"},
+        "blocks": {f".{block}"},
+        "both": {f".{parent}", f".{block}"},
+    }[key]
+
+
+def test_a_group_outside_the_layers_has_one_set_for_the_whole_model(family: Path) -> None:
+    granularity = {"blocks": 2, "groups": ["embed_tokens", "mlp"]}
+    for smooth in (False, True):
+        space = load(
+            family,
+            granularity={**granularity, "smooth": smooth},
+            methods={"task_arithmetic": {"weight": [0, 1]}},
+        )
+        shape = Shape(4, outside=frozenset({"embed_tokens"}))
+        for params, recipe in suggestions(space, 3, shape):
+            assert "weight.one.embed_tokens" in params
+            assert "weight.one.0.embed_tokens" not in params
+            expected = [round(params[f"weight.{p}.embed_tokens"], 4) for p in ("one", "two")]
+            assert arguments(space, recipe)["model.embed_tokens.weight"]["weight"] == expected
+
+
+def test_layers_per_block_cuts_the_depth_from_the_first_layer(family: Path) -> None:
+    assert boundaries(10, Granularity(layers_per_block=4)) == [(0, 4), (4, 8), (8, 10)]
+    assert Shape(10).n_blocks(Granularity(layers_per_block=4)) == 3
+    space = load(
+        family,
+        granularity={"layers_per_block": 3},
+        methods={"task_arithmetic": {"weight": [0, 1]}},
+    )
+    ((params, recipe),) = suggestions(space, 1)
+    found = arguments(space, recipe)
+    for layer, block in enumerate((0, 0, 0, 1)):
+        expected = round(params[f"weight.one.{block}"], 4)
+        assert found[f"model.layers.{layer}.mlp.up_proj.weight"]["weight"][0] == expected
+
+
+def test_a_subset_holds_as_many_parents_as_it_may(family: Path) -> None:
+    for name in ("three", "four"):
+        tiny.llama(family / "models" / name, len(name), base=family / "models" / "base")
+    parents = {name: f"models/{name}" for name in ("one", "two", "three", "four")}
+    methods: dict[str, Any] = {"task_arithmetic": {}, "model_stock": {}, "slerp": {}}
+    space = load(family, parents=parents, methods=methods, subset=[2, 3])
+    names = {ref: name for name, ref in space.parents.items()}
+    sizes = set()
+    for params, recipe in suggestions(space, 60):
+        chosen = {names[ref] for ref in recipe.models if ref in names}
+        if recipe.merge_method == "slerp":
+            assert len(chosen) == 2
+            continue
+        switches = {p: params[f"include.{p}"] for p in parents}
+        on = {p for p, value in switches.items() if value >= 0.5}
+        assert 2 <= len(chosen) <= 3
+        assert chosen == on or (len(on) < 2 and on < chosen) or (len(on) > 3 and chosen < on)
+        assert min(switches[p] for p in chosen) >= max(
+            (switches[p] for p in parents if p not in chosen), default=0
+        )
+        if recipe.merge_method == "task_arithmetic":
+            assert sum(name.startswith("weight.") for name in params) == 4 * 2
+        sizes.add(len(chosen))
+        plan(recipe, Parents(space.models))
+    assert sizes == {2, 3}
+
+
+def test_what_means_different_things_has_different_names(family: Path) -> None:
+    space = load(family, granularity={}, methods={"slerp": {}, "nearswap": {}, "crossover": {}})
+    names = {name for params, _ in suggestions(space, 20) for name in params}
+    assert {"slerp.t", "nearswap.t", "crossover.t"} <= names

@@ -8,11 +8,12 @@ from optuna.trial import TrialState
 
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.recipe import Recipe
-from mergesearch.space import SearchSpace, starts, suggest
+from mergesearch.space import SearchSpace, Shape, starts, suggest
 from mergesearch.study.optimize import optimize
 from mergesearch.study.storage import ERROR, finished, open_study
 from tests.study.watch import Ear, Killed, hash_judge, load, running
 
+SHAPE = Shape(n_layers=4)
 ONE_METHOD: dict[str, Any] = {"task_arithmetic": {}}
 
 
@@ -24,7 +25,7 @@ def run(space: SearchSpace, folder: Path, ear: Ear | None = None, fail: Any = No
     """What a search does with its study, from opening it to its last trial."""
     folder.mkdir(exist_ok=True)
     study = open_study(folder, "study")
-    optimize(study, space, hash_judge(folder, fail), 4, ear or Ear())
+    optimize(study, space, hash_judge(folder, fail), SHAPE, ear or Ear())
     return study
 
 
@@ -71,16 +72,16 @@ def test_a_trial_killed_while_it_was_made_is_made_again(
     family: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, n_drawn: int, n_before: int
 ) -> None:
     space = load(family, search={"sampler": sampler, "trials": 12})
-    labels = [start.label for start in starts(space)[0]]
+    labels = [start.label for start in starts(space, SHAPE)[0]]
 
-    def dies(space: SearchSpace, trial: optuna.Trial, n_layers: int) -> Any:
+    def dies(space: SearchSpace, trial: optuna.Trial, shape: Shape) -> Any:
         if trial.number == n_before:
             if n_drawn:
                 trial.suggest_categorical("method", tuple(space.methods))
             for i in range(n_drawn - 1):
                 trial.suggest_float(f"weight.one.{i}", 0, 1.5)
             raise Killed
-        return suggest(space, trial, n_layers)
+        return suggest(space, trial, shape)
 
     with monkeypatch.context() as patched:
         patched.setattr("mergesearch.study.optimize.suggest", dies)
@@ -90,7 +91,7 @@ def test_a_trial_killed_while_it_was_made_is_made_again(
     assert distinct(found) == len(found) == 12
     assert running(study) == []
     tried = {t.user_attrs["label"]: t.params for t in finished(study) if "label" in t.user_attrs}
-    assert tried == {start.label: start.params for start in starts(space)[0]}
+    assert tried == {start.label: start.params for start in starts(space, SHAPE)[0]}
     assert sorted(tried) == sorted(labels)
 
 
@@ -167,7 +168,7 @@ def test_a_trial_killed_when_it_was_scored_and_not_told_costs_nothing(
         killed(space, family / "run")
     ear = Ear()
     run(space, family / "run", ear)
-    assert [e.n_documents for e in ear.trials if e.what == "linear (one)"] == [0]
+    assert [e.n_documents for e in ear.trials if e.what == "linear (uniform soup)"] == [0]
     assert sum(e.n_documents for e in ear.trials) == 7
 
 
@@ -220,7 +221,7 @@ def test_studies_of_two_runs_share_a_database(family: Path) -> None:
         (family / name).mkdir()
         space = load(family, search={"trials": 3})
         study = open_study(family / name, name, url)
-        optimize(study, space, hash_judge(family / name), 4, Ear())
+        optimize(study, space, hash_judge(family / name), SHAPE, Ear())
         assert len(finished(study)) == 3
     assert not (family / "a" / "journal.log").exists()
 
