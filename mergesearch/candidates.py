@@ -10,7 +10,7 @@ import torch
 
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Scores
-from mergesearch.merging import build, fill, plan
+from mergesearch.merging import Stacks, build, fill, plan, skeleton
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
@@ -53,8 +53,10 @@ class Judge:
         self.evaluator = evaluator
         self.record = record
         self._device = device
+        self._stacks = Stacks(parents, device)
         self._live: PreTrainedModel | None = None
-        self._depth = 0
+        #: What the live model can become without being built anew.
+        self._shape: object = None
         self._resident: str | None = None
 
     def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
@@ -100,6 +102,24 @@ class Judge:
                 raise RuntimeError("another recipe was merged between two blocks of this one")
         self.record.add_scores(digest, scores)  # the last, on every document
 
+    def known(self, recipe_hash: str) -> Scores | None:
+        """What a recipe scored before on the documents of a search; None where any is missing."""
+        digest = self.record.digest_of(recipe_hash)
+        if digest is None:
+            return None
+        store = self.record.documents.of(digest)
+        if self.evaluator.n_missing(store):
+            return None
+        return self.evaluator.score(None, store=store)
+
+    def n_parameters(self, recipe: Recipe) -> int:
+        """Parameters of a recipe's model as its checkpoint has them, repeated layers each time.
+
+        Raises:
+            RecipeError: it cannot be built from these parents.
+        """
+        return plan(recipe, self.parents).n_entries
+
     @property
     def n_documents_scored(self) -> int:
         """Documents answered by the model so far, what the record knew aside."""
@@ -126,9 +146,17 @@ class Judge:
     def _write(self, recipe: Recipe) -> str:
         self._resident = None  # whatever happens, the model is no longer what it was
         work = plan(recipe, self.parents)
-        if self._live is None or len(work.jobs) != self._depth:
-            self._live, self._depth = build(work, self._device), len(work.jobs)
-        digest = fill(self._live, work, recipe, self.parents)
+        stacked = recipe.merge_method == "passthrough"
+        # never the same for both: into a stack, whose tensors are the parents', nothing is written
+        shape = dict(work.config) if stacked else len(work.jobs)
+        if self._live is None or shape != self._shape:
+            self._live = None  # its memory is free before the next takes some
+            self._live = (skeleton if stacked else build)(work, self._device)
+            self._shape = shape
+        if stacked:
+            digest = self._stacks.place(self._live, work)
+        else:
+            digest = fill(self._live, work, recipe, self.parents)
         self._resident = digest
         known = self.record.digest(recipe)
         if known is None:

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from mergesearch.evaluation import Interval, Scores, interval
-from mergesearch.report import Entry, entries_of, markdown, verdict
+from mergesearch.report import Entry, caution, entries_of, heads, markdown, verdict
 from mergesearch.study.observer import TrialEvent
 
 if TYPE_CHECKING:
@@ -96,10 +96,11 @@ def run(folder: Path) -> None:
 
 
 def entries(found: list[Entry]) -> None:
-    """A leaderboard, and the verdict where it is of one run."""
+    """A leaderboard, and before it the verdict where it is of one run, or else what it warns of."""
     console = Console()
-    if len({entry.run for entry in found}) == 1:
-        console.print(escape(verdict(found)), highlight=False)
+    alone = len({entry.run for entry in found}) == 1
+    if text := verdict(found) if alone else caution(found):
+        console.print(escape(text), highlight=False)
     if not console.is_terminal:
         print(markdown(found))
         return
@@ -118,7 +119,12 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
     table = Table(box=None, header_style="bold")
     for name in [*(["run"] if several else []), "model", "method"]:
         table.add_column(name, no_wrap=True)
-    for name in ("search", "held-out", "95 % interval", *names):
+    totals = heads(found)
+    spoiled = {task for entry in found for task in entry.spoiled}
+    for name in (
+        *(totals[name] for name in ("search", "held-out", "95 % interval")),
+        *(name + "*" * (name in spoiled) for name in names),
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in found:
         shown = entry.deciding.tasks if entry.deciding else ()

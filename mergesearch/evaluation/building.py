@@ -12,6 +12,7 @@ from lm_eval.api.task import Task
 from transformers import PreTrainedTokenizerBase
 
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.evaluation.benchmarks import benchmark_of, scored_split
 from mergesearch.evaluation.catalogue import Catalogue
 from mergesearch.evaluation.fingerprint import fingerprint, tokenizer_hash
 from mergesearch.evaluation.groups import aggregate_of
@@ -30,17 +31,23 @@ def build_tasks(
 
     Raises:
         InputError: a task is unknown or occurs twice, has no such metric or filter, its data is
-            missing, or it cannot be built for another reason.
+            missing, or it cannot be built for another reason; a search task is a benchmark's
+            test set, and the suite does not allow that.
     """
     specs = {"search": suite.search, "held_out": suite.held_out}
     names = [spec.task for split in specs.values() for spec in split]
     catalogue = Catalogue(suite.include_path, names)
+    found = {
+        split: [(spec, catalogue.load(spec.task)) for spec in ofs] for split, ofs in specs.items()
+    }
+    if not suite.allow_benchmarks:
+        # before prompts are rendered: benchmarks have thousands
+        for _, source in found["search"]:
+            _refuse_benchmarks(source)
     builder = _Builder(tokenizer)
     splits = {
-        split: tuple(
-            task for spec in ofs for task in builder.build(spec, catalogue.load(spec.task))
-        )
-        for split, ofs in specs.items()
+        split: tuple(task for spec, source in pairs for task in builder.build(spec, source))
+        for split, pairs in found.items()
     }
     for tasks in splits.values():
         _check_each_once(tasks)
@@ -100,6 +107,7 @@ class _Builder:
             higher_is_better=higher_is_better,
             aggregation=aggregation,
             n_documents=min(spec.limit or len(documents), len(documents)),
+            benchmark=benchmark_of(source),
             tokenizer_hash=self._tokenizer_hash,
             fingerprint=fingerprint(source, documents, key, self._tokenizer_hash),
             source=source,
@@ -107,6 +115,19 @@ class _Builder:
         )
         _try_grading(task)
         return task
+
+
+def _refuse_benchmarks(source: Task | Group) -> None:
+    tasks = source.get_all_tasks() if isinstance(source, Group) else [source]
+    for task in tasks:
+        if benchmark := benchmark_of(task):
+            group = f" of group {source.name!r}" if isinstance(source, Group) else ""
+            raise InputError(
+                f"a search task must not be a benchmark's test set, but {task.task_name!r}{group} "
+                f"reads the split {scored_split(task)!r} of {benchmark}, on which its numbers are "
+                f"reported; search on another split or a task of your own and keep this one under "
+                f"held_out, or set allow_benchmarks: true, and the report will say so"
+            )
 
 
 def _check_each_once(tasks: Iterable[BuiltTask]) -> None:

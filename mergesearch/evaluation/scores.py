@@ -104,6 +104,10 @@ class Scores:
         """Documents scored, over all tasks."""
         return sum(len(task.doc_ids) for task in self.tasks)
 
+    def of(self, name: str) -> "Scores":
+        """The scores of one task, or of one group's tasks."""
+        return Scores(tuple(task for task in self.tasks if name in (task.task, task.group)))
+
     def on(self, other: "Scores") -> "Scores":
         """These scores on the tasks and documents of another candidate's.
 

@@ -38,6 +38,8 @@ class Suite(Config):
     include_path: tuple[Path, ...] = ()
     search: tuple[TaskSpec, ...] = Field(min_length=1)
     held_out: tuple[TaskSpec, ...] = ()
+    #: Take the test sets of well-known benchmarks as search tasks too; reports then say so.
+    allow_benchmarks: bool = False
 
     @field_validator("include_path", mode="before")
     @classmethod

@@ -38,6 +38,8 @@ class BuiltTask:
     #: Name of the task's aggregation: lm-eval's, or one in `aggregation.OWN_AGGREGATIONS`.
     aggregation: str
     n_documents: int
+    #: Name of the well-known benchmark whose reported set it is, if it is one.
+    benchmark: str | None
     #: Hash of the tokenizer that encodes the prompts.
     tokenizer_hash: str
     #: Hash of all that a model's scores depend on: prompts, targets, metric, tokenizer. It is that

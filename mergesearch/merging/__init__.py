@@ -2,16 +2,25 @@
 
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.kernel import merged_tensors, run
-from mergesearch.merging.live import build, compute_dtype, fill, merge_into, model_config
+from mergesearch.merging.live import (
+    build,
+    compute_dtype,
+    fill,
+    merge_into,
+    model_config,
+    skeleton,
+)
 from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Input, Job, Plan, n_layers, plan
 from mergesearch.merging.shards import write_shards
+from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
     "Digest",
     "Input",
     "Job",
     "Plan",
+    "Stacks",
     "build",
     "compute_dtype",
     "fill",
@@ -20,7 +29,10 @@ __all__ = [
     "merging_bytes",
     "model_config",
     "n_layers",
+    "own_bytes",
     "plan",
+    "reserve_stacks",
     "run",
+    "skeleton",
     "write_shards",
 ]

@@ -139,8 +139,8 @@ def _inputs(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
     if job.base is not None and (job.method.base == "first" or not sources):
         sources.insert(0, job.base)
     elif job.base is not None:
-        base = _read(parents, job.base)
-    models = [_read(parents, source) for source in sources]
+        base = read(parents, job.base)
+    models = [read(parents, source) for source in sources]
     return Inputs.of(
         base,
         models,
@@ -162,7 +162,7 @@ def block_entries(device: torch.device, *, compiled: bool = False) -> int:
     return _FUSED_BLOCK if compiled else BLOCK
 
 
-def _read(parents: Parents, source: Input) -> Tensor:
+def read(parents: Parents, source: Input) -> Tensor:
     """A tensor of a parent, which was looked over once for what would spoil any merge."""
     tensor = parents.read(source.model, source.name)
     if not parents.memo.recall(("finite", source), lambda: _is_finite(tensor)):

@@ -80,12 +80,12 @@ def model_config(shape: Plan) -> Any:
         raise InputError(f"transformers cannot build this architecture: {error}") from None
 
 
-def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """A transformers model of a plan's configuration, its weights not yet written.
+def skeleton(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """A transformers model of a plan's configuration whose parameters have no memory yet.
 
     Args:
         shape: the plan.
-        device: where the model runs.
+        device: where the model is going to run.
         dtype: what it computes in; None means `compute_dtype`.
 
     Raises:
@@ -103,10 +103,19 @@ def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"transformers cannot build this architecture: {error}") from None
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            empty = torch.empty_like(parameter, device=device)
-            setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
-    model.to(device)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
     model.tie_weights()
     check_names(shape, dict(model.named_parameters()))
     return model.eval()
+
+
+def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """A `skeleton` whose parameters have memory, of which nothing is written yet."""
+    model = skeleton(shape, device, dtype)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            empty = torch.empty_like(parameter, device=device)
+            setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
+    model.tie_weights()
+    return model

@@ -150,7 +150,7 @@ class Parents:
 
     def _read(self, ref: ModelRef, name: str) -> Tensor:
         """A tensor in its model's own vocabulary."""
-        key = self._key(ref, name)
+        key = self.key(ref, name)
         place = self._kept.get(key)
         if place is None or (place == "host" and self._keeps_pages(key)):
             return self._moved(ref, name, self.device)
@@ -246,7 +246,7 @@ class Parents:
     def _changed(self, ref: ModelRef) -> frozenset[str]:
         return self._adapters[ref].changed if ref in self._adapters else frozenset()
 
-    def _key(self, ref: ModelRef, name: str) -> tuple[ModelRef | ModelPath, str]:
+    def key(self, ref: ModelRef, name: str) -> tuple[ModelRef | ModelPath, str]:
         """What a tensor is kept under: models share what no adapter changes."""
         return (ref if name in self._changed(ref) else ref.model, name)
 

@@ -1,6 +1,7 @@
 """What a leaderboard shows: the models of one or more runs, and how they compare."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mergesearch.errors import InputError
@@ -23,11 +24,18 @@ class Entry:
     search: Scores | None
     #: On the held-out split; None where the suite has none, or for a finalist that did not win.
     held_out: Scores | None
+    #: Tasks whose benchmark's test set the run was searched on, with its name: their numbers are
+    #: no estimate of ability.
+    spoiled: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def deciding(self) -> Scores | None:
         """The scores that rank it: held-out where there are any."""
         return self.held_out or self.search
+
+    def is_spoiled(self, scores: Scores | None) -> bool:
+        """Whether a total of this entry rests on a spoiled task."""
+        return scores is not None and any(task.task in self.spoiled for task in scores.tasks)
 
     @property
     def interval(self) -> Interval | None:
@@ -61,6 +69,7 @@ def entries_of(run: Path) -> list[Entry]:
                 digest,
                 record.scores(digest, "search_full"),
                 record.scores(digest, "held_out"),
+                record.suite.searched_benchmarks,
             )
         )
     return ranked(entries)
@@ -76,17 +85,38 @@ def ranked(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=place)
 
 
+def caution(entries: list[Entry]) -> str:
+    """What to know before reading the numbers of runs that were searched on a benchmark's test set.
+
+    Empty where there is none.
+    """
+    spoiled = {entry.run: dict.fromkeys(entry.spoiled.values()) for entry in entries}
+    several = len(spoiled) > 1
+    return " ".join(
+        f"{f'Run {run.name} was searched' if several else 'Searched'} on the test set of "
+        f"{', '.join(names)}: the search scores are no estimate of ability, and held-out numbers "
+        f"on the same benchmark are contaminated."
+        for run, names in spoiled.items()
+        if names
+    )
+
+
 def verdict(entries: list[Entry]) -> str:
-    """Whether the best merge of a run beats its best parent and its uniform soup beyond noise."""
+    """Whether the best merge of a run beats its best parent and its uniform soup beyond noise.
+
+    It begins with a caution where the run was searched on a benchmark's test set.
+    """
     judged = [entry for entry in entries if entry.deciding]
     merges = [e for e in judged if e.role == "winner"] or [e for e in judged if e.role == "soup"]
     parents = [e for e in judged if e.role in ("parent", "base")]
-    if not merges or not parents:
-        return "Nothing to compare yet: the run has no judged winner."
-    best = merges[0]
-    rivals = [parents[0], *(e for e in judged if e.label == "uniform soup" and e is not best)]
-    lines = [_comparison(best, rival) for rival in rivals]
-    return " ".join(lines)
+    lines = [caution(entries)]
+    if merges and parents:
+        best = merges[0]
+        rivals = [parents[0], *(e for e in judged if e.label == "uniform soup" and e is not best)]
+        lines += [_comparison(best, rival) for rival in rivals]
+    else:
+        lines.append("Nothing to compare yet: the run has no judged winner.")
+    return " ".join(filter(None, lines))
 
 
 def _comparison(best: Entry, rival: Entry) -> str:

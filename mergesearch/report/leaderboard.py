@@ -8,7 +8,7 @@ import pandas as pd
 
 from mergesearch.evaluation import Scores
 from mergesearch.recipe import write_recipe
-from mergesearch.report.entries import Entry
+from mergesearch.report.entries import Entry, caution
 
 FORMATS = ("md", "csv", "json")
 
@@ -24,8 +24,25 @@ def table(entries: list[Entry]) -> pd.DataFrame:
 
     Columns: run, model, method, search, held_out, low and high (the 95 % interval of the deciding
     score), one column a task, and recipe (the hash's first twelve digits). What was not scored is
-    NaN.
+    NaN. A `*` ends the names of columns that a search on a benchmark's test set has spoiled.
     """
+    return _table(entries).rename(columns=heads(entries))
+
+
+def heads(entries: list[Entry]) -> dict[str, str]:
+    """The names of the columns of totals, each with a `*` where one of its numbers is spoiled."""
+    held_out = any(entry.is_spoiled(entry.held_out) for entry in entries)
+    deciding = any(entry.is_spoiled(entry.deciding) for entry in entries)
+    spoiled = {
+        "search": any(entry.is_spoiled(entry.search) for entry in entries),
+        **dict.fromkeys(("held_out", "held-out"), held_out),
+        **dict.fromkeys(("low", "high", "95 % interval"), deciding),
+    }
+    return {name: name + "*" * is_spoiled for name, is_spoiled in spoiled.items()}
+
+
+def _table(entries: list[Entry]) -> pd.DataFrame:
+    """The table with the names of its totals' columns unmarked."""
     rows = []
     for entry in entries:
         bounds = entry.interval
@@ -39,15 +56,19 @@ def table(entries: list[Entry]) -> pd.DataFrame:
             "high": bounds.high if bounds else math.nan,
         }
         for scores in (entry.search, entry.held_out):
-            row |= {f"{t.task} {t.metric}": t.value for t in scores.tasks} if scores else {}
+            for task in scores.tasks if scores else ():
+                row[f"{task.task} {task.metric}" + "*" * (task.task in entry.spoiled)] = task.value
         rows.append({**row, "recipe": entry.recipe.hash[:12]})
     frame = pd.DataFrame(rows)
     return frame[[c for c in frame.columns if c != "recipe"] + ["recipe"]] if rows else frame
 
 
 def markdown(entries: list[Entry]) -> str:
-    """A table for people; the winner in bold, the run named where there are several."""
-    frame = table(entries)
+    """A table for people; the winner in bold, the run named where there are several.
+
+    What its `*` mean, if there are any, stands below it.
+    """
+    frame = _table(entries)
     if frame.empty:
         return "No models yet."
     bounds = [
@@ -61,8 +82,10 @@ def markdown(entries: list[Entry]) -> str:
     tasks = [c for c in frame.columns if c not in {*lead, "run", "low", "high", "recipe"}]
     shown = frame[[*lead, *tasks, "recipe"]].rename(columns={"held_out": "held-out"})
     shown["model"] = [f"**{e.label}**" if e.role == "winner" else e.label for e in entries]
+    shown = shown.rename(columns=heads(entries))
     formatted = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
-    return formatted.replace("nan", "").to_markdown(index=False, disable_numparse=True)
+    text = formatted.replace("nan", "").to_markdown(index=False, disable_numparse=True)
+    return f"{text}\n\n`*` {note}" if (note := caution(entries)) else text
 
 
 def csv(entries: list[Entry]) -> str:
@@ -83,15 +106,15 @@ def to_json(entries: list[Entry]) -> str:
                 "recipe_hash": entry.recipe.hash,
                 "tensors_xxh3": entry.digest,
                 "recipe": write_recipe(entry.recipe, entry.run),
-                "search": _details(entry.search),
-                "held_out": _details(entry.held_out),
+                "search": _details(entry, entry.search),
+                "held_out": _details(entry, entry.held_out),
                 "interval_95": [bounds.low, bounds.high] if bounds else None,
             }
         )
     return json.dumps(rows, indent=2)
 
 
-def _details(scores: Scores | None) -> dict[str, Any] | None:
+def _details(entry: Entry, scores: Scores | None) -> dict[str, Any] | None:
     if scores is None:
         return None
     tasks = {
@@ -102,6 +125,7 @@ def _details(scores: Scores | None) -> dict[str, Any] | None:
             "n_documents": len(t.doc_ids),
             "higher_is_better": t.higher_is_better,
             "weight": t.weight,
+            "searched_on_benchmark": entry.spoiled.get(t.task),
         }
         for t in scores.tasks
     }

@@ -40,8 +40,15 @@ class TrialEntry:
     method: str
     #: None where the candidate failed.
     recipe_hash: str | None
+    #: Of the suite; of a candidate that was stopped, what it would have reached.
     score: float | None
     error: str | None = None
+    #: Share of the documents that it was scored on.
+    share: float = 1.0
+    #: Values by the names of the search's objectives.
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    #: Whether it keeps the search's constraints.
+    feasible: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class TaskEntry:
     group: str | None
     #: The first so many documents are scored.
     n_documents: int
+    #: Name of the well-known benchmark whose reported set it is, if it is one.
+    benchmark: str | None = None
 
     def score(
         self, documents: Mapping[int, DocumentScore], value: float | None
@@ -79,7 +88,7 @@ class TaskEntry:
             ids, scores = tuple(ours), tuple(ours.values())
             decided = {"doc_ids": ids, "documents": scores, "value": value, "stderr": None}
         fields: dict[str, Any] = asdict(self)
-        del fields["n_documents"]
+        del fields["n_documents"], fields["benchmark"]
         return TaskScore(**fields, **decided)
 
 
@@ -98,6 +107,13 @@ class SuiteEntry:
     def from_json(cls, splits: Mapping[str, Any]) -> Self:
         """From what `asdict` makes of `splits`."""
         return cls({name: tuple(TaskEntry(**t) for t in tasks) for name, tasks in splits.items()})
+
+    @property
+    def searched_benchmarks(self) -> Mapping[str, str]:
+        """Tasks of either split whose benchmark's test set was searched on, with its name."""
+        searched = {task.benchmark for task in self.splits.get("search_full", ())}
+        tasks = (task for split in self.splits.values() for task in split)
+        return {t.task: t.benchmark for t in tasks if t.benchmark and t.benchmark in searched}
 
     @property
     def objective(self) -> str:

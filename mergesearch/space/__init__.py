@@ -1,21 +1,38 @@
 """The search space: YAML to what Optuna may suggest, and from a suggestion to a recipe."""
 
-from mergesearch.space.domains import GREEDY_SOUP
+from mergesearch.space.domains import GREEDY_SOUP, STACKING
 from mergesearch.space.layout import Shape, boundaries
 from mergesearch.space.schema import SearchSpace
-from mergesearch.space.settings import SAMPLERS
+from mergesearch.space.settings import (
+    BEST_PARENT,
+    SAMPLERS,
+    SCORE,
+    SIZE,
+    Constraint,
+    SearchSettings,
+)
+from mergesearch.space.stacking import Stacking, largest_stack, residual_filters
 from mergesearch.space.starts import LAMBDAS, Start, starts
 from mergesearch.space.suggest import SoupOrder, suggest
 
 __all__ = [
+    "BEST_PARENT",
     "GREEDY_SOUP",
     "LAMBDAS",
     "SAMPLERS",
+    "SCORE",
+    "SIZE",
+    "STACKING",
+    "Constraint",
+    "SearchSettings",
     "SearchSpace",
     "Shape",
     "SoupOrder",
+    "Stacking",
     "Start",
     "boundaries",
+    "largest_stack",
+    "residual_filters",
     "starts",
     "suggest",
 ]

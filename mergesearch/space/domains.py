@@ -7,9 +7,13 @@ from typing import Any
 
 from mergesearch.config import unknown
 from mergesearch.methods import METHODS, Method, Parameter, Scalar
+from mergesearch.space.stacking import Stacking, as_stacking
 
-#: A choice beside the merge methods: the order in which a greedy soup tries the parents.
+# Choices beside the merge methods.
+#: The order in which a greedy soup tries the parents.
 GREEDY_SOUP = "greedy_soup"
+#: Which layers of which parents follow one another.
+STACKING = "stacking"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Choice:
 
 
 Domain = Fixed | Range | Choice
+#: What a space says of a method: of each parameter, or of stacks.
+Spec = Mapping[str, Domain] | Stacking
 
 
 def as_domains(methods: Any) -> Any:
@@ -45,7 +51,10 @@ def as_domains(methods: Any) -> Any:
     """
     if not isinstance(methods, Mapping) or not methods:
         raise ValueError("methods must name at least one method, e.g. task_arithmetic: {}")
-    return {name: _method_domains(name, spec) for name, spec in methods.items()}
+    return {
+        name: as_stacking(spec) if name == STACKING else _method_domains(name, spec)
+        for name, spec in methods.items()
+    }
 
 
 def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
@@ -55,9 +64,9 @@ def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
         return {}
     method = METHODS.get(name)
     if method is None:
-        raise ValueError(unknown("method", name, [*METHODS, GREEDY_SOUP]))
+        raise ValueError(unknown("method", name, [*METHODS, GREEDY_SOUP, STACKING]))
     if name == "passthrough":
-        raise ValueError(f"{name} has nothing to search; merge it as a recipe instead")
+        raise ValueError(f"{name} is searched as {STACKING}, e.g. {STACKING}: {{depth: [30, 40]}}")
     spec = {} if spec is None else spec
     if not isinstance(spec, Mapping):
         raise ValueError(f"{name} takes a mapping of parameters, e.g. {name}: {{}}, got {spec!r}")

@@ -27,7 +27,7 @@ _STARTS: Mapping[str, tuple[str, ...]] = {
 }
 #: Those of them that normalize weights unless a genome says otherwise.
 _NORMALIZED = ("linear", "ties", "dare_ties")
-#: Without 0, which is refused by name: a weight of 0 says the same.
+#: Not from 0 on, which no recipe takes: a weight of 0 says the same.
 _DENSITY = Range(0.01, 1.0)
 
 

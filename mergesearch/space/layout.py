@@ -18,6 +18,8 @@ class Shape:
     n_layers: int
     #: The groups of a space's granularity that have no tensor in any layer.
     outside: frozenset[str] = frozenset()
+    #: Parts of the names of what writes to the residual stream; none where no scale is searched.
+    writers: tuple[str, ...] = ()
 
     def n_blocks(self, granularity: Granularity) -> int:
         """Into how many blocks the layers go."""

@@ -12,10 +12,12 @@ from mergesearch.errors import InputError
 from mergesearch.evaluation import Suite, load_suite
 from mergesearch.methods import METHODS
 from mergesearch.recipe import ModelRef, TokenizerSource
-from mergesearch.space.domains import Domain, as_domains
+from mergesearch.space.domains import GREEDY_SOUP, STACKING, Domain, Spec, as_domains
+from mergesearch.space.genome import is_genome, space_of_genome
 from mergesearch.space.settings import BEST_PARENT, Granularity, SearchSettings
+from mergesearch.space.stacking import Stacking
 
-Methods = Annotated[Mapping[str, Mapping[str, Domain]], BeforeValidator(as_domains)]
+Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_domains)]
 
 
 class SearchSpace(Config):
@@ -35,13 +37,18 @@ class SearchSpace(Config):
 
     @classmethod
     def load(cls, path: Path) -> "SearchSpace":
-        """Read a space; relative paths in it resolve against its own folder.
+        """Read a space, or a genome file of mergekit-evolve.
+
+        Relative paths in it resolve against its own folder.
 
         Raises:
             InputError: as `file: key: what is wrong`.
         """
         path = Path(path)
-        return resolve(parse(cls, read_yaml(path), str(path)), path)
+        data = read_yaml(path)
+        if is_genome(data):
+            data = space_of_genome(data, str(path))
+        return resolve(parse(cls, data, str(path)), path)
 
     def load_suite(self) -> Suite:
         """The suite, read from its file where it is in one.
@@ -81,7 +88,7 @@ class SearchSpace(Config):
             self._check_subset(*self.subset)
         self._check_granularity()
         fewest = len(self.parents) if self.subset is None else self.subset[0]
-        for name in self.merge_methods:
+        for name in self.domains:
             chosen = METHODS[name].n_chosen
             if (chosen or fewest) < METHODS[name].n_models[0] or len(self.parents) < chosen:
                 least = chosen or METHODS[name].n_models[0]
@@ -111,9 +118,16 @@ class SearchSpace(Config):
         return self
 
     @property
-    def merge_methods(self) -> tuple[str, ...]:
-        """The methods of the space that merge tensors."""
-        return tuple(name for name in self.methods if name in METHODS)
+    def domains(self) -> dict[str, Mapping[str, Domain]]:
+        """The methods of the space that merge tensors, with what their parameters may be."""
+        specs = self.methods.items()
+        return {k: v for k, v in specs if k in METHODS and not isinstance(v, Stacking)}
+
+    @property
+    def stacking(self) -> Stacking | None:
+        """What the space says of stacks, if it has them."""
+        spec = self.methods.get(STACKING)
+        return spec if isinstance(spec, Stacking) else None
 
     def _check_vocabulary(self) -> None:
         if self.base is None:
@@ -126,8 +140,8 @@ class SearchSpace(Config):
                 "all candidates must have one vocabulary, but subset leaves parents out; drop it "
                 "or tokenizer_source"
             )
-        for name in self.merge_methods:
-            if not _takes_all(name):
+        for name in self.methods:
+            if name != GREEDY_SOUP and not _takes_all(name):
                 raise ValueError(
                     f"all candidates must have one vocabulary, but {name} merges models of its own "
                     "choice; drop it or tokenizer_source"
@@ -142,7 +156,7 @@ class SearchSpace(Config):
 
     def _check_granularity(self) -> None:
         """Refuse to vary what no method of the space has."""
-        known = {p.name: p for name in self.merge_methods for p in METHODS[name].parameters}
+        known = {p.name: p for name in self.domains for p in METHODS[name].parameters}
         lists = {"by_block": known, "per_parent": {n: p for n, p in known.items() if p.per_model}}
         for key, allowed in lists.items():
             for name in getattr(self.granularity, key):
@@ -177,5 +191,7 @@ def resolve(space: SearchSpace, path: Path) -> SearchSpace:
 
 def _takes_all(name: str) -> bool:
     """Whether a method's candidates can name the base and every parent."""
-    method = METHODS[name]
+    method = METHODS.get(name)
+    if method is None:
+        return False
     return name == "linear" or (method.base == "required" and not method.n_chosen)

@@ -99,6 +99,8 @@ class SearchSettings(Config):
         "uniform",
         "task_arithmetic",
     )
+    #: Share of the budget, at its end, that goes into small steps from the best.
+    refine: float = Field(default=0.2, ge=0, le=1)
     #: Whether candidates that will not beat the best are stopped early.
     racing: bool = True
     #: "score" (the suite's total), "size" (number of parameters), or tasks of the suite.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from mergesearch.config import Config
+from mergesearch.config import Config, parse
 from mergesearch.errors import InputError
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Slice, Source
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 #: Digits kept of a scale: finer steps change no score, and recipes stay readable.
 _DECIMALS = 4
 #: Parts of the names of what writes to the residual stream, by architectures' habits: the output
-#: projections of attention, and of the feed-forward part.
-_ATTENTION = ("o_proj.", "c_proj.", "out_proj.", "attention.dense.", "attn.dense.", "attention.wo.")
-_FEED_FORWARD = ("down_proj.", "c_proj.", "dense_4h_to_h.", "fc2.", "fc_out.", ".w2.")
+#: projections of attention, and those of the feed-forward part.
+_WRITERS = (
+    ("o_proj", "c_proj", "out_proj", "attention.dense", "attn.dense", "attention.wo"),
+    ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", ".w2."),
+)
 #: Norms between those projections and the stream, which undo a scale.
 _NORMS_AFTER = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_self_attn_layernorm")
 
@@ -74,11 +76,25 @@ class Stacking(Config):
             )
 
 
+def as_stacking(spec: Any) -> Stacking:
+    """What a space says of stacks.
+
+    Raises:
+        ValueError: something in it is wrong.
+    """
+    if isinstance(spec, Stacking):
+        return spec
+    try:
+        return parse(Stacking, spec, "stacking")
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
 class _Layer(NamedTuple):
     """One layer of a candidate."""
 
     model: ModelRef
-    index: int
+    number: int
     scale: float
 
 
@@ -126,8 +142,8 @@ def suggest_stack(
     scales = [_scale(stacking, trial, key) for key in _scale_keys(stacking)]
     which = segment_of if stacking.scale_per == "segment" else range(depth)
     layers = [
-        _Layer(model, index, scales[i] if scales else 1.0)
-        for (model, index), i in zip(places, which, strict=True)
+        _Layer(model, number, scales[i] if scales else 1.0)
+        for (model, number), i in zip(places, which, strict=True)
     ]
     return _recipe(layers, filters)
 
@@ -195,18 +211,17 @@ def residual_filters(names: Iterable[str]) -> tuple[str, ...]:
             f"stacking.scale must reach the residual stream, but these models normalize what a "
             f"layer adds ({after[0]}); leave scale out"
         )
-    known = [[part for part in parts if _any_has(names, part)] for parts in _WRITERS]
-    if not all(known):
+    known = [[part for part in parts if any(part in name for name in names)] for parts in _WRITERS]
+    if [] in known:
         raise InputError(
             "stacking.scale needs the projections to the residual stream, but no tensor's name "
-            f"contains any of {', '.join(p.strip('.') for p in _WRITERS[known.index([])])}; "
-            "leave scale out"
+            f"contains any of {', '.join(_WRITERS[known.index([])])}; leave scale out"
         )
     return tuple(dict.fromkeys(part for parts in known for part in parts))
 
 
 def _lengths(depth: int, shares: Sequence[float], n_layers: int) -> list[int]:
-    """How many layers each segment takes: a share of what leaves the others neither too much."""
+    """How many layers each segment takes: a share of what the others can do without."""
     lengths, left = [], depth
     for i, share in enumerate(shares):
         least, most = _bounds(left, len(shares) - i, n_layers)
@@ -260,14 +275,14 @@ def _recipe(layers: Sequence[_Layer], filters: Sequence[str]) -> Recipe:
     """A passthrough recipe of these layers, with as few slices as can be."""
     runs: list[list[_Layer]] = []
     for layer in layers:
-        if runs and layer == runs[-1][-1]._replace(index=runs[-1][-1].index + 1):
+        if runs and layer == runs[-1][-1]._replace(number=runs[-1][-1].number + 1):
             runs[-1].append(layer)
         else:
             runs.append([layer])
     sources = [
         Source(
             model=run[0].model,
-            layer_range=(run[0].index, run[-1].index + 1),
+            layer_range=(run[0].number, run[-1].number + 1),
             parameters=_parameters(run[0].scale, filters),
         )
         for run in runs

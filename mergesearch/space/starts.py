@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from mergesearch.methods import Scalar
-from mergesearch.space.domains import Choice, Domain, Fixed, Range
+from mergesearch.space.domains import STACKING, Choice, Domain, Fixed, Range
 from mergesearch.space.layout import Shape
 from mergesearch.space.schema import SearchSpace
+from mergesearch.space.stacking import stack_starts
 from mergesearch.space.suggest import INCLUDED, suggest
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
         for parent in space.parents:
             alone = {name: float(name == parent) for name in space.parents}
             add(parent, *((method, alone) for method in ("linear", "task_arithmetic", "ties")))
+    if (stacking := space.stacking) and space.search.start_from:
+        chosen = {"method": STACKING} if len(space.methods) > 1 else {}
+        for label, params in stack_starts(stacking, space.parents, shape.n_layers):
+            found.append(Start(label, {**chosen, **params}))
     return found, left_out
 
 
@@ -67,9 +72,9 @@ def _point(
     space: SearchSpace, shape: Shape, method: str, weights: dict[str, float]
 ) -> dict[str, Any] | None:
     """The parameters at which a method has these weights everywhere, if the space holds them."""
-    if method not in space.methods:
+    if method not in space.domains:
         return None
-    own = space.methods[method]
+    own = space.domains[method]
     weight = own.get("weight")
     if not isinstance(weight, Range) or not all(_holds(weight, w) for w in weights.values()):
         return None

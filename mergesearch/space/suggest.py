@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Method, Parameter, Scalar
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
-from mergesearch.space.domains import GREEDY_SOUP, Choice, Domain, Fixed, Range
+from mergesearch.space.domains import GREEDY_SOUP, STACKING, Choice, Domain, Fixed, Range
 from mergesearch.space.layout import Block, Settings, Shape, boundaries, in_gradients, in_steps
 from mergesearch.space.schema import SearchSpace
+from mergesearch.space.stacking import suggest_stack
 
 if TYPE_CHECKING:
     import optuna
@@ -48,6 +49,8 @@ def suggest(
     if name == GREEDY_SOUP:
         keys = {parent: trial.suggest_float(f"order.{parent}", 0, 1) for parent in space.parents}
         return SoupOrder(tuple(sorted(keys, key=lambda parent: (keys[parent], parent))))
+    if (stacking := space.stacking) and name == STACKING:
+        return suggest_stack(stacking, space.parents, trial, shape.n_layers, shape.writers)
     base, models = _inputs(space, name, trial)
     drawn = _Drawn(space, trial, shape, METHODS[name], name)
     # of parents that are switched off as well: parameters that come and go teach a sampler less
@@ -89,7 +92,8 @@ class _Drawn:
         self._trial = trial
         self._shape = shape
         self._name = name
-        self._searched = [p for p in method.parameters if p.name in space.methods[name]]
+        self._domains = space.domains[name]
+        self._searched = [p for p in method.parameters if p.name in self._domains]
         self.n_blocks = shape.n_blocks(space.granularity)
 
     def everywhere(self) -> dict[str, Setting]:
@@ -141,7 +145,7 @@ class _Drawn:
 
     def _value(self, parameter: Parameter, key: str) -> Scalar:
         """One value; `key` says of which parent, block and group."""
-        domain = self._space.methods[self._name][parameter.name]
+        domain = self._domains[parameter.name]
         if not parameter.shared or isinstance(domain, Choice):
             # a list of values is the method's own: Optuna knows one list by one name
             name = f"{self._name}.{parameter.name}{key}"
@@ -200,7 +204,7 @@ def _shared_range(space: SearchSpace, parameter: str) -> Range | None:
     """The smallest range that holds every method's own."""
     ranges = [
         domain
-        for domains in space.methods.values()
+        for domains in space.domains.values()
         if isinstance(domain := domains.get(parameter), Range)
     ]
     if not ranges:

@@ -1,26 +1,32 @@
 """After the search: the best candidates in full, the winner once on held-out, beside the others."""
 
-import optuna
-from optuna.trial import TrialState
+from collections.abc import Sequence
 
 from mergesearch.candidates import Candidate, Judge
 from mergesearch.errors import CandidateError, MergesearchError
 from mergesearch.recipe import Recipe, Slice, Source
 from mergesearch.runs import Row
 from mergesearch.space import LAMBDAS, SearchSpace
+from mergesearch.study.goals import Goals
+from mergesearch.study.history import History
 from mergesearch.study.observer import Observer
-from mergesearch.study.optimize import RECIPE
 from mergesearch.study.soups import soup_of
+from mergesearch.study.storage import RECIPE
 
 #: How many of the best candidates are scored in full before one is called the winner.
 N_FINALISTS = 3
+#: The same where there are several objectives.
+N_FRONT = 8
 
 
-def confirm(study: optuna.Study, space: SearchSpace, judge: Judge, observer: Observer) -> Candidate:
+def confirm(history: History, space: SearchSpace, judge: Judge, observer: Observer) -> Candidate:
     """Find the winner, and score it and what it must beat in full and on held-out.
 
+    Of a search for several objectives, what no other beats in all of them goes on the leaderboard
+    as the front, and the winner is the one of them with the best score of the suite.
+
     Args:
-        study: with at least one scored trial.
+        history: of the study, with at least one scored trial.
         space: what was searched.
         judge: scores; what it knows costs nothing.
         observer: is told of each model.
@@ -31,7 +37,8 @@ def confirm(study: optuna.Study, space: SearchSpace, judge: Judge, observer: Obs
     Raises:
         MergesearchError: no trial was scored.
     """
-    recipes = best_recipes(study, judge, N_FINALISTS)
+    several = len(space.search.objectives) > 1
+    recipes = best_recipes(history, judge, N_FRONT if several else N_FINALISTS)
     if not recipes:
         raise MergesearchError(
             "every candidate failed, so there is no winner; see the trials' errors"
@@ -45,25 +52,60 @@ def confirm(study: optuna.Study, space: SearchSpace, judge: Judge, observer: Obs
             observer.stage(f"finalist {number} is out: {error}")
     if not finalists:
         raise MergesearchError("no finalist has a finite score on the whole search split")
-    winner, *others = sorted(finalists, key=lambda candidate: -candidate.total)
-    judge.record.add_row(Row("winner", "winner", winner.recipe.hash))
-    for place, candidate in enumerate(others, start=2):
-        judge.record.add_row(Row(f"finalist {place}", "finalist", candidate.recipe.hash))
-    judge_in_full(judge, winner.recipe, "winner", observer)
+    front, others = split_front(finalists, Goals(space, judge, full=True), observer)
+    winner = front[0]
+    rows = [Row("winner", "winner", winner.recipe.hash)]
+    if several:
+        rows += [Row(f"front {i}", "front", c.recipe.hash) for i, c in enumerate(front[1:], 2)]
+    else:
+        others = [*front[1:], *others]
+    first = len(finalists) - len(others) + 1
+    rows += [Row(f"finalist {i}", "finalist", c.recipe.hash) for i, c in enumerate(others, first)]
+    for row in rows:
+        judge.record.add_row(row)
+        if row.role != "finalist":
+            judge_in_full(judge, judge.record.recipe(row.recipe_hash), row.label, observer)
     judge_beside(judge, references(space, judge), observer)
     return winner
 
 
-def best_recipes(study: optuna.Study, judge: Judge, n: int) -> list[Recipe]:
+def best_recipes(history: History, judge: Judge, n: int) -> list[Recipe]:
     """The recipes of the n best trials, no two with the same tensors."""
-    trials = study.get_trials(states=(TrialState.COMPLETE,))
     found: dict[str, Recipe] = {}
-    for trial in sorted(trials, key=lambda t: -(t.value or 0.0)):
+    for trial in history.ranked():
         recipe_hash = trial.user_attrs[RECIPE]
         digest = judge.record.digest_of(recipe_hash)
         if digest is not None and digest not in found and len(found) < n:
             found[digest] = judge.record.recipe(recipe_hash)
     return list(found.values())
+
+
+def split_front(
+    finalists: Sequence[Candidate], goals: Goals, observer: Observer
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Finalists that none of them dominates, and the others; each by the score of the suite.
+
+    Those that break a constraint are no part of the front, unless all do.
+    """
+    ordered = sorted(finalists, key=lambda candidate: -candidate.total)
+    results = [goals.result(c.scores, goals.size(c.recipe)) for c in ordered]
+    kept = [i for i, result in enumerate(results) if result.feasible]
+    if not kept:
+        broken = [f"{name!r} by {v:.4g}" for name, v in results[0].violations.items() if v > 0]
+        observer.stage(
+            "no finalist keeps every constraint on the whole search split; the winner breaks "
+            + " and ".join(broken)
+        )
+        kept = list(range(len(ordered)))
+    front = [
+        i
+        for i in kept
+        if not any(goals.dominates(results[j].values, results[i].values) for j in kept)
+    ]
+    if len(goals.names) == 1:  # the best, and its equals: the suite's score decides
+        front = sorted(front, key=lambda i: -ordered[i].total)
+    others = [i for i in range(len(ordered)) if i not in front]
+    return [ordered[i] for i in front], [ordered[i] for i in others]
 
 
 def references(space: SearchSpace, judge: Judge) -> dict[Row, Recipe]:

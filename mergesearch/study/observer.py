@@ -16,6 +16,8 @@ class TrialEvent:
     #: None where the candidate failed.
     score: float | None
     best: float | None
+    #: Share of the documents that the score is from; below 1 the candidate was stopped early.
+    share: float
     #: Documents scored for this trial; 0 where the record knew the answer.
     n_documents: int
     seconds: float

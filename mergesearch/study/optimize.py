@@ -1,30 +1,42 @@
 """The loop of a search: ask, merge, score, tell."""
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mergesearch.candidates import Candidate, Judge
+from mergesearch.candidates import Judge
 from mergesearch.errors import CandidateError, RecipeError
+from mergesearch.evaluation import Scores
 from mergesearch.recipe import Recipe
 from mergesearch.runs import TrialEntry
 from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace, Shape, SoupOrder, starts, suggest
+from mergesearch.study.budget import reason_to_stop, share_spent
+from mergesearch.study.goals import Goals
+from mergesearch.study.history import History, history_of, is_feasible
 from mergesearch.study.observer import Observer, TrialEvent
-from mergesearch.study.sampler import sampler_for
+from mergesearch.study.racing import N_BLOCKS, Rival, race
+from mergesearch.study.refine import neighbour
+from mergesearch.study.sampler import sampler_for, sampler_of
 from mergesearch.study.soups import soup_of
-from mergesearch.study.storage import ERROR, finished
-
-#: The user attribute of a trial that names its recipe.
-RECIPE = "recipe"
+from mergesearch.study.storage import DOCUMENTS, ERROR, LABEL, RECIPE, REFINES, SHARE, TOTAL
 
 
-def optimize(
-    study: optuna.Study, space: SearchSpace, judge: Judge, shape: Shape, observer: Observer
-) -> None:
-    """Run trials until the space's budget is spent.
+@dataclass(frozen=True)
+class _Result:
+    """A trial's candidate, and how it did."""
+
+    recipe: Recipe
+    scores: Scores
+    #: Of the documents it was scored on.
+    share: float
+
+
+class Search:
+    """A study under way.
 
     Args:
         study: new or re-opened; trials that it holds count.
@@ -33,84 +45,147 @@ def optimize(
         shape: of the models.
         observer: is told of every trial.
     """
-    settings, budget = space.search, space.search.trials
-    _enqueue_starts(study, space, shape, observer)
-    _record_trials(study, space, judge)
-    while len(done := finished(study)) < budget:
-        study.sampler = sampler_for(settings.sampler, settings.seed, _next_number(study))
-        trial = study.ask()
-        start, before = time.perf_counter(), judge.n_documents_scored
-        error = score = None
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        judge: Judge,
+        shape: Shape,
+        observer: Observer,
+    ) -> None:
+        self.study = study
+        self.goals = Goals(space, judge)
+        self._space = space
+        self._judge = judge
+        self._shape = shape
+        self._observer = observer
+
+    @property
+    def history(self) -> History:
+        """What its finished trials say."""
+        return history_of(self.study, self.goals)
+
+    def run(self) -> None:
+        """Run trials until the budget is spent or trials bring nothing more, and say which."""
+        settings = self._space.search
+        self._enqueue_starts()
+        self._record(self.history)
+        while not (reason := reason_to_stop(settings, self.history, self._judge)):
+            self._one_trial()
+        self._observer.stage(f"the search ends: {reason}")
+
+    def _one_trial(self) -> None:
+        trial = self._ask()
+        start, before = time.perf_counter(), self._judge.n_documents_scored
         try:
-            candidate = _realize(suggest(space, trial, shape), space, judge)
+            result = self._realize(suggest(self._space, trial, self._shape))
         except (CandidateError, RecipeError) as failure:
-            error = str(failure)
-            trial.set_user_attr(ERROR, error)
-            study.tell(trial, state=TrialState.FAIL)
+            trial.set_user_attr(ERROR, str(failure))
+            trial.set_user_attr(DOCUMENTS, self._judge.n_documents_scored - before)
+            self.study.tell(trial, state=TrialState.FAIL)
         else:
-            score = candidate.total
-            trial.set_user_attr(RECIPE, candidate.recipe.hash)
-            study.tell(trial, score)
-        _record_trials(study, space, judge)
-        best = max((t.value for t in finished(study) if t.value is not None), default=None)
-        observer.trial(
-            TrialEvent(
-                number=trial.number,
-                n_finished=len(done) + 1,
-                budget=budget,
-                what=_method(trial, space),
-                score=score,
-                best=best,
-                n_documents=judge.n_documents_scored - before,
-                seconds=time.perf_counter() - start,
-                error=error,
+            self._tell(trial, result, self._judge.n_documents_scored - before)
+        history = self.history
+        self._record(history)
+        self._say(history, trial.number, time.perf_counter() - start)
+
+    def _ask(self) -> Trial:
+        settings, history = self._space.search, self.history
+        queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not queued and history.front and share_spent(settings, history) >= 1 - settings.refine:
+            params = neighbour(history, settings.seed)
+            self.study.enqueue_trial(params, user_attrs={REFINES: True})
+        number = len(self.study.get_trials(deepcopy=False)) if not queued else queued[0].number
+        self.study.sampler = sampler_for(sampler_of(self._space), settings.seed, number)
+        return self.study.ask()
+
+    def _tell(self, trial: Trial, result: _Result, n_documents: int) -> None:
+        outcome = self.goals.result(result.scores, self.goals.size(result.recipe))
+        attributes = {
+            RECIPE: result.recipe.hash,
+            TOTAL: result.scores.total,
+            SHARE: result.share,
+            DOCUMENTS: n_documents,
+        }
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        for constraint, violation in outcome.violations.items():
+            trial.set_constraint(constraint, violation)
+        self.study.tell(trial, list(outcome.values))
+
+    def _realize(self, proposal: Recipe | SoupOrder) -> _Result:
+        """The scored candidate of a proposal: a recipe's, or that of the soup an order leads to."""
+        if isinstance(proposal, SoupOrder):
+            recipe = partial(soup_of, self._space)
+            soup = greedy_soup(self._judge, self._space.parents, proposal.names, recipe=recipe)
+            return _Result(soup.candidate.recipe, soup.candidate.scores, 1.0)
+        if not self._space.search.racing or self._judge.known(proposal.hash):
+            return _Result(proposal, self._judge.score(proposal).scores, 1.0)
+        blocks = self._judge.blocks(proposal, n_blocks=N_BLOCKS)
+        raced = race(blocks, self._rivals(), self.goals)
+        return _Result(proposal, raced.projected, raced.share)
+
+    def _rivals(self) -> list[Rival]:
+        """The candidates of the front, with their scores."""
+        rivals = []
+        for trial in self.history.front:
+            recipe_hash = trial.user_attrs[RECIPE]
+            scores = self._judge.known(recipe_hash)
+            assert scores, "what is on the front was scored on all documents"
+            rivals.append(Rival(scores, self.goals.size(self._judge.record.recipe(recipe_hash))))
+        return rivals
+
+    def _enqueue_starts(self) -> None:
+        points, left_out = starts(self._space, self._shape)
+        if not self.study.get_trials(deepcopy=False):
+            for line in left_out:
+                self._observer.stage(line)
+        for point in points:
+            # one that is queued, running or done stays where it is
+            label = {LABEL: point.label}
+            self.study.enqueue_trial(point.params, user_attrs=label, skip_if_exists=True)
+
+    def _record(self, history: History) -> None:
+        """Enter the trials that the record lacks: also the last, where a kill came in between."""
+        for trial in history.trials:
+            scored = trial.state == TrialState.COMPLETE
+            self._judge.record.add_trial(
+                TrialEntry(
+                    number=trial.number,
+                    method=_what(trial, self._space),
+                    recipe_hash=trial.user_attrs.get(RECIPE),
+                    score=trial.user_attrs.get(TOTAL),
+                    error=trial.user_attrs.get(ERROR),
+                    share=trial.user_attrs.get(SHARE, 1.0),
+                    objectives=dict(zip(self.goals.names, trial.values, strict=True))
+                    if scored
+                    else {},
+                    feasible=is_feasible(trial),
+                )
             )
-        )
 
-
-def _next_number(study: optuna.Study) -> int:
-    """The number of the trial that `ask` will give: the first that is queued, else a new one."""
-    trials = study.get_trials(deepcopy=False)
-    return next((t.number for t in trials if t.state == TrialState.WAITING), len(trials))
-
-
-def _realize(proposal: Recipe | SoupOrder, space: SearchSpace, judge: Judge) -> Candidate:
-    """The scored candidate of a proposal: a recipe's, or that of the soup an order leads to."""
-    if isinstance(proposal, SoupOrder):
-        return greedy_soup(
-            judge, space.parents, proposal.names, recipe=partial(soup_of, space)
-        ).candidate
-    return judge.score(proposal)
-
-
-def _enqueue_starts(
-    study: optuna.Study, space: SearchSpace, shape: Shape, observer: Observer
-) -> None:
-    points, left_out = starts(space, shape)
-    if not study.get_trials(deepcopy=False):
-        for line in left_out:
-            observer.stage(line)
-    for point in points:
-        # one that is queued, running or done stays where it is
-        study.enqueue_trial(point.params, user_attrs={"label": point.label}, skip_if_exists=True)
-
-
-def _record_trials(study: optuna.Study, space: SearchSpace, judge: Judge) -> None:
-    """Enter the trials that the record lacks: the last one, also where a kill came in between."""
-    for trial in finished(study):
-        judge.record.add_trial(
-            TrialEntry(
-                number=trial.number,
-                method=_method(trial, space),
-                recipe_hash=trial.user_attrs.get(RECIPE),
-                score=trial.value,
+    def _say(self, history: History, number: int, seconds: float) -> None:
+        trial = next(t for t in history.trials if t.number == number)
+        best = history.best
+        self._observer.trial(
+            TrialEvent(
+                number=number,
+                n_finished=len(history.trials),
+                budget=self._space.search.trials,
+                what=_what(trial, self._space),
+                score=trial.user_attrs.get(TOTAL),
+                best=best.user_attrs[TOTAL] if best else None,
+                share=trial.user_attrs.get(SHARE, 1.0),
+                n_documents=trial.user_attrs.get(DOCUMENTS, 0),
+                seconds=seconds,
                 error=trial.user_attrs.get(ERROR),
             )
         )
 
 
-def _method(trial: Trial | FrozenTrial, space: SearchSpace) -> str:
+def _what(trial: FrozenTrial, space: SearchSpace) -> str:
     """What a trial tried: its method, and the name of a starting point."""
     method = str(trial.params.get("method", next(iter(space.methods))))
-    label = trial.user_attrs.get("label")
+    label = "refined" if REFINES in trial.user_attrs else trial.user_attrs.get(LABEL)
     return f"{method} ({label})" if label else method

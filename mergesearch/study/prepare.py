@@ -10,10 +10,20 @@ import torch
 from mergesearch.candidates import tokenizer_of
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Cost, Evaluator, Suite
-from mergesearch.merging import Plan, compute_dtype, merging_bytes, model_config, n_layers, plan
+from mergesearch.merging import (
+    Plan,
+    compute_dtype,
+    merging_bytes,
+    model_config,
+    n_layers,
+    own_bytes,
+    plan,
+    reserve_stacks,
+)
 from mergesearch.parents import MemoryPlan, Parents, layer_of, merges_on
 from mergesearch.recipe import Recipe
-from mergesearch.space import SearchSpace, Shape, suggest
+from mergesearch.space import SearchSpace, Shape, largest_stack, residual_filters, suggest
+from mergesearch.study.goals import check_goals
 from mergesearch.study.soups import soup_of
 
 if TYPE_CHECKING:
@@ -76,18 +86,27 @@ def prepare(
     soup = plan(soup_of(space, list(space.parents.values())), parents)
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
+    check_goals(space, evaluator)
     dtype = compute_dtype(soup, device)
-    splits = ["search", *(["held_out"] if suite.held_out else [])]
+    deep = _largest(space, parents, shape)
+    plans += [soup, *deep]
     # built before what the process holds is measured
-    costs = [evaluator.cost(model_config(soup), dtype, device, split) for split in splits]
-    merging = max(merging_bytes(work, parents, streamed=False) for work in (*plans, soup))
-    memory = parents.reserve(
-        {
-            "live model": soup.n_entries * dtype.itemsize,
-            # a candidate is merged, and then scored
-            "merging or scoring": max(merging, *(cost.n_bytes for cost in costs)),
-        }
-    )
+    costs = [
+        evaluator.cost(model_config(work), dtype, device, split)
+        for split in ("search", *(["held_out"] if suite.held_out else []))
+        for work in (soup, *deep)
+    ]
+    merging = max(merging_bytes(work, parents, streamed=False) for work in plans)
+    live = [soup.n_entries * dtype.itemsize, *(own_bytes(work, dtype) for work in deep)]
+    reserved = {
+        "live model": max(live),
+        # a candidate is merged, and then scored
+        "merging or scoring": max(merging, *(cost.n_bytes for cost in costs)),
+    }
+    if deep:
+        memory = reserve_stacks(parents, space.parents.values(), reserved, dtype, device)
+    else:
+        memory = parents.reserve(reserved)
     return Bench(space, suite, parents, tokenizer, evaluator, shape, soup, memory, costs[0])
 
 
@@ -132,6 +151,15 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def _largest(space: SearchSpace, parents: Parents, shape: Shape) -> list[Plan]:
+    """The deepest stack of a space, if it has stacks."""
+    if space.stacking is None:
+        return []
+    space.stacking.check(shape.n_layers)
+    recipe = largest_stack(space.stacking, space.parents, shape.n_layers, shape.writers)
+    return [plan(recipe, parents)]
+
+
 def _shape(space: SearchSpace, parents: Parents) -> Shape:
     """What the space must know of its models, whose granularity is checked against them."""
     depth, granularity = n_layers(parents, space.models[0]), space.granularity
@@ -152,7 +180,8 @@ def _shape(space: SearchSpace, parents: Parents) -> Shape:
             )
         if all(layer_of(name) is None for name in members):
             outside.add(group)
-    return Shape(depth, frozenset(outside))
+    scaled = space.stacking is not None and space.stacking.scale is not None
+    return Shape(depth, frozenset(outside), residual_filters(names) if scaled else ())
 
 
 def _parts(name: str) -> list[str]:

@@ -16,8 +16,9 @@ from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, hold
 from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace
 from mergesearch.study.confirm import confirm, judge_beside, judge_in_full, references
+from mergesearch.study.goals import directions
 from mergesearch.study.observer import Observer, Silent
-from mergesearch.study.optimize import optimize
+from mergesearch.study.optimize import Search
 from mergesearch.study.prepare import Bench, prepare
 from mergesearch.study.soups import soup_of
 from mergesearch.study.storage import best_before, enqueue, finished, open_study
@@ -67,15 +68,16 @@ def search(
     observer = observer or Silent()
     with _open(space, out, device, batch_size, memory_budget, observer) as (bench, judge):
         name = study_name(bench, out, storage)
-        study = open_study(out, name, storage)
+        study = open_study(out, name, storage, directions(space.search.objectives))
         if not finished(study) and (best := best_before(out, name, storage)):
             observer.stage(
                 f"the suite is not that of the trials before: a new search begins with the "
                 f"{len(best)} best of them; what is known of each document is kept"
             )
             enqueue(study, best)
-        optimize(study, space, judge, bench.shape, observer)
-        return Outcome(out, confirm(study, space, judge, observer))
+        run = Search(study, space, judge, bench.shape, observer)
+        run.run()
+        return Outcome(out, confirm(run.history, space, judge, observer))
 
 
 def soup(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
@@ -13,11 +13,31 @@ from optuna.trial import FrozenTrial, TrialState
 from mergesearch.errors import InputError
 from mergesearch.runs import drop_torn_line
 
-#: Set on a trial whose candidate could not be built or scored; an interrupted trial has none.
+Direction = Literal["maximize", "minimize"]
+
+# The user attributes of a trial.
+#: Why its candidate could not be built or scored; an interrupted trial has none.
 ERROR = "error"
+#: Its recipe's hash.
+RECIPE = "recipe"
+#: The score of the suite: what a stopped candidate would have reached.
+TOTAL = "total"
+#: Share of the documents that it was scored on.
+SHARE = "share"
+#: Documents that the model answered for it, what the record knew aside.
+DOCUMENTS = "documents"
+#: The name of the starting point that it is.
+LABEL = "label"
+#: Whether it is a step of the refinement of the best.
+REFINES = "refines"
 
 
-def open_study(folder: Path, name: str, url: str | None = None) -> optuna.Study:
+def open_study(
+    folder: Path,
+    name: str,
+    url: str | None = None,
+    directions: Sequence[Direction] = ("maximize",),
+) -> optuna.Study:
     """Create or re-open the study of a run that this process holds.
 
     A trial that a kill left running is failed, so that it repels no sampler, and its parameters
@@ -27,12 +47,16 @@ def open_study(folder: Path, name: str, url: str | None = None) -> optuna.Study:
         folder: the run's folder, where a journal file is kept.
         name: of the study, which tells it from others in a database.
         url: a database for Optuna's RDB storage instead, as SQLAlchemy writes it.
+        directions: of the objectives.
 
     Raises:
         InputError: the database cannot be opened.
     """
     study = optuna.create_study(
-        storage=_storage(folder, url), study_name=name, direction="maximize", load_if_exists=True
+        storage=_storage(folder, url),
+        study_name=name,
+        directions=list(directions),
+        load_if_exists=True,
     )
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         _retry(study, trial)
@@ -40,8 +64,8 @@ def open_study(folder: Path, name: str, url: str | None = None) -> optuna.Study:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: scored ones, and ones whose candidate failed."""
-    trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
+    """The trials that count: scored ones, and ones whose candidate failed; by number."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
     return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
 
 
@@ -67,7 +91,7 @@ def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) ->
     studies = [optuna.load_study(study_name=other, storage=storage) for other in names]
     scored = [study.get_trials(states=(TrialState.COMPLETE,)) for study in studies]
     latest = max((trials for trials in scored if trials), key=_last_end, default=[])
-    return sorted(latest, key=lambda trial: -(trial.value or 0.0))[:n]
+    return sorted(latest, key=lambda trial: -trial.user_attrs[TOTAL])[:n]
 
 
 def enqueue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
@@ -110,4 +134,4 @@ def _fixed(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _label_of(trial: FrozenTrial) -> dict[str, Any]:
-    return {key: value for key, value in trial.user_attrs.items() if key == "label"}
+    return {key: value for key, value in trial.user_attrs.items() if key in (LABEL, REFINES)}

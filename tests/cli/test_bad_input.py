@@ -142,7 +142,7 @@ SPACES: dict[str, tuple[Mischief, str]] = {
     "group of no tensor": (
         in_space(granularity={"groups": ["attn_block"]}),
         "granularity.groups: no tensor's name contains 'attn_block'; parts of names are "
-        "input_layernorm, mlp, post_attention_layernorm, self_attn",
+        "embed_tokens, input_layernorm, mlp, norm, post_attention_layernorm, self_attn",
     ),
     "another architecture": (
         in_config(model_type="mistral"),

@@ -70,7 +70,7 @@ def test_a_search_shows_its_trials_its_verdict_and_where_it_is(family: Path, cli
     assert code == 0
     trials = [line for line in err.splitlines() if line.startswith("trial ")]
     assert [line.split("]")[0].split("[")[1] for line in trials] == ["1/3", "2/3", "3/3"]
-    assert "linear (one)" in trials[0]
+    assert "linear (uniform soup)" in trials[0]
     assert out.startswith("The winner ")
     assert "| **winner** " in out
     assert f"Run folder: {run}" in out
@@ -78,6 +78,7 @@ def test_a_search_shows_its_trials_its_verdict_and_where_it_is(family: Path, cli
     again = cli("search", family / "space.yaml", "--out", run, "--trials", "3")
     assert (again.code, again.out) == (0, out)
     assert "trial " not in again.err
+    assert "the search ends: the budget of 3 trials is spent" in again.err
 
 
 def test_paths_are_relative_to_the_file_that_states_them(

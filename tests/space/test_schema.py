@@ -38,7 +38,10 @@ REFUSED = {
         {"methods": {"tise": {}}},
         "methods: unknown method 'tise'; did you mean 'ties'?",
     ),
-    "method without a search": ({"methods": {"passthrough": {}}}, "passthrough has nothing to"),
+    "method without a search": (
+        {"methods": {"passthrough": {}}},
+        "passthrough is searched as stacking",
+    ),
     "no method": ({"methods": {}}, "methods must name at least one method"),
     "unknown sampler": (
         {"search": {"sampler": "tpee"}},
@@ -186,7 +189,7 @@ def test_an_omitted_range_is_the_methods_own(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
 def test_every_method_is_searched_by_its_name_alone(folder: Path, name: str) -> None:
-    domains = load(folder, methods={name: {}}).methods[name]
+    domains = load(folder, methods={name: {}}).domains[name]
     searched = {p.name for p in METHODS[name].parameters if p.search or p.choices}
     assert domains.keys() == searched
 

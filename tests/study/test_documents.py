@@ -16,7 +16,7 @@ from mergesearch.report import entries_of
 from mergesearch.runs import Record
 from mergesearch.space import SearchSpace
 from mergesearch.study import search
-from mergesearch.study.storage import best_before, enqueue, open_study
+from mergesearch.study.storage import TOTAL, best_before, enqueue, open_study
 from tests import tiny
 from tests.study.watch import Ear, load, most_scored, scored
 
@@ -161,9 +161,14 @@ def study(folder: Path, name: str, values: list[float]) -> optuna.Study:
     made = open_study(folder, name)
     for i, value in enumerate(values):
         made.enqueue_trial({"x": i / 100}, user_attrs={"label": f"{name} {i}"})
-        trial = made.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
-        made.tell(trial, value)
+        scored_trial(made, value)
     return made
+
+
+def scored_trial(of: optuna.Study, value: float) -> None:
+    trial = of.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    trial.set_user_attr(TOTAL, value)
+    of.tell(trial, value)
 
 
 def queued(of: optuna.Study) -> list[Any]:
@@ -186,8 +191,7 @@ def test_a_search_begins_with_the_best_of_the_runs_last_one(tmp_path: Path) -> N
     assert new.trials[0].user_attrs == {"label": best[0].user_attrs["label"]}
     # the last search is the one in which a trial ended last
     earlier = open_study(tmp_path, "run-space-1")
-    trial = earlier.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
-    earlier.tell(trial, 0.7)
+    scored_trial(earlier, 0.7)
     assert [trial.value for trial in best_before(tmp_path, "run-space-4")] == [0.7, 0.5]
     assert best_before(tmp_path, "run-third-1") == []
 
@@ -195,7 +199,7 @@ def test_a_search_begins_with_the_best_of_the_runs_last_one(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_search_killed_in_the_middle_of_a_candidate_scores_only_the_rest(family: Path) -> None:
     run, file = family / "run", family / "run" / "documents.bin"
-    space = load(family, search={"trials": 6})  # the starting points
+    space = load(family, search={"trials": 6, "racing": False})  # the starting points
     # a candidate is four blocks of each of two tasks: the first, and a part of the second
     kill_after(8 + 3, family)
     assert sum(scored(run).values()) == 20 + 8

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.recipe import Recipe
 from mergesearch.space import SearchSpace, Shape, starts, suggest
-from mergesearch.study.optimize import optimize
+from mergesearch.study.optimize import Search
 from mergesearch.study.storage import ERROR, finished, open_study
 from tests.study.watch import Ear, Killed, hash_judge, load, running
 
@@ -25,7 +25,7 @@ def run(space: SearchSpace, folder: Path, ear: Ear | None = None, fail: Any = No
     """What a search does with its study, from opening it to its last trial."""
     folder.mkdir(exist_ok=True)
     study = open_study(folder, "study")
-    optimize(study, space, hash_judge(folder, fail), SHAPE, ear or Ear())
+    Search(study, space, hash_judge(folder, fail), SHAPE, ear or Ear()).run()
     return study
 
 
@@ -221,7 +221,7 @@ def test_studies_of_two_runs_share_a_database(family: Path) -> None:
         (family / name).mkdir()
         space = load(family, search={"trials": 3})
         study = open_study(family / name, name, url)
-        optimize(study, space, hash_judge(family / name), SHAPE, Ear())
+        Search(study, space, hash_judge(family / name), SHAPE, Ear()).run()
         assert len(finished(study)) == 3
     assert not (family / "a" / "journal.log").exists()
 
@@ -239,4 +239,4 @@ def test_starts_outside_the_space_are_said_once(family: Path) -> None:
     run(space, family / "run", first)
     run(space, family / "run", second)
     assert sum("is not a point of this space" in line for line in first.stages) == 5
-    assert second.stages == []
+    assert second.stages == ["the search ends: the budget of 2 trials is spent"]

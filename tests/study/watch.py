@@ -4,7 +4,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
@@ -54,12 +54,25 @@ class HashJudge:
         self.n_documents_scored = 0
         self._fail = fail
 
+    def known(self, recipe_hash: str) -> Scores | None:
+        if self.record.digest_of(recipe_hash) is None:
+            return None
+        return self._candidate(self.record.recipe(recipe_hash)).scores
+
+    def blocks(
+        self, recipe: Recipe, split: str = "search", *, n_blocks: int = 5
+    ) -> Iterator[Candidate]:
+        yield self.score(recipe, split)
+
     def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
         if self._fail:
             self._fail(recipe)
         if self.record.digest(recipe) is None:
             self.record.add_candidate(recipe, recipe.hash)
             self.n_documents_scored += 1
+        return self._candidate(recipe)
+
+    def _candidate(self, recipe: Recipe) -> Candidate:
         text = recipe.model_dump_json(
             exclude={"slices": {"__all__": {"sources": {"__all__": {"model"}}}}}
         )

@@ -1,0 +1,163 @@
+"""A stack as a live model: its parameters are the parents' own tensors, which it does not copy."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mergesearch.errors import RecipeError
+from mergesearch.merging.digest import Digest, TensorDigest
+from mergesearch.merging.kernel import merge_tensor, read
+from mergesearch.merging.live import check_names
+from mergesearch.merging.plan import Job, Plan
+from mergesearch.merging.threads import workers
+from mergesearch.methods.inputs import plain
+from mergesearch.parents import Memo, MemoryPlan, Parents
+from mergesearch.recipe import ModelRef
+
+
+class Stacks:
+    """Makes models of the parents' tensors, one stack after another (arXiv:2403.13187).
+
+    A tensor that a stack takes as it is, is the parent's own wherever it occurs. One that has to
+    change its dtype or its device is converted once, and kept for all stacks. Only what is scaled
+    belongs to the one model, and goes with it.
+
+    Args:
+        parents: the models of the stacks.
+        device: where the stacks run.
+    """
+
+    def __init__(self, parents: Parents, device: torch.device) -> None:
+        self._parents = parents
+        self._device = device
+        self._kept = Memo()
+        self._parts = Memo()
+
+    def place(self, model: Any, work: Plan) -> str:
+        """Make a model the stack of a plan; any number of times, one stack after another.
+
+        Nothing may write into such a model, as `fill` does: its tensors are the parents'.
+
+        Args:
+            model: of the plan's configuration, such as a `skeleton`; its parameters are replaced
+                by others of the same dtypes, and what the last stack alone had is freed.
+            work: the plan of a passthrough recipe.
+
+        Returns:
+            The hash of the tensors, the same as that of a checkpoint of the recipe.
+
+        Raises:
+            InputError: the model has other parameters.
+            RecipeError: the parents' tensors are not shaped as the model's.
+            CandidateError: a tensor has NaN or infinite entries; the model is then no candidate.
+        """
+        dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+        check_names(work, dtypes)
+        for job in work.jobs:
+            if (shape := model.get_parameter(job.name).shape) != job.shape:
+                raise RecipeError(
+                    f"the layers of a stack must have the shapes of its first model, got "
+                    f"{job.name} {list(job.shape)} for {list(shape)}"
+                )
+
+        def found(job: Job) -> tuple[Job, Tensor, str]:
+            return job, *self._find(job, dtypes[job.name])
+
+        digest = Digest()
+        with workers(self._parents.device) as pool:
+            for job, tensor, part in pool.map(found, work.jobs):
+                owner, _, name = job.name.rpartition(".")
+                # a parameter for each name: one tensor of several layers is several parameters
+                parameter = nn.Parameter(tensor, requires_grad=False)
+                setattr(model.get_submodule(owner), name, parameter)
+                digest.put(job.name, part)
+        model.tie_weights()
+        return digest.hexdigest()
+
+    def _find(self, job: Job, dtype: torch.dtype) -> tuple[Tensor, str]:
+        """The tensor of a job, to be computed with in `dtype`, and its part of the hash."""
+        if is_scaled(job):
+            digest = TensorDigest(job.name, job.dtype, job.shape)
+            return self._merged(job, dtype, digest), digest.hexdigest()
+        (source,) = job.models
+        key = (self._parents.key(source.model, source.name), job.dtype)
+        kept = self._kept.recall((*key, dtype), lambda: self._as_it_is(job, dtype))
+        return kept, self._parts.recall((*key, job.name), lambda: self._part(job))
+
+    def _as_it_is(self, job: Job, dtype: torch.dtype) -> Tensor:
+        """The parent's own tensor, or what it must be converted to."""
+        (source,) = job.models
+        stored = read(self._parents, source)
+        if stored.dtype == job.dtype == dtype and self._parents.device == self._device:
+            return stored
+        return self._merged(job, dtype)
+
+    def _merged(self, job: Job, dtype: torch.dtype, digest: TensorDigest | None = None) -> Tensor:
+        target = torch.empty(job.shape, dtype=dtype, device=self._device)
+        merge_tensor(job, 0, self._parents, target, call=plain, digest=digest)
+        return target
+
+    def _part(self, job: Job) -> str:
+        """The part of the hash of a tensor as it is; the name has a part in it."""
+        (source,) = job.models
+        digest = TensorDigest(job.name, job.dtype, job.shape)
+        digest.update(self._parents.read(source.model, source.name).to(job.dtype))
+        self._parents.release(source.model, source.name)
+        return digest.hexdigest()
+
+
+def is_scaled(job: Job) -> bool:
+    """Whether a passthrough changes what it passes."""
+    return job.arguments["scale"][0] not in (None, 1)
+
+
+def own_bytes(work: Plan, dtype: torch.dtype) -> int:
+    """What a stack takes beside the tensors that it shares with all others."""
+    return sum(job.n_entries for job in work.jobs if is_scaled(job)) * dtype.itemsize
+
+
+def reserve_stacks(
+    parents: Parents,
+    stacked: Iterable[ModelRef],
+    reserved: Mapping[str, int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> MemoryPlan:
+    """`Parents.reserve`, with room for the tensors that are kept for all stacks.
+
+    Args:
+        parents: every model that is open.
+        stacked: those whose layers are stacked.
+        reserved: what else is going to be allocated, as for `Parents.reserve`.
+        dtype: what the stacks compute in.
+        device: where they run.
+
+    Raises:
+        InputError: the budget is too small even if every model is streamed.
+    """
+    models, n_bytes = tuple(stacked), -1
+    # Models that are not kept must be held all the same, which may leave room for fewer yet.
+    while (needed := _shared_bytes(parents, models, dtype, device)) > n_bytes:
+        n_bytes = needed
+        memory = parents.reserve({**reserved, "tensors of stacks": n_bytes})
+    return memory
+
+
+def _shared_bytes(
+    parents: Parents, models: Iterable[ModelRef], dtype: torch.dtype, device: torch.device
+) -> int:
+    """What the models' tensors take, to be stacked, beside the models that are kept."""
+    found: dict[Hashable, int] = {}
+    for ref in models:
+        kept = parents.places[ref] == ("host" if parents.device.type == "cpu" else "device")
+        for name, spec in parents.specs(ref).items():
+            key = parents.key(ref, name)
+            is_sum = key[0] == ref
+            stored = torch.float32 if is_sum else spec.dtype
+            as_it_is = stored == spec.dtype == dtype and parents.device == device
+            size = 0 if as_it_is and kept else math.prod(spec.shape) * dtype.itemsize
+            found[key] = min(size, found.get(key, size))
+    return sum(found.values())

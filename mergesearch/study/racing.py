@@ -1,0 +1,104 @@
+"""Early stops: a candidate that will not beat the best so far is not scored to its end."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+from mergesearch.candidates import Candidate
+from mergesearch.evaluation import Scores, paired_difference
+from mergesearch.space import SCORE, SIZE
+from mergesearch.study.goals import Goals
+
+#: Into how many blocks a candidate's documents go; after each but the last it may be stopped.
+N_BLOCKS = 8
+#: How often, at most, a candidate as good as its rival is stopped, over all its blocks.
+LEVEL = 0.05
+#: Documents before the first decision: below, a bootstrap sees too few of them.
+_FEWEST = 24
+#: Of a bootstrap for a standard error.
+_RESAMPLES = 1_000
+_ONE_SIGMA = 0.6827
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A candidate scored in full that no other beats."""
+
+    scores: Scores
+    size: int
+
+
+@dataclass(frozen=True)
+class Raced:
+    """How far a candidate came."""
+
+    candidate: Candidate
+    #: What it would score on all documents: its lead over the rival on those it was scored on,
+    #: added to what the rival scored on all; its own scores where it was not stopped. Of the
+    #: documents and errors of a projection's tasks nothing is meant.
+    projected: Scores
+    #: Share of the documents that it was scored on.
+    share: float
+
+
+def race(blocks: Iterator[Candidate], rivals: Sequence[Rival], goals: Goals) -> Raced:
+    """Score a candidate block by block until it is done, or until a rival is sure to be better.
+
+    Args:
+        blocks: the candidate on ever more documents, the last time on all.
+        rivals: the best first; without any, nothing is stopped.
+        goals: in which a rival must be better, each of them.
+
+    Raises:
+        CandidateError: the candidate gives NaN or infinite weights or scores.
+    """
+    level = LEVEL / (N_BLOCKS - 1)
+    for candidate in blocks:
+        so_far = candidate.scores
+        share = so_far.n_documents / rivals[0].scores.n_documents if rivals else 1.0
+        if so_far.n_documents < _FEWEST or share >= 1:
+            continue
+        size = goals.size(candidate.recipe)
+        if any(_is_beaten(so_far, size, rival, share, level, goals) for rival in rivals):
+            return Raced(candidate, _projected(so_far, rivals[0].scores), share)
+    return Raced(candidate, so_far, 1.0)
+
+
+def _is_beaten(
+    so_far: Scores, size: int, rival: Rival, share: float, level: float, goals: Goals
+) -> bool:
+    """Whether a rival is sure to be ahead in every objective once all documents are scored."""
+    if SIZE in goals.names and size < rival.size:
+        return False
+    return all(
+        _is_behind(_of(name, so_far), _of(name, rival.scores), share, level)
+        for name in goals.scored
+    )
+
+
+def _is_behind(ours: Scores, rival: Scores, share: float, level: float) -> bool:
+    """A one-sided test of the lead on all documents, from the documents that both were scored on.
+
+    Those that are still to come are a sample of the same finite set, so the error of the lead
+    shrinks to nothing as the share of the documents goes to 1.
+    """
+    lead = paired_difference(ours, rival.on(ours), n_resamples=_RESAMPLES, confidence=_ONE_SIGMA)
+    error = (lead.high - lead.low) / 2 * (1 - share) ** 0.5
+    return lead.value < NormalDist().inv_cdf(level) * error
+
+
+def _projected(so_far: Scores, rival: Scores) -> Scores:
+    """What a candidate would score on a rival's documents, by the rival's own scores there."""
+    known = {task.task: task for task in so_far.tasks}
+    tasks = []
+    for whole in rival.tasks:
+        if (part := known.get(whole.task)) is None:
+            tasks.append(whole)  # no value yet: as good as the rival, for want of better knowledge
+            continue
+        lead = part.value - whole.on(part.doc_ids).value
+        tasks.append(replace(whole, value=whole.value + lead, stderr=None))
+    return Scores(tuple(tasks))
+
+
+def _of(name: str, scores: Scores) -> Scores:
+    return scores if name == SCORE else scores.of(name)
