@@ -20,6 +20,7 @@ from mergesearch.evaluation.metrics import aggregation_of, better, metric_and_fi
 from mergesearch.evaluation.prompts import rendered
 from mergesearch.evaluation.suite import Suite, TaskSpec
 from mergesearch.evaluation.tasks import BuiltTask
+from mergesearch.evaluation.templates import compile_once
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def build_tasks(
     """
     specs = {"search": suite.search, "held_out": suite.held_out}
     names = [spec.task for split in specs.values() for spec in split]
+    compile_once()
     catalogue = Catalogue(suite.include_path, names)
     found = {
         split: [(spec, catalogue.load(spec.task)) for spec in ofs] for split, ofs in specs.items()
