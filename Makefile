@@ -7,7 +7,7 @@ comma := ,
 # the real model family of the end-to-end tests, where it lies beside the project
 EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
 
-.PHONY: demo test lint bench setup peers clean
+.PHONY: demo test lint bench bench-search setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
@@ -26,6 +26,12 @@ bench: $(VENV)/.ready-to-test $(PEERS)/.ready
 ifneq ($(wildcard ../shared/testbed/prepare.py),)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.evaluate
 endif
+
+# searches beside CMA-ES, random search and TPE without racing, over several seeds: some hours.
+# Each is kept in bench-search/ when it is done, and not run again.
+bench-search: $(VENV)/.ready-to-test
+	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --work bench-search
 
 setup: $(VENV)/.ready
 
@@ -48,4 +54,4 @@ $(PEERS)/.ready: constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo bench-search .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from mergesearch.study.soups import soup_of
 from mergesearch.study.storage import RECIPE
 
 #: How many of the best candidates are scored in full before one is called the winner.
-N_FINALISTS = 3
+N_FINALISTS = 5
 #: The same where there are several objectives.
 N_FRONT = 8
 
@@ -52,17 +52,18 @@ def confirm(history: History, space: SearchSpace, judge: Judge, observer: Observ
             observer.stage(f"finalist {number} is out: {error}")
     if not finalists:
         raise MergesearchError("no finalist has a finite score on the whole search split")
-    front, others = split_front(finalists, Goals(space, judge, full=True), observer)
+    goals = Goals(space, judge, full=True)
+    front, others = split_front(finalists, goals, observer)
     winner = front[0]
-    rows = [Row("winner", "winner", winner.recipe.hash)]
-    if several:
-        rows += [Row(f"front {i}", "front", c.recipe.hash) for i, c in enumerate(front[1:], 2)]
-    else:
-        others = [*front[1:], *others]
-    first = len(finalists) - len(others) + 1
-    rows += [Row(f"finalist {i}", "finalist", c.recipe.hash) for i, c in enumerate(others, first)]
+    n_front = len(front) if several else 1
+    rows = []
+    for i, candidate in enumerate([*front, *others], start=1):
+        role = "winner" if i == 1 else "front" if i <= n_front else "finalist"
+        broken = goals.result(candidate.scores, goals.size(candidate.recipe)).broken
+        label = role if i == 1 else f"{role} {i}"
+        rows.append(Row(label, role, candidate.recipe.hash, broken))
+    judge.record.set_best(rows)
     for row in rows:
-        judge.record.add_row(row)
         if row.role != "finalist":
             judge_in_full(judge, judge.record.recipe(row.recipe_hash), row.label, observer)
     judge_beside(judge, references(space, judge), observer)
@@ -91,10 +92,9 @@ def split_front(
     results = [goals.result(c.scores, goals.size(c.recipe)) for c in ordered]
     kept = [i for i, result in enumerate(results) if result.feasible]
     if not kept:
-        broken = [f"{name!r} by {v:.4g}" for name, v in results[0].violations.items() if v > 0]
         observer.stage(
             "no finalist keeps every constraint on the whole search split; the winner breaks "
-            + " and ".join(broken)
+            + " and ".join(results[0].broken)
         )
         kept = list(range(len(ordered)))
     front = [

@@ -10,9 +10,9 @@ from mergesearch.space import SCORE, SIZE
 from mergesearch.study.goals import Goals
 
 #: Into how many blocks a candidate's documents go; after each but the last it may be stopped.
-N_BLOCKS = 8
+N_BLOCKS = 12
 #: How often, at most, a candidate as good as its rival is stopped, over all its blocks.
-LEVEL = 0.05
+LEVEL = 0.2
 #: Documents before the first decision: below, a bootstrap sees too few of them.
 _FEWEST = 24
 #: Of a bootstrap for a standard error.

@@ -1,0 +1,182 @@
+"""What the searches came to: score against documents, the goals, a table and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tests.benchmarks.arena import REFERENCE, Run
+
+OURS = "mergesearch"
+UNRACED = "TPE without racing"
+#: Full evaluations' worth of documents at which the table reads the curves.
+_MARKS = (2, 5, 10, 20, 30, 50, 100)
+
+
+def at(run: Run, n_documents: float) -> tuple[float, float]:
+    """Search and held-out score of a search's best when it had scored so many documents.
+
+    NaN before its first, and for held-out where it was not asked for.
+    """
+    score = held_out = float("nan")
+    for incumbent, judged in zip(run.incumbents, run.held_out, strict=True):
+        if incumbent.n_documents <= n_documents:
+            score, held_out = incumbent.score, float("nan") if judged is None else judged
+    return score, held_out
+
+
+def documents_to(run: Run, score: float) -> float:
+    """Documents after which a search first had a score; infinite where it never did."""
+    found = (i.n_documents for i in run.incumbents if i.score >= score)
+    return next(found, float("inf"))
+
+
+def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The goals of one family's runs, each with what was reached."""
+    arms = by_arm(runs)
+    ours, reference = arms[OURS], arms[REFERENCE]
+    seeds = sorted(set(ours) & set(reference))
+    shares = [
+        documents_to(ours[s], reference[s].incumbents[-1].score) / reference[s].n_documents
+        for s in seeds
+    ]
+    found: list[dict[str, Any]] = [
+        {
+            "goal": f"documents to the score of {REFERENCE} after 100 evaluations",
+            "at most": 0.2,
+            "reached": median(shares),
+            "by seed": shares,
+        }
+    ]
+    for arm in (a for a in arms if a in (REFERENCE, "random", UNRACED)):
+        leads = _leads(ours, arms[arm], seeds)
+        found.append(
+            {
+                "goal": f"held-out of the winner above {arm}, at equal documents",
+                "above": 0.0,
+                "reached": median(leads),
+                "by seed": leads,
+            }
+        )
+    unraced = [run for arm in arms.values() for run in arm.values() if run.stopped]
+    winners = [run.stopped[-1] for run in unraced if run.stopped]
+    bests = [stop for run in unraced if run.stopped for stop in run.stopped]
+    if winners:
+        found.append(
+            {
+                "goal": "winners of unraced searches that racing would have stopped",
+                "at most": 0.05,
+                "reached": float(np.mean(winners)),
+                "count": f"{sum(winners)} of {len(winners)}",
+                "of all their bests so far": f"{sum(bests)} of {len(bests)}",
+            }
+        )
+    gaps = {
+        arm: [of[s].winner_score - of[s].winner_held_out for s in seeds if s in of]
+        for arm, of in arms.items()
+    }
+    found.append(
+        {
+            "goal": f"gap from search to held-out score below that of {UNRACED}",
+            "at most": median(gaps[UNRACED]),
+            "reached": median(gaps[OURS]),
+            "by seed": gaps[OURS],
+            f"{UNRACED} by seed": gaps[UNRACED],
+        }
+    )
+    return found
+
+
+def _leads(ours: Mapping[int, Run], theirs: Mapping[int, Run], seeds: Sequence[int]) -> list[float]:
+    """By how much our winner is ahead on held-out, when both had as many documents."""
+    leads = []
+    for seed in seeds:
+        mine, other = ours[seed], theirs[seed]
+        if other.n_documents > mine.n_documents * 1.1:  # the reference went on: as it was then
+            then = _held_out_then(other, mine.n_documents)
+            leads.append(mine.winner_held_out - then)
+        else:
+            leads.append(mine.winner_held_out - other.winner_held_out)
+    return leads
+
+
+def _held_out_then(run: Run, n_documents: int) -> float:
+    """Held-out score of what was the best then."""
+    _, held_out = at(run, n_documents)
+    return held_out
+
+
+def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Runs by arm and seed."""
+    found: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        found.setdefault(run.arm, {})[run.seed] = run
+    return found
+
+
+def curves(runs: Sequence[Run]) -> pd.DataFrame:
+    """Median and quartiles over seeds of each arm's best, at some numbers of documents.
+
+    Columns: arm, evaluations (documents, in full evaluations), split, median, q1, q3.
+    """
+    rows = []
+    for arm, of in by_arm(runs).items():
+        for mark in _MARKS:
+            values = [
+                at(run, mark * run.n_each)
+                for run in of.values()
+                if run.n_documents >= mark * run.n_each
+            ]
+            for i, split in enumerate(("search", "held_out")):
+                found = [v[i] for v in values if not np.isnan(v[i])]
+                if found:
+                    q1, mid, q3 = np.quantile(found, [0.25, 0.5, 0.75])
+                    rows.append([arm, mark, split, mid, q1, q3])
+    return pd.DataFrame(rows, columns=["arm", "evaluations", "split", "median", "q1", "q3"])
+
+
+def draw(families: Mapping[str, Sequence[Run]], path: Path) -> None:
+    """The picture: the best against documents, a row a family and a column a split."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "mergesearch"  # the same picture for the same numbers
+    from matplotlib import pyplot as plt
+
+    panels = [
+        (name, split)
+        for name, runs in families.items()
+        for split in ("search", "held_out")
+        if split == "search" or any(v is not None for run in runs for v in run.held_out)
+    ]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False, layout="constrained"
+    )
+    for axis, (name, split) in zip(axes[0], panels, strict=True):
+        for i, (arm, of) in enumerate(by_arm(families[name]).items()):
+            _draw_arm(axis, arm, list(of.values()), split, f"C{i}")
+        axis.set_title(f"{name}: {split.replace('_', '-')} score of the best so far")
+        axis.set_xlabel("documents scored, in full evaluations")
+        axis.set_xscale("log")
+        axis.set_xticks(_MARKS, [str(mark) for mark in _MARKS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(frameon=False, loc="lower right")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _draw_arm(axis: Any, arm: str, runs: Sequence[Run], split: str, color: str) -> None:
+    end = min(run.n_documents / run.n_each for run in runs)
+    x = np.geomspace(1, end, 120)
+    which = 0 if split == "search" else 1
+    y = np.array([[at(run, e * run.n_each)[which] for e in x] for run in runs])
+    known = ~np.isnan(y).any(axis=0)
+    if not known.any():
+        return
+    q1, mid, q3 = np.quantile(y[:, known], [0.25, 0.5, 0.75], axis=0)
+    axis.plot(x[known], mid, label=arm, color=color, linewidth=2 if arm == OURS else 1.3)
+    axis.fill_between(x[known], q1, q3, color=color, alpha=0.15, linewidth=0)

@@ -1,0 +1,189 @@
+# ruff: noqa: RUF001 - the sign for "times" is meant
+"""Searches beside what users have now, over several seeds: better merges for fewer documents?
+
+    python -m tests.benchmarks.search [--family NAME ...] [--seeds N] [--work FOLDER]
+
+The demo family of each seed is trained as `mergesearch demo` does; the test bed is the one beside
+the project, or that of --testbed. A search that is found in --work is not run again. Writes
+search.json, search.md and search.svg.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from mergesearch.demo import build_family
+from tests.benchmarks import arena
+from tests.benchmarks.arena import ARMS, REFERENCE, Family, Run
+from tests.benchmarks.curves import curves, draw, goals
+from tests.benchmarks.merge import machine
+from tests.benchmarks.works import PREPARE
+
+#: Seeds of each family.
+_SEEDS = {"demo": 8, "testbed": 3}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    options = _parser().parse_args(arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    families = options.family or ["demo", *(["testbed"] if _has_testbed(options) else [])]
+    runs: dict[str, list[Run]] = {name: [] for name in families}
+    with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
+        work = options.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        for name in families:
+            for seed in range(options.seeds or _SEEDS[name]):
+                family = _family(name, seed, work, options.testbed)
+                for run in _runs(family, seed, work):
+                    print(_line(run), flush=True)
+                    runs[name].append(run)
+                    _write(options.out, runs, _command(options))
+    print(options.out / "search.md")
+
+
+def _runs(family: Family, seed: int, work: Path) -> Iterator[Run]:
+    """The searches of one seed, each read from its file where it has one."""
+    arms = [REFERENCE, *(ARMS if family.name == "demo" else arena.COMPARED)]
+    for arm in arms:
+        name = f"{family.name}-{arm.replace(' ', '-')}-{seed}"
+        file = work / f"{name}.json"
+        if not file.exists():
+            curve = family.name == "demo"  # elsewhere, it would cost more than the search
+            with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+                if arm == REFERENCE:
+                    run = arena.run_reference(family, seed, Path(folder), curve=curve)
+                else:
+                    run = arena.run_arm(family, arm, seed, Path(folder), curve=curve)
+            file.write_text(json.dumps(run.as_json()) + "\n")
+        yield Run.from_json(json.loads(file.read_text()))
+
+
+def _family(name: str, seed: int, work: Path, testbed: Path | None) -> Family:
+    if name == "demo":
+        folder = work / f"family-{seed}"
+        build_family(folder, seed=seed, progress=print)
+        return arena.demo(folder)
+    folder = testbed or work / "testbed"
+    if not folder.exists():
+        subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
+    return arena.testbed(folder)
+
+
+def _write(out: Path, runs: dict[str, list[Run]], command: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    whole = {name: _whole_seeds(of) for name, of in runs.items()}
+    whole = {name: of for name, of in whole.items() if of}
+    if not whole:
+        return
+    facts = machine(torch.device("cpu"))
+    data = {
+        "command": command,
+        "machine": facts,
+        "goals": {name: goals(of) for name, of in whole.items()},
+        "runs": [run.as_json() for of in whole.values() for run in of],
+    }
+    (out / "search.json").write_text(json.dumps(data, indent=1) + "\n")
+    draw(whole, out / "search.svg")
+    parts = [
+        "# Searches beside CMA-ES, random search and TPE",
+        f"`{command}`",
+        _ABOUT,
+        "![score against documents](search.svg)",
+    ]
+    for name, of in whole.items():
+        seeds = sorted({run.seed for run in of})
+        parts += [f"## {name}, {len(seeds)} seeds", _goal_table(goals(of)), _curve_table(of)]
+    (out / "search.md").write_text("\n\n".join(parts) + "\n")
+
+
+_ABOUT = """\
+Documents are what a candidate is scored on; a full evaluation is every document of the search
+split. *CMA-ES* is what mergekit-evolve 0.1.5 does by default: TIES, a weight and a density for each
+parent, x0 = 1/n (densities 1), σ0 = 1/6, 100 full evaluations. *random* and *TPE without racing*
+search the same space as *mergesearch*, from the same starting points, in full evaluations; the
+other rows leave out one part of it. The winner of an unraced search is its best on the search
+documents; mergesearch scores its three best on the whole search split, which counts among its
+documents, and names the best of them. Intervals are quartiles over seeds; a seed of the demo family
+is a family of its own."""
+
+
+def _whole_seeds(runs: Sequence[Run]) -> list[Run]:
+    """The runs of the seeds that every arm has finished."""
+    arms = {run.arm for run in runs}
+    if not {REFERENCE, *arena.COMPARED} <= arms:
+        return []
+    count = {seed: sum(run.seed == seed for run in runs) for seed in {run.seed for run in runs}}
+    return [run for run in runs if count[run.seed] == max(count.values())]
+
+
+def _goal_table(found: Sequence[dict[str, Any]]) -> str:
+    lines = ["| | goal | reached | by seed |", "| --- | --- | --- | --- |"]
+    for row in found:
+        limit = row.get("at most", row.get("above"))
+        met = row["reached"] <= limit if "at most" in row else row["reached"] > limit
+        sign = "≤" if "at most" in row else ">"
+        details = ", ".join(f"{v:.3f}" for v in row.get("by seed", []))
+        details = details or f"{row['count']}; {row['of all their bests so far']} of their bests"
+        lines.append(
+            f"| {row['goal']} | {sign} {limit:.3g} | {row['reached']:.3f}"
+            f"{'' if met else ' (**not met**)'} | {details} |"
+        )
+    return "\n".join(lines)
+
+
+def _curve_table(runs: Sequence[Run]) -> str:
+    frame = curves(runs)
+    frame["cell"] = [
+        f"{m:.3f} [{a:.3f}, {b:.3f}]"
+        for m, a, b in zip(frame["median"], frame["q1"], frame["q3"], strict=True)
+    ]
+    tables = []
+    for split, part in frame.groupby("split", sort=False):
+        wide = part.pivot(index="arm", columns="evaluations", values="cell").fillna("")
+        order = list(dict.fromkeys(part["arm"]))
+        head = f"Best so far, {str(split).replace('_', '-')} score, after so many full evaluations:"
+        tables.append(f"{head}\n\n{wide.loc[order].to_markdown(disable_numparse=True)}")
+    return "\n\n".join(tables)
+
+
+def _line(run: Run) -> str:
+    return (
+        f"search: {run.family} {run.seed} {run.arm}: {run.n_trials} trials, {run.n_documents} "
+        f"documents, search {run.incumbents[-1].score:.4f}, held-out {run.winner_held_out:.4f}"
+    )
+
+
+def _has_testbed(options: argparse.Namespace) -> bool:
+    return options.testbed is not None or PREPARE.exists()
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["python", "-m", "tests.benchmarks.search"]
+    for name in ("family", "seeds"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.search")
+    parser.add_argument("--family", nargs="+", choices=list(_SEEDS))
+    parser.add_argument("--seeds", type=int, help="of each family [8 demo, 3 testbed]")
+    parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
+    parser.add_argument("--work", type=Path, help="where finished searches are kept and found")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()
