@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -125,6 +126,19 @@ class Judge:
         """Documents answered by the model so far, what the record knew aside."""
         return self.record.documents.n_added
 
+    @cached_property
+    def _n_at_open(self) -> int:
+        """Documents of the search's tasks that the record knew when it was opened."""
+        digests = {self.record.digest_of(key) for key in self.record.recipe_hashes}
+        stores = [self.record.documents.of(digest) for digest in digests if digest is not None]
+        known = sum(len(s.known(task)) for s in stores for task in self.evaluator.tasks())
+        return known - self.n_documents_scored
+
+    @property
+    def n_documents_known(self) -> int:
+        """The same, and what processes before this one had scored."""
+        return self._n_at_open + self.n_documents_scored
+
     @property
     def has_held_out(self) -> bool:
         """Whether the suite has tasks that no search sees."""
@@ -160,7 +174,7 @@ class Judge:
         self._resident = digest
         known = self.record.digest(recipe)
         if known is None:
-            self.record.add_candidate(recipe, digest)
+            self.record.add_candidate(recipe, digest, work.n_entries)
         elif known != digest:
             raise InputError(
                 f"a model of {recipe.merge_method} candidate {recipe.hash[:12]} has changed since "

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -80,7 +81,8 @@ def demo(
     observer = show.Progress()
     family = out / f"family-{seed}"
     build_family(family, seed=seed, progress=observer.stage)
-    _search(family / "space.yaml", out / f"run-{seed}", None, None, None, "cpu", 64, observer)
+    run = out / f"run-{seed}"
+    _search(family / "space.yaml", run, observer, {}, device="cpu", batch_size=64)
 
 
 @app.command()
@@ -101,19 +103,36 @@ def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget
 def search(
     space: SpaceFile,
     out: Out = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="In place of the space's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="In place of the space's.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Budget, for the space's.")] = None,
+    documents: Annotated[
+        int | None, typer.Option(min=1, help="Budget of answers by candidates, for the space's.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Budget of time in trials, for the space's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="For the space's.")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
 ) -> None:
-    """Search a space; the same command again goes on where it stopped."""
+    """Search a space; the same command again goes on where it stopped.
+
+    Whichever of its budgets is spent first ends the search.
+    """
     from mergesearch.cli import show
 
-    run = out or Path("results") / space.stem
-    budget = _budget(memory_budget)
-    _search(space, run, trials, seed, storage, device, batch_size, show.Progress(), budget)
+    given = {"trials": trials, "documents": documents, "minutes": minutes, "seed": seed}
+    _search(
+        space,
+        out or Path("results") / space.stem,
+        show.Progress(),
+        {key: value for key, value in given.items() if value is not None},
+        storage=storage,
+        device=device,
+        batch_size=batch_size,
+        memory_budget=_budget(memory_budget),
+    )
 
 
 @app.command()
@@ -216,14 +235,19 @@ def export(
     run: RunFolder,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="How many of the best.")] = 1,
     trial: Annotated[int | None, typer.Option(metavar="N", help="One trial instead.")] = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="Each model of the front instead.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder [default: RUN/export].")] = None,
     max_shard_size: ShardSize = "5GB",
 ) -> None:
     """Write the best candidates as checkpoints, checked against what was scored."""
     from mergesearch.exporting import export as write
 
+    if front and trial is not None:
+        raise InputError(f"give --front or --trial, got both (--trial {trial})")
     size = _n_bytes(max_shard_size)
-    for folder in write(run, out, top=top, trial=trial, max_shard_bytes=size):
+    for folder in write(run, out, top=top, trial=trial, front=front, max_shard_bytes=size):
         typer.echo(folder)
 
 
@@ -233,15 +257,23 @@ def leaderboard(
     form: Annotated[
         Literal["md", "csv", "json"] | None, typer.Option("--format", help="Instead of a table.")
     ] = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="Only what is best in one objective or another.")
+    ] = False,
 ) -> None:
     """Show the models of one run or many, the best first."""
     from mergesearch.cli import show
-    from mergesearch.report import entries_of, ranked
+    from mergesearch.report import entries_of, front_of, ranked
     from mergesearch.report import leaderboard as write
 
-    entries = ranked([entry for run in runs for entry in entries_of(run)])
+    if front:
+        entries = [entry for run in runs for entry in front_of(run)]
+    else:
+        entries = ranked([entry for run in runs for entry in entries_of(run)])
     if form is not None:
         typer.echo(write(entries, form))
+    elif front:
+        show.front(entries)
     else:
         show.entries(entries)
 
@@ -249,32 +281,20 @@ def leaderboard(
 def _search(
     path: Path,
     run: Path,
-    trials: int | None,
-    seed: int | None,
-    storage: str | None,
-    device: str,
-    batch_size: int | None,
     observer: Any,
-    memory_budget: int | None = None,
+    changed: Mapping[str, float],
+    **how: Any,
 ) -> None:
+    """Search a space, some of its `search` changed, and show what it came to."""
     from mergesearch.cli import show
-    from mergesearch.space import SearchSpace
+    from mergesearch.config import parse
+    from mergesearch.space import SearchSettings, SearchSpace
     from mergesearch.study import search as search_space
 
     space = SearchSpace.load(path)
-    given = {"trials": trials, "seed": seed}
-    changed = {key: value for key, value in given.items() if value is not None}
-    space = space.model_copy(update={"search": space.search.model_copy(update=changed)})
+    settings = parse(SearchSettings, {**dict(space.search), **changed}, "search")
     with observer:
-        search_space(
-            space,
-            run,
-            storage=storage,
-            device=device,
-            batch_size=batch_size,
-            memory_budget=memory_budget,
-            observer=observer,
-        )
+        search_space(space.model_copy(update={"search": settings}), run, observer=observer, **how)
     show.run(run)
 
 

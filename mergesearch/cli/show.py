@@ -16,7 +16,18 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from mergesearch.evaluation import Interval, Scores, interval
-from mergesearch.report import Entry, caution, entries_of, heads, markdown, verdict
+from mergesearch.report import (
+    PARAMETERS,
+    Entry,
+    caution,
+    entries_of,
+    further_objectives,
+    heads,
+    in_millions,
+    markdown,
+    verdict,
+)
+from mergesearch.space import SIZE
 from mergesearch.study.observer import TrialEvent
 
 if TYPE_CHECKING:
@@ -62,15 +73,24 @@ class Progress:
         self._line(text)
 
     def trial(self, event: TrialEvent) -> None:
-        """Show a trial that has ended, the best so far, and the speed."""
+        """Show a trial that has ended, the best so far, and the speed.
+
+        What was tried comes last, since names differ most in length; `~` is before the score that
+        a candidate which was stopped would have reached.
+        """
         self._documents += event.n_documents
         speed = self._documents / (time.perf_counter() - self._start)
-        outcome = f"{event.score:.4f}" if event.score is not None else f"failed: {event.error}"
         best = f"{event.best:.4f}" if event.best is not None else "none"
-        known = "" if event.n_documents or event.error else ", known already"
+        score, note = "failed", f": {event.error}"
+        if event.score is not None:
+            early = event.share < 1
+            score = f"{'~' * early}{event.score:.4f}"
+            note = f", stopped at {event.share * 100:.0f} %" if early else ""
+            note += "" if event.n_documents else ", known already"
+        n_finished = f"{event.n_finished:>{len(str(event.budget))}}"
         self._line(
-            f"trial {event.number:>3}  [{event.n_finished}/{event.budget}]  {event.what:<30} "
-            f"{outcome}  best {best}  {event.seconds:.1f} s{known}"
+            f"trial {event.number:>3}  [{n_finished}/{event.budget}]  {score:>7}  best {best}  "
+            f"{event.seconds:>5.1f} s  {event.what}{note}"
         )
         self._bar.update(
             self._task,
@@ -92,15 +112,29 @@ def run(folder: Path) -> None:
     found = entries_of(folder)
     entries(found)
     print(f"Run folder: {folder}")
-    print(f"Next:       mergesearch export {folder}")
+    if any(entry.role == "front" for entry in found):
+        print(f"The front:  mergesearch leaderboard {folder} --front")
+        print(f"Next:       mergesearch export {folder}, or with --front each model of the front")
+    else:
+        print(f"Next:       mergesearch export {folder}")
 
 
 def entries(found: list[Entry]) -> None:
     """A leaderboard, and before it the verdict where it is of one run, or else what it warns of."""
-    console = Console()
     alone = len({entry.run for entry in found}) == 1
-    if text := verdict(found) if alone else caution(found):
-        console.print(escape(text), highlight=False)
+    _board(found, verdict(found) if alone else caution(found))
+
+
+def front(found: list[Entry]) -> None:
+    """A leaderboard of fronts, and before it what it warns of."""
+    _board(found, caution(found))
+
+
+def _board(found: list[Entry], opening: str) -> None:
+    console = Console()
+    if opening:
+        # a line of a file is as long as it is
+        console.print(escape(opening), highlight=False, soft_wrap=not console.is_terminal)
     if not console.is_terminal:
         print(markdown(found))
         return
@@ -112,10 +146,14 @@ def entries(found: list[Entry]) -> None:
 
 
 def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
-    """A row for each entry; with `tasks`, a column for each task of the best entry's split."""
+    """A row for each entry; with `tasks`, a column for each task of the best entry's split.
+
+    Objectives have columns in either case, whatever split their tasks are of.
+    """
     several = len({entry.run for entry in found}) > 1
     best = found[0].deciding if found else None
     names = [task.task for task in best.tasks] if best and tasks else []
+    further = [name for name in further_objectives(found) if name not in names]
     table = Table(box=None, header_style="bold")
     for name in [*(["run"] if several else []), "model", "method"]:
         table.add_column(name, no_wrap=True)
@@ -123,6 +161,7 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
     spoiled = {task for entry in found for task in entry.spoiled}
     for name in (
         *(totals[name] for name in ("search", "held-out", "95 % interval")),
+        *(PARAMETERS if n == SIZE else n + "*" * _is_spoiled(found, n) for n in further),
         *(name + "*" * (name in spoiled) for name in names),
     ):
         table.add_column(name, justify="right", no_wrap=True)
@@ -136,6 +175,7 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
             _number(entry.search),
             _number(entry.held_out),
             _bounds(entry.interval),
+            *(_objective(entry, name) for name in further),
             *(values.get(name, "") for name in names),
             style="bold green" if entry.role == "winner" else None,
         )
@@ -176,7 +216,11 @@ def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
     """What a search over a space would take."""
     space = bench.space
     tasks = ", ".join(f"{t.name} ({t.metric}, {t.n_documents})" for t in bench.evaluator.tasks())
-    seconds = found.seconds_per_candidate
+    search, seconds = space.search, found.seconds_per_candidate
+    minutes = seconds * search.trials / 60
+    if search.documents is not None:
+        minutes = min(minutes, seconds * search.documents / found.n_documents / 60)
+    minutes = min(minutes, search.minutes or minutes)
     print(
         f"models     {len(space.models)} of {found.n_parameters / 1e6:.1f} M parameters, all match"
     )
@@ -187,10 +231,21 @@ def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
     print(f"documents  {found.n_documents} a candidate, {found.n_tokens} tokens")
     print("\n".join(bench.memory.lines()))
     print(
-        f"time       about {seconds:.1f} s a candidate, {space.search.trials} trials in at most "
-        f"{seconds * space.search.trials / 60:.1f} min at the device's present speed"
+        f"time       about {seconds:.1f} s a candidate, {search.trials} trials in at most "
+        f"{minutes:.1f} min at the device's present speed"
     )
     print("Nothing is wrong with this space.")
+
+
+def _is_spoiled(found: list[Entry], objective: str) -> bool:
+    return any(entry.is_spoiled(entry.part(objective)) for entry in found)
+
+
+def _objective(entry: Entry, name: str) -> str:
+    if name == SIZE:
+        return in_millions(entry.n_parameters)
+    value = entry.value(name)
+    return "" if value is None else f"{value:.3f}"
 
 
 def _number(found: Scores | None) -> str:

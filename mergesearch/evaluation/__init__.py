@@ -5,7 +5,7 @@ Reading a suite and comparing scores import neither torch nor lm-eval; the evalu
 
 from typing import TYPE_CHECKING, Any
 
-from mergesearch.evaluation.comparison import Interval, interval, paired_difference
+from mergesearch.evaluation.comparison import Interval, interval, paired_difference, paired_lead
 from mergesearch.evaluation.scores import DocumentScore, Scores, TaskScore
 from mergesearch.evaluation.suite import Suite, TaskSpec, load_suite
 
@@ -32,6 +32,7 @@ __all__ = [  # noqa: RUF022  grouped by what they are for
     "TaskScore",
     "interval",
     "paired_difference",
+    "paired_lead",
     "results_json",
 ]
 

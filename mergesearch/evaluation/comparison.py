@@ -1,5 +1,6 @@
 """How sure a score is, and a comparison of two: bootstraps over documents."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from mergesearch.evaluation.scores import Scores, TaskScore
 
 #: Resamples where an aggregation runs document by document, as F1 and BLEU do.
 _SLOW_RESAMPLES = 1_000
+
+#: Confidence of an interval one standard error wide on either side.
+_ONE_SIGMA = 0.6827
 
 #: Random indices drawn at a time.
 _BLOCK = 2_000_000
@@ -60,6 +64,39 @@ def paired_difference(
     Raises:
         InputError: the two were not scored on the same tasks and documents.
     """
+    _check_paired(a, b)
+    ours_totals, theirs_totals = _resampled_totals([a, b], n_resamples, seed)
+    return _bounds(a.total - b.total, ours_totals - theirs_totals, confidence)
+
+
+def paired_lead(a: Scores, b: Scores) -> tuple[float, float]:
+    """The total of `a` minus that of `b` on the same documents, and its standard error.
+
+    In closed form where every task's value is a mean, which is quick enough to be asked after each
+    block of documents; by `paired_difference` where one is not.
+
+    Args:
+        a: one candidate.
+        b: another, on the same tasks and documents.
+
+    Raises:
+        InputError: the two were not scored on the same tasks and documents.
+    """
+    if any(task.aggregation != "mean" for task in a.tasks):
+        bounds = paired_difference(a, b, n_resamples=_SLOW_RESAMPLES, confidence=_ONE_SIGMA)
+        return bounds.value, (bounds.high - bounds.low) / 2
+    _check_paired(a, b)
+    variance = 0.0
+    for ours, theirs in zip(a.tasks, b.tasks, strict=True):
+        pairs = [p for p in zip(ours.values, theirs.values, strict=True) if None not in p]
+        values = np.array(pairs, dtype=float).reshape(-1, 2)
+        variance += ours.weight**2 * (values[:, 0] - values[:, 1]).var() / len(pairs)
+    error = math.sqrt(variance) / sum(task.weight for task in a.tasks)
+    return a.total - b.total, error
+
+
+def _check_paired(a: Scores, b: Scores) -> None:
+    """Refuse candidates that were scored on other documents than one another."""
     for ours, theirs in zip(a.tasks, b.tasks, strict=False):
         if (ours.task, ours.fingerprint, ours.doc_ids) != (
             theirs.task,
@@ -76,8 +113,6 @@ def paired_difference(
             f"only scores of the same tasks can be paired, got {len(a.tasks)} and "
             f"{len(b.tasks)} tasks; score both on one suite"
         )
-    ours_totals, theirs_totals = _resampled_totals([a, b], n_resamples, seed)
-    return _bounds(a.total - b.total, ours_totals - theirs_totals, confidence)
 
 
 def _resampled_totals(candidates: Sequence[Scores], n_resamples: int, seed: int) -> list[Floats]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mergesearch.errors import InputError
 from mergesearch.exporting.checkpoint import write_checkpoint
-from mergesearch.report import entries_of, markdown
+from mergesearch.report import entries_of, front_of, markdown
 from mergesearch.runs import Record, identity_of
 
 
@@ -14,6 +14,7 @@ def export(
     *,
     top: int = 1,
     trial: int | None = None,
+    front: bool = False,
     max_shard_bytes: int = 5 * 10**9,
 ) -> list[Path]:
     """Write the best candidates of a run as checkpoints, each checked against what was scored.
@@ -23,18 +24,25 @@ def export(
         out: where the checkpoints go; None is `export` in the run's folder.
         top: how many, from the best down.
         trial: the number of one trial to export instead.
+        front: export each model of the front instead, the winner first.
         max_shard_bytes: the largest size of one weight file.
 
     Returns:
-        The folders written: `top-1`, `top-2`… or `trial-N`.
+        The folders written: `top-1`, `top-2`…, `trial-N` or `front-1`, `front-2`…
 
     Raises:
-        InputError: no such run or trial, a folder is taken, a model is gone, the device is full.
+        InputError: no such run, trial or front, a folder is taken, a model is gone, the device is
+            full.
         ExportMismatchError: a rebuilt model differs from the one that was scored.
     """
     identity_of(run)
     record = Record(run, writable=False)
-    wanted = _one_trial(run, record, trial) if trial is not None else _best(run, record, top)
+    if front:
+        wanted = [(f"front-{i}", e.recipe.hash) for i, e in enumerate(front_of(run), start=1)]
+    elif trial is not None:
+        wanted = _one_trial(run, record, trial)
+    else:
+        wanted = _best(run, record, top)
     folders = []
     for name, recipe_hash in wanted:
         folder = (out or run / "export") / name
@@ -58,13 +66,21 @@ def _one_trial(run: Path, record: Record, number: int) -> list[tuple[str, str]]:
 
 
 def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
-    """The winner and the finalists after it, then trials by their score; each model once."""
-    roles = ("winner", "finalist", "soup")
-    ordered = [row.recipe_hash for role in roles[:2] for row in record.rows if row.role == role]
-    scored = [(t.score, t.recipe_hash) for t in record.trials if t.score is not None]
-    ordered += [h for _, h in sorted(scored, key=lambda pair: -pair[0]) if h is not None]
+    """The winner, the front and the finalists after it, then trials; each model once.
+
+    Of trials, those that keep the constraints come first, then those scored on all documents, then
+    those of higher score.
+    """
+    roles = ("winner", "front", "finalist", "soup")
+    ordered = [row.recipe_hash for role in roles[:3] for row in record.rows if row.role == role]
+    scored = [
+        (not t.feasible, t.share < 1, -t.score, t.recipe_hash)
+        for t in record.trials
+        if t.score is not None and t.recipe_hash is not None
+    ]
+    ordered += [recipe_hash for *_, recipe_hash in sorted(scored)]
     if not ordered:  # a run of soups only
-        ordered = [row.recipe_hash for row in record.rows if row.role == roles[2]]
+        ordered = [row.recipe_hash for row in record.rows if row.role == roles[3]]
     first: dict[str | None, str] = {}
     for recipe_hash in ordered:
         first.setdefault(record.digest_of(recipe_hash), recipe_hash)

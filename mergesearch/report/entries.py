@@ -8,6 +8,7 @@ from mergesearch.errors import InputError
 from mergesearch.evaluation import Interval, Scores, interval, paired_difference
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record, identity_of
+from mergesearch.space import SCORE, SIZE
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Entry:
 
     run: Path
     label: str
-    #: "winner", "finalist", "soup", "reference", "parent" or "base".
+    #: "winner", "front", "finalist", "soup", "reference", "parent" or "base".
     role: str
     recipe: Recipe
     digest: str
@@ -24,6 +25,12 @@ class Entry:
     search: Scores | None
     #: On the held-out split; None where the suite has none, or for a finalist that did not win.
     held_out: Scores | None
+    #: None where the record does not say.
+    n_parameters: int | None = None
+    #: What the run was searched for: "score", "size", tasks or groups of tasks.
+    objectives: tuple[str, ...] = (SCORE,)
+    #: The constraints of the search that it breaks on the whole search split.
+    broken: tuple[str, ...] = ()
     #: Tasks whose benchmark's test set the run was searched on, with its name: their numbers are
     #: no estimate of ability.
     spoiled: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +43,22 @@ class Entry:
     def is_spoiled(self, scores: Scores | None) -> bool:
         """Whether a total of this entry rests on a spoiled task."""
         return scores is not None and any(task.task in self.spoiled for task in scores.tasks)
+
+    def part(self, name: str) -> Scores | None:
+        """Its scores on the tasks of the whole search split that a name stands for."""
+        if self.search is None or name == SCORE:
+            return self.search
+        found = self.search.of(name)
+        return found if found.tasks else None
+
+    def value(self, objective: str) -> float | None:
+        """What it is worth in an objective, by the whole search split; None where unknown."""
+        if objective == SIZE:
+            return self.n_parameters
+        if (found := self.part(objective)) is None:
+            return None
+        is_task = objective == found.tasks[0].task
+        return found.tasks[0].value if is_task else found.total
 
     @property
     def interval(self) -> Interval | None:
@@ -55,7 +78,12 @@ def entries_of(run: Path) -> list[Entry]:
     Raises:
         InputError: the folder is no run folder.
     """
-    identity_of(run)
+    return ranked(_entries(run))
+
+
+def _entries(run: Path) -> list[Entry]:
+    """The models of a run as the record has them, the winner first."""
+    settings = identity_of(run)["space"].get("search", {})
     record = Record(run, writable=False)
     entries = []
     for row in record.rows:
@@ -69,10 +97,13 @@ def entries_of(run: Path) -> list[Entry]:
                 digest,
                 record.scores(digest, "search_full"),
                 record.scores(digest, "held_out"),
+                record.n_parameters(row.recipe_hash),
+                tuple(settings.get("objectives", (SCORE,))),
+                row.broken,
                 record.suite.searched_benchmarks,
             )
         )
-    return ranked(entries)
+    return entries
 
 
 def ranked(entries: list[Entry]) -> list[Entry]:
@@ -83,6 +114,23 @@ def ranked(entries: list[Entry]) -> list[Entry]:
         return entry.held_out is None, entry.deciding is None, -total
 
     return sorted(entries, key=place)
+
+
+def front_of(run: Path) -> list[Entry]:
+    """The models of a run that none of its others beats in all objectives; the winner first.
+
+    Raises:
+        InputError: the folder is no run folder, or has no front.
+    """
+    found = [entry for entry in _entries(run) if entry.role in ("winner", "front")]
+    if found and len(found[0].objectives) > 1:
+        return found
+    if found:
+        raise InputError(
+            f"{run} has no front: it was searched for one objective, {found[0].objectives[0]}; "
+            "name several under search.objectives"
+        )
+    raise InputError(f"{run} has no front yet; run the same search again to end it")
 
 
 def caution(entries: list[Entry]) -> str:
@@ -104,7 +152,8 @@ def caution(entries: list[Entry]) -> str:
 def verdict(entries: list[Entry]) -> str:
     """Whether the best merge of a run beats its best parent and its uniform soup beyond noise.
 
-    It begins with a caution where the run was searched on a benchmark's test set.
+    It begins with a caution where the run was searched on a benchmark's test set, and ends with
+    how many models are on the front of a search for several objectives.
     """
     judged = [entry for entry in entries if entry.deciding]
     merges = [e for e in judged if e.role == "winner"] or [e for e in judged if e.role == "soup"]
@@ -112,8 +161,15 @@ def verdict(entries: list[Entry]) -> str:
     lines = [caution(entries)]
     if merges and parents:
         best = merges[0]
+        if best.broken:
+            lines.append(
+                "No finalist keeps every constraint on the whole search split: the winner breaks "
+                f"{' and '.join(best.broken)}."
+            )
         rivals = [parents[0], *(e for e in judged if e.label == "uniform soup" and e is not best)]
         lines += [_comparison(best, rival) for rival in rivals]
+        if n := sum(entry.role == "front" for entry in entries):
+            lines.append(f"{n + 1} models are on the front of {' and '.join(best.objectives)}.")
     else:
         lines.append("Nothing to compare yet: the run has no judged winner.")
     return " ".join(filter(None, lines))

@@ -9,8 +9,11 @@ import pandas as pd
 from mergesearch.evaluation import Scores
 from mergesearch.recipe import write_recipe
 from mergesearch.report.entries import Entry, caution
+from mergesearch.space import SCORE, SIZE
 
 FORMATS = ("md", "csv", "json")
+#: The column of sizes.
+PARAMETERS = "parameters"
 
 
 def leaderboard(entries: list[Entry], form: str = "md") -> str:
@@ -23,8 +26,10 @@ def table(entries: list[Entry]) -> pd.DataFrame:
     """One row a model: its method, and its scores on both splits, in all and by task.
 
     Columns: run, model, method, search, held_out, low and high (the 95 % interval of the deciding
-    score), one column a task, and recipe (the hash's first twelve digits). What was not scored is
-    NaN. A `*` ends the names of columns that a search on a benchmark's test set has spoiled.
+    score), parameters where models differ in their number or a search had the size for an
+    objective, one column a task, one for each group of tasks that is an objective, and recipe (the
+    hash's first twelve digits). What was not scored is NaN. A `*` ends the names of columns that a
+    search on a benchmark's test set has spoiled.
     """
     return _table(entries).rename(columns=heads(entries))
 
@@ -41,9 +46,22 @@ def heads(entries: list[Entry]) -> dict[str, str]:
     return {name: name + "*" * is_spoiled for name, is_spoiled in spoiled.items()}
 
 
+def further_objectives(entries: list[Entry]) -> list[str]:
+    """What deserves a column beside the total: objectives, and the size where models differ."""
+    names = {name: None for entry in entries for name in entry.objectives if name != SCORE}
+    if len({entry.n_parameters for entry in entries} - {None}) > 1:
+        names[SIZE] = None
+    return list(names)
+
+
+def in_millions(n: int | None) -> str:
+    """A number of parameters for people."""
+    return "" if n is None else f"{n / 1e6:.1f} M"
+
+
 def _table(entries: list[Entry]) -> pd.DataFrame:
     """The table with the names of its totals' columns unmarked."""
-    rows = []
+    further, rows = further_objectives(entries), []
     for entry in entries:
         bounds = entry.interval
         row: dict[str, Any] = {
@@ -55,11 +73,18 @@ def _table(entries: list[Entry]) -> pd.DataFrame:
             "low": bounds.low if bounds else math.nan,
             "high": bounds.high if bounds else math.nan,
         }
+        if SIZE in further:
+            row[PARAMETERS] = entry.n_parameters
         for scores in (entry.search, entry.held_out):
             for task in scores.tasks if scores else ():
                 row[f"{task.task} {task.metric}" + "*" * (task.task in entry.spoiled)] = task.value
+        tasks = {task.task for task in entry.search.tasks} if entry.search else set()
+        for group in (name for name in further if name not in tasks | {SIZE}):
+            row[group + "*" * entry.is_spoiled(entry.part(group))] = entry.value(group)
         rows.append({**row, "recipe": entry.recipe.hash[:12]})
     frame = pd.DataFrame(rows)
+    if SIZE in further:
+        frame[PARAMETERS] = frame[PARAMETERS].astype("Int64")  # whole also where one is unknown
     return frame[[c for c in frame.columns if c != "recipe"] + ["recipe"]] if rows else frame
 
 
@@ -77,6 +102,8 @@ def markdown(entries: list[Entry]) -> str:
     ]
     frame["95 % interval"] = bounds
     lead = ["model", "method", "search", "held_out", "95 % interval"]
+    if PARAMETERS in frame:
+        frame[PARAMETERS] = [in_millions(entry.n_parameters) for entry in entries]
     if frame["run"].nunique() > 1:
         lead = ["run", *lead]
     tasks = [c for c in frame.columns if c not in {*lead, "run", "low", "high", "recipe"}]
@@ -105,6 +132,9 @@ def to_json(entries: list[Entry]) -> str:
                 "role": entry.role,
                 "recipe_hash": entry.recipe.hash,
                 "tensors_xxh3": entry.digest,
+                "n_parameters": entry.n_parameters,
+                "objectives": {name: entry.value(name) for name in entry.objectives},
+                "broken_constraints": entry.broken,
                 "recipe": write_recipe(entry.recipe, entry.run),
                 "search": _details(entry, entry.search),
                 "held_out": _details(entry, entry.held_out),

@@ -16,9 +16,11 @@ class Row:
     """A model that the leaderboard shows."""
 
     label: str
-    #: "winner", "finalist", "soup", "reference", "parent" or "base".
+    #: "winner", "front", "finalist", "soup", "reference", "parent" or "base".
     role: str
     recipe_hash: str
+    #: The constraints that it breaks on the whole search split.
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from mergesearch.runs.entries import (
 )
 
 _FILE = "record.jsonl"
+#: The roles that the candidates of a search have on the leaderboard.
+_BEST = ("winner", "front", "finalist")
 
 
 class Record:
@@ -42,6 +44,7 @@ class Record:
         self._path = folder / _FILE
         self._digests: dict[str, str] = {}
         self._recipes: dict[str, str] = {}
+        self._n_parameters: dict[str, int | None] = {}
         #: By the hashes of tensors and task, and the number of documents.
         self._values: dict[tuple[str, str, int], float] = {}
         self._rows: dict[str, Row] = {}
@@ -67,6 +70,10 @@ class Record:
         text = self._recipes[recipe_hash]
         return read_recipe(text, f"{self._path}").resolved(self.folder)
 
+    def n_parameters(self, recipe_hash: str) -> int | None:
+        """How many a recipe's model has; None where it was not said."""
+        return self._n_parameters.get(recipe_hash)
+
     @property
     def recipe_hashes(self) -> tuple[str, ...]:
         """Every recipe that was merged, in order."""
@@ -89,10 +96,11 @@ class Record:
         ours = self.suite.objective
         return tuple(self._trials[key] for key in sorted(self._trials) if key[0] == ours)
 
-    def add_candidate(self, recipe: Recipe, digest: str) -> None:
-        """Remember a merged recipe and the hash of its tensors."""
+    def add_candidate(self, recipe: Recipe, digest: str, n_parameters: int | None = None) -> None:
+        """Remember a merged recipe, the hash of its tensors and how many entries they have."""
+        entry = {"hash": recipe.hash, "digest": digest, "n_parameters": n_parameters}
         text = write_recipe(recipe, self.folder)
-        self._append({"kind": "candidate", "hash": recipe.hash, "digest": digest, "recipe": text})
+        self._append({"kind": "candidate", **entry, "recipe": text})
 
     def set_suite(self, suite: SuiteEntry) -> None:
         """Say what candidates are scored on from now on; a leaderboard of another suite is void."""
@@ -116,6 +124,11 @@ class Record:
         objective = self.suite.objective
         if (objective, trial.number) not in self._trials:
             self._append({"kind": "trial", "objective": objective, "trial": asdict(trial)})
+
+    def set_best(self, rows: Sequence[Row]) -> None:
+        """Put a search's winner, front and finalists on the leaderboard, in place of the last."""
+        if [row for row in self.rows if row.role in _BEST] != list(rows):
+            self._append({"kind": "best", "rows": [asdict(row) for row in rows]})
 
     def set_soup(self, steps: tuple[SoupStep, ...]) -> None:
         """Remember how the greedy soup was made."""
@@ -144,6 +157,7 @@ class Record:
             case "candidate":
                 self._digests[entry["hash"]] = entry["digest"]
                 self._recipes[entry["hash"]] = entry["recipe"]
+                self._n_parameters[entry["hash"]] = entry.get("n_parameters")
             case "suite":
                 self.suite = SuiteEntry.from_json(entry["splits"])
                 self._rows.clear()
@@ -151,8 +165,13 @@ class Record:
                 digest, fingerprint, n_documents = entry["key"]
                 self._values[digest, fingerprint, n_documents] = entry["value"]
             case "row":
-                row = Row(entry["label"], entry["role"], entry["recipe_hash"])
-                self._rows[row.label] = row
+                self._place(entry)
+            case "best":
+                others = {k: row for k, row in self._rows.items() if row.role not in _BEST}
+                self._rows.clear()
+                for row in entry["rows"]:
+                    self._place(row)
+                self._rows |= others
             case "trial":
                 trial = TrialEntry(**entry["trial"])
                 self._trials[entry["objective"], trial.number] = trial
@@ -161,6 +180,10 @@ class Record:
                     SoupStep(s["model"], tuple(s["ingredients"]), s["score"], s["kept"])
                     for s in entry["steps"]
                 )
+
+    def _place(self, row: dict[str, Any]) -> None:
+        broken = tuple(row.get("broken", ()))
+        self._rows[row["label"]] = Row(row["label"], row["role"], row["recipe_hash"], broken)
 
     def _entries(self, *, repair: bool) -> Iterator[dict[str, Any]]:
         if repair:

@@ -87,6 +87,8 @@ class SearchSettings(Config):
     """How the space is searched."""
 
     sampler: str = "auto"
+    #: Trials drawn at random before `tpe` and `gp` learn from them; None means ten a method.
+    startup: int | None = Field(default=None, ge=1)
     #: The budget: whichever is spent first ends the search.
     trials: int = Field(default=100, ge=1)
     documents: int | None = Field(default=None, ge=1)

@@ -28,7 +28,12 @@ class Result:
     @property
     def feasible(self) -> bool:
         """Whether every constraint is kept."""
-        return all(violation <= 0 for violation in self.violations.values())
+        return not self.broken
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The constraints that are not kept, each with by how much."""
+        return tuple(f"{name} by {v:.4g}" for name, v in self.violations.items() if v > 0)
 
 
 class Goals:
@@ -76,7 +81,7 @@ class Goals:
         return min(leads) >= 0 and max(leads) > 0
 
     def _violation(self, constraint: Constraint, scores: Scores, size: int) -> float:
-        lead = _quantity(constraint.what, scores, size) - self._bounds[str(constraint)]
+        lead = _reported(constraint.what, scores, size) - self._bounds[str(constraint)]
         return lead if constraint.relation == "<=" else -lead
 
     def _bound(self, constraint: Constraint, space: SearchSpace) -> float:
@@ -89,8 +94,10 @@ class Goals:
         return max(values) if constraint.relation == ">=" else min(values)
 
     def _of_parent(self, what: str, ref: ModelRef, space: SearchSpace) -> float:
-        candidate = self._judge.score(soup_of(space, [ref]), full=self._full)
-        return _quantity(what, candidate.scores, self.size(candidate.recipe))
+        recipe = soup_of(space, [ref])
+        if what == SIZE:
+            return float(self.size(recipe))
+        return _reported(what, self._judge.score(recipe, full=self._full).scores, 0)
 
 
 def directions(names: Sequence[str]) -> list[Direction]:
@@ -99,10 +106,10 @@ def directions(names: Sequence[str]) -> list[Direction]:
 
 
 def check_goals(space: SearchSpace, evaluator: "Evaluator") -> None:
-    """Refuse objectives and constraints that name no task of the suite.
+    """Refuse objectives and constraints that name no task, and lower bounds of what is to be low.
 
     Raises:
-        InputError: naming the tasks that there are.
+        InputError: naming the tasks that there are, or the constraint.
     """
     tasks = [name for task in evaluator.tasks() for name in (task.name, task.group) if name]
     known = list(dict.fromkeys([SCORE, SIZE, *tasks]))
@@ -114,9 +121,23 @@ def check_goals(space: SearchSpace, evaluator: "Evaluator") -> None:
         for name in names:
             if name not in known:
                 raise InputError(f"search.{key}: {unknown('objective', name, known)}")
+    for constraint in space.search.constraints:
+        named_tasks = [t for t in evaluator.tasks() if constraint.what in (t.name, t.group)]
+        if constraint.relation == ">=" and any(not t.higher_is_better for t in named_tasks):
+            raise InputError(
+                f"search.constraints: {constraint}: lower is better in {constraint.what}; write <="
+            )
 
 
 def _quantity(name: str, scores: Scores, size: int) -> float:
     if name == SIZE:
         return float(size)
     return (scores if name == SCORE else scores.of(name)).total
+
+
+def _reported(name: str, scores: Scores, size: int) -> float:
+    """What a constraint bounds: a task's value as it is reported, whatever is better in it."""
+    value = _quantity(name, scores, size)
+    if name in (SCORE, SIZE) or any(task.higher_is_better for task in scores.of(name).tasks):
+        return value
+    return -value

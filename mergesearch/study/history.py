@@ -1,6 +1,6 @@
 """What the finished trials of a study say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 
@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.study.goals import Goals
-from mergesearch.study.storage import DOCUMENTS, SHARE, TOTAL, finished
+from mergesearch.study.storage import DOCUMENTS, INTERRUPTED, SHARE, TOTAL, finished
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,14 @@ class History:
 
     trials: tuple[FrozenTrial, ...]
     goals: Goals
+    #: Documents that the model answered for trials which a kill then interrupted.
+    n_interrupted: int = 0
 
     @property
     def n_documents(self) -> int:
         """Documents that the model answered."""
-        return sum(trial.user_attrs.get(DOCUMENTS, 0) for trial in self.trials)
+        ended = sum(trial.user_attrs.get(DOCUMENTS, 0) for trial in self.trials)
+        return ended + self.n_interrupted
 
     @property
     def minutes(self) -> float:
@@ -60,12 +63,13 @@ class History:
 
     def before(self, n: int) -> "History":
         """The history as it was `n` trials ago."""
-        return History(self.trials[: len(self.trials) - n], self.goals)
+        return replace(self, trials=self.trials[: len(self.trials) - n])
 
 
 def history_of(study: optuna.Study, goals: Goals) -> History:
     """The history of a study."""
-    return History(tuple(finished(study)), goals)
+    interrupted = study.user_attrs.get(INTERRUPTED, {})
+    return History(tuple(finished(study)), goals, sum(interrupted.values()))
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -1,6 +1,7 @@
 """The loop of a search: ask, merge, score, tell."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,16 +14,26 @@ from mergesearch.evaluation import Scores
 from mergesearch.recipe import Recipe
 from mergesearch.runs import TrialEntry
 from mergesearch.soups import greedy_soup
-from mergesearch.space import SearchSpace, Shape, SoupOrder, starts, suggest
+from mergesearch.space import SearchSpace, Shape, SoupOrder, Start, starts, suggest
 from mergesearch.study.budget import reason_to_stop, share_spent
 from mergesearch.study.goals import Goals
 from mergesearch.study.history import History, history_of, is_feasible
 from mergesearch.study.observer import Observer, TrialEvent
 from mergesearch.study.racing import N_BLOCKS, Rival, race
 from mergesearch.study.refine import neighbour
-from mergesearch.study.sampler import sampler_for, sampler_of
+from mergesearch.study.sampler import GENERATIONAL, sampler_for, sampler_of, startup_of
 from mergesearch.study.soups import soup_of
-from mergesearch.study.storage import DOCUMENTS, ERROR, LABEL, RECIPE, REFINES, SHARE, TOTAL
+from mergesearch.study.storage import (
+    BEFORE,
+    DOCUMENTS,
+    ERROR,
+    LABEL,
+    RECIPE,
+    REFINES,
+    SHARE,
+    TOTAL,
+    count_interrupted,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Search:
         self._judge = judge
         self._shape = shape
         self._observer = observer
+        self._starts: Iterator[Start] = iter(())
 
     @property
     def history(self) -> History:
@@ -69,20 +81,32 @@ class Search:
     def run(self) -> None:
         """Run trials until the budget is spent or trials bring nothing more, and say which."""
         settings = self._space.search
-        self._enqueue_starts()
+        points, left_out = starts(self._space, self._shape)
+        if not self.study.get_trials(deepcopy=False):
+            for line in left_out:
+                self._observer.stage(line)
+        self._starts = iter(points)
+        if self._counts_documents:
+            count_interrupted(self.study, self._judge.n_documents_known)
         self._record(self.history)
         while not (reason := reason_to_stop(settings, self.history, self._judge)):
             self._one_trial()
         self._observer.stage(f"the search ends: {reason}")
 
+    @property
+    def _counts_documents(self) -> bool:
+        return self._space.search.documents is not None
+
     def _one_trial(self) -> None:
         trial = self._ask()
+        if self._counts_documents:
+            trial.set_user_attr(BEFORE, self._judge.n_documents_known)
         start, before = time.perf_counter(), self._judge.n_documents_scored
         try:
             result = self._realize(suggest(self._space, trial, self._shape))
         except (CandidateError, RecipeError) as failure:
-            trial.set_user_attr(ERROR, str(failure))
             trial.set_user_attr(DOCUMENTS, self._judge.n_documents_scored - before)
+            trial.set_user_attr(ERROR, str(failure))  # with which the trial has ended
             self.study.tell(trial, state=TrialState.FAIL)
         else:
             self._tell(trial, result, self._judge.n_documents_scored - before)
@@ -91,14 +115,39 @@ class Search:
         self._say(history, trial.number, time.perf_counter() - start)
 
     def _ask(self) -> Trial:
-        settings, history = self._space.search, self.history
-        queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not queued and history.front and share_spent(settings, history) >= 1 - settings.refine:
+        """The next trial: a queued one, a starting point, a refinement, or the sampler's choice.
+
+        All follow from the trials that have ended, so that after a kill the same one is next.
+        """
+        history = self.history
+        if not self._is_queued():
+            self._queue(history)
+        name, seed = sampler_of(self._space), self._space.search.seed
+        startup = startup_of(self._space)
+        self.study.sampler = sampler_for(name, seed, len(history.trials), startup)
+        trial = self.study.ask()
+        if name in GENERATIONAL:
+            _ = trial.relative_params  # by which a queued trial joins a generation, too
+        return trial
+
+    def _queue(self, history: History) -> None:
+        """Queue the next starting point, or near the end of the budget a step of the refinement.
+
+        They are queued one by one, so that one that a kill interrupts comes next again.
+        """
+        for point in self._starts:
+            label = {LABEL: point.label}
+            self.study.enqueue_trial(point.params, user_attrs=label, skip_if_exists=True)
+            if self._is_queued():
+                return
+        settings = self._space.search
+        if history.front and share_spent(settings, history) >= 1 - settings.refine:
             params = neighbour(history, settings.seed)
-            self.study.enqueue_trial(params, user_attrs={REFINES: True})
-        number = len(self.study.get_trials(deepcopy=False)) if not queued else queued[0].number
-        self.study.sampler = sampler_for(sampler_of(self._space), settings.seed, number)
-        return self.study.ask()
+            if params is not None:
+                self.study.enqueue_trial(params, user_attrs={REFINES: True})
+
+    def _is_queued(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _tell(self, trial: Trial, result: _Result, n_documents: int) -> None:
         outcome = self.goals.result(result.scores, self.goals.size(result.recipe))
@@ -135,16 +184,6 @@ class Search:
             assert scores, "what is on the front was scored on all documents"
             rivals.append(Rival(scores, self.goals.size(self._judge.record.recipe(recipe_hash))))
         return rivals
-
-    def _enqueue_starts(self) -> None:
-        points, left_out = starts(self._space, self._shape)
-        if not self.study.get_trials(deepcopy=False):
-            for line in left_out:
-                self._observer.stage(line)
-        for point in points:
-            # one that is queued, running or done stays where it is
-            label = {LABEL: point.label}
-            self.study.enqueue_trial(point.params, user_attrs=label, skip_if_exists=True)
 
     def _record(self, history: History) -> None:
         """Enter the trials that the record lacks: also the last, where a kill came in between."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from mergesearch.candidates import Candidate
-from mergesearch.evaluation import Scores, paired_difference
+from mergesearch.evaluation import Scores, paired_lead
 from mergesearch.space import SCORE, SIZE
 from mergesearch.study.goals import Goals
 
@@ -13,11 +13,8 @@ from mergesearch.study.goals import Goals
 N_BLOCKS = 12
 #: How often, at most, a candidate as good as its rival is stopped, over all its blocks.
 LEVEL = 0.2
-#: Documents before the first decision: below, a bootstrap sees too few of them.
+#: Documents before the first decision: fewer say too little of how they vary.
 _FEWEST = 24
-#: Of a bootstrap for a standard error.
-_RESAMPLES = 1_000
-_ONE_SIGMA = 0.6827
 
 
 @dataclass(frozen=True)
@@ -55,9 +52,10 @@ def race(blocks: Iterator[Candidate], rivals: Sequence[Rival], goals: Goals) -> 
     level = LEVEL / (N_BLOCKS - 1)
     for candidate in blocks:
         so_far = candidate.scores
-        share = so_far.n_documents / rivals[0].scores.n_documents if rivals else 1.0
-        if so_far.n_documents < _FEWEST or share >= 1:
-            continue
+        whole = rivals[0].scores if rivals else so_far
+        share = so_far.n_documents / whole.n_documents
+        if so_far.n_documents < _FEWEST or share >= 1 or len(so_far.tasks) < len(whole.tasks):
+            continue  # too early to tell: a task of few documents has none in the first blocks
         size = goals.size(candidate.recipe)
         if any(_is_beaten(so_far, size, rival, share, level, goals) for rival in rivals):
             return Raced(candidate, _projected(so_far, rivals[0].scores), share)
@@ -82,19 +80,14 @@ def _is_behind(ours: Scores, rival: Scores, share: float, level: float) -> bool:
     Those that are still to come are a sample of the same finite set, so the error of the lead
     shrinks to nothing as the share of the documents goes to 1.
     """
-    lead = paired_difference(ours, rival.on(ours), n_resamples=_RESAMPLES, confidence=_ONE_SIGMA)
-    error = (lead.high - lead.low) / 2 * (1 - share) ** 0.5
-    return lead.value < NormalDist().inv_cdf(level) * error
+    lead, error = paired_lead(ours, rival.on(ours))
+    return lead < NormalDist().inv_cdf(level) * error * (1 - share) ** 0.5
 
 
 def _projected(so_far: Scores, rival: Scores) -> Scores:
     """What a candidate would score on a rival's documents, by the rival's own scores there."""
-    known = {task.task: task for task in so_far.tasks}
     tasks = []
-    for whole in rival.tasks:
-        if (part := known.get(whole.task)) is None:
-            tasks.append(whole)  # no value yet: as good as the rival, for want of better knowledge
-            continue
+    for part, whole in zip(so_far.tasks, rival.tasks, strict=True):
         lead = part.value - whole.on(part.doc_ids).value
         tasks.append(replace(whole, value=whole.value + lead, stderr=None))
     return Scores(tuple(tasks))

@@ -19,8 +19,8 @@ _SHRINK, _LEAST_STEP = 0.9, 0.01
 _CHANGED = 6
 
 
-def neighbour(history: History, seed: int) -> dict[str, Any]:
-    """Parameters near those of one of the best trials.
+def neighbour(history: History, seed: int) -> dict[str, Any] | None:
+    """Parameters near those of one of the best trials; None where it has none that can move.
 
     Args:
         history: with at least one trial that was scored on all documents.
@@ -35,7 +35,7 @@ def neighbour(history: History, seed: int) -> dict[str, Any]:
         if isinstance(domain, FloatDistribution | IntDistribution) and not domain.single()
     ]
     if not movable:
-        return dict(trial.params)
+        return None
     chosen = generator.random(len(movable)) < _CHANGED / len(movable)
     chosen[generator.integers(len(movable))] = True
     params = dict(trial.params)
@@ -58,7 +58,9 @@ def _moved(trial: FrozenTrial, name: str, step: float) -> float | int:
     whole = round(value)
     if whole == trial.params[name]:  # a whole number moves by one at least
         whole += int(math.copysign(1, step))
-    return int(min(max(whole, domain.low), domain.high))
+        if not domain.low <= whole <= domain.high:
+            whole = trial.params[name] - int(math.copysign(1, step))
+    return int(whole)
 
 
 def _n_failures(history: History, best: FrozenTrial) -> int:

@@ -1,10 +1,15 @@
 """Optuna's samplers by name, each trial with a seed of its own."""
 
+import copy
 import hashlib
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import (
+    BaseGASampler,
     BaseSampler,
     CmaEsSampler,
     GPSampler,
@@ -14,13 +19,19 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.space import SearchSpace
+from mergesearch.study.storage import finished, is_queued
 
 #: Trials up to which a Gaussian process is the better teacher, and fast enough.
 _GP_TRIALS = 250
+#: Trials of each method before a sampler learns.
+_STARTUP = 10
 #: Of the evolutionary samplers: few, since a candidate costs minutes.
 _POPULATION = 20
+#: Samplers that learn from trials by generation, to which Optuna adds only those that they drew.
+GENERATIONAL = ("cmaes", "nsga2", "nsga3")
 
 
 def sampler_of(space: SearchSpace) -> str:
@@ -36,34 +47,57 @@ def sampler_of(space: SearchSpace) -> str:
     return "gp" if one and space.search.trials <= _GP_TRIALS else "tpe"
 
 
-def sampler_for(name: str, seed: int, number: int) -> BaseSampler:
+def startup_of(space: SearchSpace) -> int:
+    """Trials that are drawn at random before `tpe` and `gp` learn from them.
+
+    Ten for each method of the space: a sampler that learns sooner settles on the method that was
+    lucky first. No more than a quarter of the trials go into it, but for the first ten.
+    """
+    if space.search.startup is not None:
+        return space.search.startup
+    return max(_STARTUP, min(_STARTUP * len(space.methods), space.search.trials // 4))
+
+
+def sampler_for(name: str, seed: int, n_before: int, n_startup: int = _STARTUP) -> BaseSampler:
     """The sampler of one trial.
 
-    Optuna stores no generator's state, so each trial's is seeded by (seed, number): a resumed
-    study then goes on as it would have, and does not repeat its first draws.
+    Optuna stores no generator's state, so each trial's is seeded by the study's seed and how many
+    trials have ended before. The point that it draws follows from these and from those trials, so
+    a search that was killed at any moment goes on as it would have.
+
+    All but `cmaes` take several objectives, and all but `cmaes`, `qmc` and `random` learn from the
+    constraints. `tpe` learns what a method's own parameters do from the trials that chose it; the
+    others learn, or spread, only the parameters that all trials have (`qmc`: that the first has)
+    and draw the rest at random. A child of `nsga2` or `nsga3` may be the copy of a parent, which
+    costs a trial but no document.
 
     Args:
         name: one of `SAMPLERS` but "auto".
         seed: the study's.
-        number: the trial's.
+        n_before: trials that have ended.
+        n_startup: trials before `tpe` and `gp` learn from them.
     """
-    own = draw(seed, number)
+    own = draw(seed, n_before)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
                 # groups: parameters of a method are modelled on the trials that chose it
-                return TPESampler(seed=own, group=True)
+                return TPESampler(
+                    seed=own, multivariate=True, group=True, n_startup_trials=n_startup
+                )
             case "gp":
-                return GPSampler(seed=own, warn_independent_sampling=False)
+                return GPSampler(
+                    seed=own, n_startup_trials=n_startup, warn_independent_sampling=False
+                )
             case "cmaes":
-                return CmaEsSampler(seed=own, warn_independent_sampling=False)
+                return _Cmaes(seed=own, warn_independent_sampling=False)
             case "nsga2":
-                return NSGAIISampler(seed=own, population_size=_POPULATION)
+                return _Nsga2(seed=own, population_size=_POPULATION)
             case "nsga3":
-                return NSGAIIISampler(seed=own, population_size=_POPULATION)
+                return _Nsga3(seed=own, population_size=_POPULATION)
             case "qmc":  # one sequence for all trials, each taking the next of its points
-                return QMCSampler(
+                return _Qmc(
                     seed=draw(seed, 0),
                     scramble=True,
                     independent_sampler=RandomSampler(seed=own),
@@ -73,7 +107,56 @@ def sampler_for(name: str, seed: int, number: int) -> BaseSampler:
                 return RandomSampler(seed=own)
 
 
-def draw(seed: int, number: int) -> int:
+def draw(seed: int, n_before: int) -> int:
     """The seed of one trial."""
-    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{n_before}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+class _Cmaes(CmaEsSampler):
+    """CMA-ES for which a trial's number is no part of its seed: a kill leaves a gap in them."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        unnumbered = copy.copy(trial)
+        unnumbered.number = 0
+        return super().sample_relative(study, unnumbered, search_space)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Do nothing: Optuna's own warns after each trial that constraints teach it nothing."""
+
+
+class _ByNumber(BaseGASampler):
+    """Parents in the order of their numbers, be they selected now or by a process before.
+
+    Optuna keeps which trials they are, and for the first child alone their order, too.
+    """
+
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        parents = super().get_parent_population(study, generation)
+        return sorted(parents, key=lambda trial: trial.number)
+
+
+class _Nsga2(_ByNumber, NSGAIISampler):
+    """NSGA-II that a kill does not change."""
+
+
+class _Nsga3(_ByNumber, NSGAIIISampler):
+    """NSGA-III that a kill does not change."""
+
+
+class _Qmc(QMCSampler):
+    """One sequence, of which a trial takes the point after those of the trials that have ended."""
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        # Optuna's own counts what it drew, and so leaves out the point of a trial that was killed
+        return sum(not is_queued(trial) for trial in finished(study))

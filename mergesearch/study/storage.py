@@ -26,10 +26,16 @@ TOTAL = "total"
 SHARE = "share"
 #: Documents that the model answered for it, what the record knew aside.
 DOCUMENTS = "documents"
+#: Documents that were known when it began, where there is a budget of them.
+BEFORE = "known before"
 #: The name of the starting point that it is.
 LABEL = "label"
 #: Whether it is a step of the refinement of the best.
 REFINES = "refines"
+
+# A user attribute of the study.
+#: Documents that the model answered for each trial that a kill interrupted, by its number.
+INTERRUPTED = "interrupted"
 
 
 def open_study(
@@ -40,8 +46,8 @@ def open_study(
 ) -> optuna.Study:
     """Create or re-open the study of a run that this process holds.
 
-    A trial that a kill left running is failed, so that it repels no sampler, and its parameters
-    are queued to be tried again.
+    A trial that a kill left running is failed, so that it repels no sampler. If its parameters
+    were queued they are queued again; if they were drawn, the sampler draws them again.
 
     Args:
         folder: the run's folder, where a journal file is kept.
@@ -67,6 +73,21 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: scored ones, and ones whose candidate failed; by number."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
     return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
+
+
+def count_interrupted(study: optuna.Study, n_known: int) -> None:
+    """Enter what was scored for trials that a kill interrupted, before another one begins.
+
+    Args:
+        study: re-opened.
+        n_known: documents that are known now.
+    """
+    counted = dict(study.user_attrs.get(INTERRUPTED, {}))
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if ERROR not in trial.user_attrs and BEFORE in trial.user_attrs:
+            counted.setdefault(str(trial.number), n_known - trial.user_attrs[BEFORE])
+    if counted != study.user_attrs.get(INTERRUPTED, {}):
+        study.set_user_attr(INTERRUPTED, counted)
 
 
 def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) -> list[FrozenTrial]:
@@ -119,13 +140,18 @@ def _storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue an interrupted trial again, then free it; killed in between, it is queued once."""
+    """Free an interrupted trial, queued again if it was; killed in between, it is queued once."""
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    params = {**_fixed(trial), **trial.params}
+    params = _fixed(trial)
     # one that has failed by itself was only not told so
-    if ERROR not in trial.user_attrs and not any(_fixed(other) == params for other in waiting):
+    if params and ERROR not in trial.user_attrs and params not in map(_fixed, waiting):
         study.enqueue_trial(params, user_attrs=_label_of(trial))
     study.tell(trial.number, state=TrialState.FAIL)
+
+
+def is_queued(trial: FrozenTrial) -> bool:
+    """Whether a trial's parameters were queued, and not drawn by the sampler."""
+    return bool(_fixed(trial))
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:

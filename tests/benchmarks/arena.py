@@ -114,7 +114,7 @@ class Run:
 #: Searches of the space by the engine, by what differs from its defaults.
 ARMS: dict[str, dict[str, Any]] = {
     "mergesearch": {},
-    "TPE without racing": {"sampler": "tpe", "racing": False, "refine": 0.0},
+    "TPE without racing": {"sampler": "tpe", "startup": 10, "racing": False, "refine": 0.0},
     "random": {"sampler": "random", "racing": False, "refine": 0.0},
     # what each part brings
     "without racing": {"racing": False},

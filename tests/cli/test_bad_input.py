@@ -458,3 +458,21 @@ def test_a_memory_budget_that_nothing_fits_is_refused(
     assert "raise the budget" in said.err
     assert len(said.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_options_that_exclude_each_other_or_ask_for_nothing_are_refused(
+    searched: Path, cli: Cli
+) -> None:
+    for arguments, says in (
+        (("export", searched / "run", "--front", "--trial", "2"), "give --front or --trial, got b"),
+        (("export", searched / "run", "--front"), "has no front: it was searched for one obj"),
+        (("leaderboard", searched / "run", "--front"), "has no front: it was searched for one "),
+        (
+            ("search", searched / "space.yaml", "--out", searched / "run", "--minutes", "0"),
+            "search: minutes: Input should be greater than 0, got 0.0",
+        ),
+    ):
+        said = cli(*arguments)
+        assert (said.code, said.out) == (2, "")
+        assert said.err.count("\n") == 1
+        assert says in said.err

@@ -81,6 +81,51 @@ def test_a_search_shows_its_trials_its_verdict_and_where_it_is(family: Path, cli
     assert "the search ends: the budget of 3 trials is spent" in again.err
 
 
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [
+        (("--documents", "50"), "the budget of 50 documents is spent"),
+        (("--minutes", "0.0001"), "the budget of 0.0001 minutes is spent"),
+    ],
+)
+def test_a_budget_of_documents_or_time_ends_a_search(
+    family: Path, cli: Cli, budget: tuple[str, str], reason: str
+) -> None:
+    command = ("search", family / "space.yaml", "--out", family / "run")
+    said = cli(*command, *budget)
+    assert said.code == 0
+    assert f"the search ends: {reason}" in said.err
+    n_trials = len(Record(family / "run", writable=False).trials)
+    assert 0 < n_trials < 8
+    # the budget is no part of what makes the run
+    assert cli(*command, "--trials", str(n_trials + 1)).code == 0
+    assert len(Record(family / "run", writable=False).trials) == n_trials + 1
+
+
+def test_a_front_is_searched_shown_and_exported(family: Path, cli: Cli) -> None:
+    space = yaml.safe_load(tiny.SPACE)
+    space["methods"] = {"stacking": {"depth": [2, 6], "scale": [0.5, 1.5]}}
+    space["search"] = {"trials": 12, "objectives": ["score", "size"], "sampler": "random"}
+    (family / "space.yaml").write_text(yaml.safe_dump(space))
+    run = family / "run"
+    said = cli("search", family / "space.yaml", "--out", run)
+    assert said.code == 0
+    assert f"The front:  mergesearch leaderboard {run} --front\n" in said.out
+    text = cli("leaderboard", run, "--front", "--format", "csv").out
+    front = list(csv.DictReader(io.StringIO(text)))
+    assert len(front) > 1
+    assert {row["model"].split()[0] for row in front} == {"winner", "front"}
+    ordered = sorted(front, key=lambda row: int(row["parameters"]))
+    assert [row["search"] for row in ordered] == sorted(row["search"] for row in ordered)
+    assert f"{len(front)} models are on the front of score and size." in said.out
+    assert "Nothing to compare" not in cli("leaderboard", run, "--front").out
+    exported = cli("export", run, "--front")
+    assert exported.code == 0
+    for folder, row in zip(exported.out.split(), front, strict=True):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert model.num_parameters() == int(row["parameters"])
+
+
 def test_paths_are_relative_to_the_file_that_states_them(
     family: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

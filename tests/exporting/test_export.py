@@ -16,10 +16,10 @@ from mergesearch.exporting import RECIPE_FILE, export
 from mergesearch.merging import Digest
 from mergesearch.recipe import load_recipe
 from mergesearch.report import entries_of, markdown
-from mergesearch.runs import Record
+from mergesearch.runs import Record, TrialEntry
 from mergesearch.space import SearchSpace
 from mergesearch.study import soup
-from tests.report.hand_made import make_run, right
+from tests.report.hand_made import Model, make_run, right
 
 
 def digest_of(folder: Path) -> str:
@@ -185,6 +185,43 @@ def test_the_winner_comes_first_then_finalists_then_trials_by_score(
         assert exported(monkeypatch, run, top=top) == order[:top]
     with pytest.raises(InputError, match="has 5 distinct candidates, fewer than --top 6"):
         export(run, top=6)
+
+
+def test_a_front_comes_before_finalists_and_is_exported_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[Model] = [
+        ("winner", "winner", right(80), right(80)),
+        ("front 2", "front", right(70), right(80)),
+        ("front 3", "front", right(60), right(80)),
+        ("finalist 4", "finalist", right(75), None),
+    ]
+    run = make_run(tmp_path / "run", models, search={"objectives": ["score", "size"]})
+    labels = [label for label, *_ in models]
+    assert exported(monkeypatch, run, front=True) == labels[:3]
+    assert exported(monkeypatch, run, top=4) == labels
+    folders = export(run, front=True)
+    assert [folder.name for folder in folders] == ["front-1", "front-2", "front-3"]
+
+
+def test_a_run_for_one_objective_has_no_front_to_export(searched: Path) -> None:
+    with pytest.raises(InputError, match="has no front: it was searched for one objective, score"):
+        export(searched / "run", front=True)
+
+
+def test_trials_that_keep_the_constraints_come_first_then_those_scored_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ["whole", "stopped", "breaks", "breaks and stopped"]
+    run = make_run(tmp_path / "run", [(label, "none", None, None) for label in labels])
+    record = Record(run)
+    states = [(0.5, 1.0, True), (0.9, 0.5, True), (0.8, 1.0, False), (0.99, 0.5, False)]
+    for number, (label, state) in enumerate(zip(labels, states, strict=True)):
+        (recipe_hash,) = (row.recipe_hash for row in record.rows if row.label == label)
+        score, share, feasible = state
+        trial = TrialEntry(number, "linear", recipe_hash, score, share=share, feasible=feasible)
+        record.add_trial(trial)
+    assert exported(monkeypatch, run, top=4) == labels
 
 
 @pytest.mark.parametrize("greedy", [True, False])

@@ -1,7 +1,8 @@
 """Runs whose scores are written by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mergesearch.evaluation import DocumentScore
 from mergesearch.recipe import ModelRef
@@ -12,8 +13,23 @@ from mergesearch.soups import soup_recipe
 Model = tuple[str, str, Sequence[float] | None, Sequence[float] | None]
 
 
-def make_run(folder: Path, models: Sequence[Model], *, higher_is_better: bool = True) -> Path:
-    """A run with one task a split, its models all different; the first ones are trials too."""
+def make_run(
+    folder: Path,
+    models: Sequence[Model],
+    *,
+    higher_is_better: bool = True,
+    sizes: Mapping[str, int] | None = None,
+    search: Mapping[str, Any] | None = None,
+) -> Path:
+    """A run with one task a split, its models all different; the first ones are trials too.
+
+    Args:
+        folder: of the run.
+        models: in the record's order.
+        higher_is_better: in both tasks.
+        sizes: numbers of parameters by labels.
+        search: what the run's space says of the search.
+    """
     splits = {"search_full": ("dev", [dev for _, _, dev, _ in models if dev is not None])}
     if any(test is not None for *_, test in models):
         splits["held_out"] = ("test", [test for *_, test in models if test is not None])
@@ -23,14 +39,14 @@ def make_run(folder: Path, models: Sequence[Model], *, higher_is_better: bool = 
             for split, (name, scored) in splits.items()
         }
     )
-    with hold(folder, {"space": {}}):
+    with hold(folder, {"space": {"search": search} if search else {}}):
         record = Record(folder)
         record.set_suite(suite)
         for number, (label, role, dev, test) in enumerate(models):
             (folder.parent / "models" / label).mkdir(parents=True, exist_ok=True)
             ref = ModelRef.model_validate(str(folder.parent / "models" / label))
             recipe = soup_recipe([ref])
-            record.add_candidate(recipe, f"digest of {label}")
+            record.add_candidate(recipe, f"digest of {label}", (sizes or {}).get(label))
             for name, values in (("dev", dev), ("test", test)):
                 if values is not None:
                     scores = {i: DocumentScore(value) for i, value in enumerate(values)}

@@ -111,10 +111,9 @@ def test_a_trial_killed_while_it_was_scored_is_scored_again(family: Path, number
     assert running(study) == []
     interrupted = whole.trials[number]
     fixed = [t.system_attrs["fixed_params"] for t in study.get_trials(states=(TrialState.WAITING,))]
-    assert fixed.count(interrupted.params) == 1
-    found = run(space, family / "run")
-    assert distinct(params(found)) == len(params(found)) == 12
-    assert interrupted.params in params(found)
+    # a starting point is queued again, what the sampler drew it draws again
+    assert fixed == ([interrupted.params] if "label" in interrupted.user_attrs else [])
+    assert params(run(space, family / "run")) == params(whole)
 
 
 def test_a_trial_killed_again_and_again_is_queued_once(family: Path) -> None:

@@ -4,25 +4,46 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import optuna
 import yaml
-from optuna.trial import TrialState
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.candidates import Candidate, Judge
 from mergesearch.evaluation import DocumentScore, Scores, TaskScore
+from mergesearch.evaluation.order import split_evenly
+from mergesearch.evaluation.scores import summary
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
 from mergesearch.runs.frames import Frames
-from mergesearch.space import SearchSpace
+from mergesearch.space import SearchSettings, SearchSpace, Shape
 from mergesearch.study import TrialEvent
+from mergesearch.study.goals import Goals, directions
+from mergesearch.study.optimize import Search
+from mergesearch.study.storage import (
+    DOCUMENTS,
+    ERROR,
+    LABEL,
+    RECIPE,
+    REFINES,
+    SHARE,
+    TOTAL,
+    finished,
+    open_study,
+)
 from tests import tiny
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+#: Of the tiny family.
+SHAPE = Shape(n_layers=4)
 
 
 class Killed(BaseException):
@@ -47,54 +68,169 @@ class Ear:
 
 
 class HashJudge:
-    """Scores a recipe by its hash."""
+    """Scores a recipe by its hash.
 
-    def __init__(self, folder: Path, fail: Callable[[Recipe], None] | None = None) -> None:
+    Args:
+        folder: of the run.
+        fail: called with each recipe that is scored; may raise.
+        tasks: their names; each recipe has a skill in each.
+        n_documents: of each task. The value of one is the skill; of more, each is right with the
+            skill's probability.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fail: Callable[[Recipe], None] | None = None,
+        tasks: Sequence[str] = ("first",),
+        n_documents: int = 1,
+    ) -> None:
         self.record = Record(folder)
-        self.n_documents_scored = 0
         self._fail = fail
+        self._tasks = tasks
+        self._n_documents = n_documents
+
+    @property
+    def n_documents_scored(self) -> int:
+        return self.record.documents.n_added
+
+    @property
+    def n_documents_known(self) -> int:
+        digests = self.record.recipe_hashes
+        known = self.record.documents.known
+        return sum(len(known(digest, task)) for digest in digests for task in self._tasks)
 
     def known(self, recipe_hash: str) -> Scores | None:
-        if self.record.digest_of(recipe_hash) is None:
+        known = self.record.documents.known
+        if any(len(known(recipe_hash, task)) < self._n_documents for task in self._tasks):
             return None
-        return self._candidate(self.record.recipe(recipe_hash)).scores
+        return self._scores(recipe_hash, self._n_documents)
+
+    def n_parameters(self, recipe: Recipe) -> int:
+        """100 a layer; a merge has four."""
+        ranges = [s.sources[0].layer_range for s in recipe.slices]
+        return sum(100 * (end - start) for start, end in (r or (0, 4) for r in ranges))
 
     def blocks(
         self, recipe: Recipe, split: str = "search", *, n_blocks: int = 5
     ) -> Iterator[Candidate]:
-        yield self.score(recipe, split)
-
-    def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
         if self._fail:
             self._fail(recipe)
         if self.record.digest(recipe) is None:
             self.record.add_candidate(recipe, recipe.hash)
-            self.n_documents_scored += 1
-        return self._candidate(recipe)
+        for places in split_evenly(self._n_documents, min(n_blocks, self._n_documents)):
+            for task in self._tasks:
+                known = self.record.documents.known(recipe.hash, task)
+                new = {i: self._document(recipe, task, i) for i in places if i not in known}
+                if new:
+                    self.record.documents.add(recipe.hash, task, new)
+            yield Candidate(recipe, recipe.hash, self._scores(recipe.hash, places.stop))
 
-    def _candidate(self, recipe: Recipe) -> Candidate:
+    def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
+        (candidate,) = self.blocks(recipe, split, n_blocks=1)
+        return candidate
+
+    def _scores(self, digest: str, n: int) -> Scores:
+        known = self.record.documents.known
+        tasks = {task: known(digest, task) for task in self._tasks}
+        return scores({task: [found[i].value for i in range(n)] for task, found in tasks.items()})
+
+    def _document(self, recipe: Recipe, task: str, number: int) -> DocumentScore:
         text = recipe.model_dump_json(
             exclude={"slices": {"__all__": {"sources": {"__all__": {"model"}}}}}
         )
-        value = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
-        score = TaskScore(
-            task="first",
-            metric="acc",
-            filter="none",
-            higher_is_better=True,
-            weight=1.0,
-            aggregation="mean",
-            fingerprint="f",
-            doc_ids=(0,),
-            documents=(DocumentScore(value),),
-            value=value,
-            stderr=None,
+        sources = [source for part in recipe.slices for source in part.sources]
+        text += task + "".join(str(s.model.relative(self.record.folder)) for s in sources)
+        skill = _draw(text)
+        return DocumentScore(
+            skill if self._n_documents == 1 else float(_draw(f"{text}{number}") < skill)
         )
-        return Candidate(recipe, recipe.hash, Scores((score,)))
 
 
-def hash_judge(folder: Path, fail: Callable[[Recipe], None] | None = None) -> Judge:
-    return cast(Judge, HashJudge(folder, fail))
+def _draw(text: str) -> float:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
+
+
+def hash_judge(folder: Path, fail: Callable[[Recipe], None] | None = None, **kwargs: Any) -> Judge:
+    return cast(Judge, HashJudge(folder, fail, **kwargs))
+
+
+def scores(
+    values: Mapping[str, Sequence[float]],
+    weights: Mapping[str, float] = MappingProxyType({}),
+    lower: Sequence[str] = (),
+) -> Scores:
+    """Made-up scores: of each task the value on each document.
+
+    Args:
+        values: by task.
+        weights: of tasks; 1 where it is not said.
+        lower: the tasks in which lower is better.
+    """
+    return Scores(
+        tuple(
+            TaskScore(
+                task=name,
+                metric="acc",
+                filter="none",
+                higher_is_better=name not in lower,
+                weight=weights.get(name, 1.0),
+                aggregation="mean",
+                fingerprint=name,
+                **summary("mean", {i: DocumentScore(value) for i, value in enumerate(of)}),
+            )
+            for name, of in values.items()
+        )
+    )
+
+
+def goals(*objectives: str, size: int = 0) -> Goals:
+    """The goals of a search whose candidates are all of one size."""
+    settings = SearchSettings(objectives=objectives)
+    space = SearchSpace.model_construct(parents={}, methods={}, suite=Path(), search=settings)
+    return Goals(space, cast(Judge, SimpleNamespace(n_parameters=lambda _: size)))
+
+
+def ended(
+    number: int,
+    *values: float,
+    share: float = 1.0,
+    n_documents: int = 0,
+    minutes: float = 0.0,
+    recipe: str = "",
+    params: Mapping[str, Any] = MappingProxyType({}),
+    domains: Mapping[str, BaseDistribution] = MappingProxyType({}),
+    refines: bool = False,
+) -> FrozenTrial:
+    """A trial that came to these values, the first of which is the score of the suite."""
+    trial = optuna.trial.create_trial(
+        values=values,
+        params=dict(params),
+        distributions=dict(domains),
+        user_attrs={TOTAL: values[0], SHARE: share, DOCUMENTS: n_documents, RECIPE: recipe}
+        | ({REFINES: True} if refines else {}),
+    )
+    trial.number = number
+    trial.datetime_start = datetime(2026, 1, 1)
+    trial.datetime_complete = trial.datetime_start + timedelta(minutes=minutes)
+    return trial
+
+
+def run(space: SearchSpace, judge: Judge, ear: Ear | None = None) -> optuna.Study:
+    """What a search does with its study, from opening it to its last trial."""
+    names = directions(space.search.objectives)
+    study = open_study(judge.record.folder, "study", directions=names)
+    Search(study, space, judge, SHAPE, ear or Ear()).run()
+    return study
+
+
+def tried(study: optuna.Study) -> list[tuple[Any, ...]]:
+    """What a search came to: of each trial in turn what it was and how it did."""
+    keys = LABEL, REFINES, SHARE, RECIPE, ERROR
+    return [
+        (t.state, t.params, t.values, t.constraints, *map(t.user_attrs.get, keys))
+        for t in finished(study)
+    ]
 
 
 def load(folder: Path, **changes: Any) -> SearchSpace:

@@ -1,0 +1,46 @@
+"""The lines of trials."""
+
+from dataclasses import replace
+
+import pytest
+
+from mergesearch.cli.show import Progress
+from mergesearch.study import TrialEvent
+
+EVENT = TrialEvent(
+    number=7,
+    n_finished=8,
+    budget=42,
+    what="ties (refined)",
+    score=0.53125,
+    best=0.5833,
+    share=1.0,
+    n_documents=300,
+    seconds=4.21,
+)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (EVENT, "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined)"),
+        (
+            replace(EVENT, share=0.25, n_documents=75),
+            "trial   7  [ 8/42]  ~0.5312  best 0.5833    4.2 s  ties (refined), stopped at 25 %",
+        ),
+        (
+            replace(EVENT, n_documents=0),
+            "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined), known already",
+        ),
+        (
+            replace(EVENT, score=None, best=None, n_documents=0, error="weights have NaN"),
+            "trial   7  [ 8/42]   failed  best none    4.2 s  ties (refined): weights have NaN",
+        ),
+    ],
+)
+def test_a_trial_is_a_line(
+    event: TrialEvent, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress() as progress:
+        progress.trial(event)
+    assert capsys.readouterr().err == f"{line}\n"
