@@ -113,6 +113,16 @@ class Judge:
             return None
         return self.evaluator.score(None, store=store)
 
+    def knows(self, recipe: Recipe) -> bool:
+        """Whether a recipe's tensors scored on every document of a search, under whatever recipe.
+
+        Raises:
+            CandidateError: the recipe gives NaN or infinite weights.
+            RecipeError: it cannot be built from these parents.
+        """
+        _, store = self._sit(recipe, "search")
+        return not self.evaluator.n_missing(store)
+
     def n_parameters(self, recipe: Recipe) -> int:
         """Parameters of a recipe's model as its checkpoint has them, repeated layers each time.
 

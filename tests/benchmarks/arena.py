@@ -41,6 +41,8 @@ class Family:
     space: SearchSpace
     #: Evaluations' worth of documents that the other searches may score.
     n_evaluations: int
+    #: Whether searches score their finalists on the whole search split, within that budget.
+    confirms: bool = True
 
     def space_for(self, settings: Mapping[str, Any]) -> SearchSpace:
         """The space, searched in another way."""
@@ -179,7 +181,7 @@ def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -
         n_each = sum(task.n_documents for task in bench.evaluator.tasks())
         whole = sum(task.n_documents for task in bench.evaluator.tasks(full=True))
         budget = family.n_evaluations * n_each
-        confirms = arm not in COMPARED[1:]
+        confirms = family.confirms and arm not in COMPARED[1:]
         if confirms:  # which is a part of what it costs
             budget -= N_FINALISTS * (whole - n_each)
         settings = space.search.model_copy(update={"documents": budget})
@@ -205,7 +207,7 @@ def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -
             incumbents,
             len(history.trials),
             finalists=finalists,
-            goals=None if confirms else search.goals,
+            goals=search.goals if arm in COMPARED[1:] else None,
             curve=curve,
         )
 
@@ -311,4 +313,4 @@ def testbed(folder: Path) -> Family:
             "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 16, 100),
         }
     )
-    return Family("testbed", space, 20)
+    return Family("testbed", space, n_evaluations=20, confirms=False)

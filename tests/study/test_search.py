@@ -61,6 +61,8 @@ def test_a_search_spends_its_budget_and_judges_its_winner_beside_the_others(
         "winner": "winner",
         "finalist 2": "finalist",
         "finalist 3": "finalist",
+        "finalist 4": "finalist",
+        "finalist 5": "finalist",
         "base": "base",
         "one": "parent",
         "two": "parent",

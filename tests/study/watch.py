@@ -100,6 +100,9 @@ class HashJudge:
         known = self.record.documents.known
         return sum(len(known(digest, task)) for digest in digests for task in self._tasks)
 
+    def knows(self, recipe: Recipe) -> bool:
+        return self.record.digest(recipe) is not None
+
     def known(self, recipe_hash: str) -> Scores | None:
         known = self.record.documents.known
         if any(len(known(recipe_hash, task)) < self._n_documents for task in self._tasks):
