@@ -102,8 +102,6 @@ def split_front(
         for i in kept
         if not any(goals.dominates(results[j].values, results[i].values) for j in kept)
     ]
-    if len(goals.names) == 1:  # the best, and its equals: the suite's score decides
-        front = sorted(front, key=lambda i: -ordered[i].total)
     others = [i for i in range(len(ordered)) if i not in front]
     return [ordered[i] for i in front], [ordered[i] for i in others]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.benchmarks.arena import REFERENCE, Run
+from tests.benchmarks.arena import COMPARED, REFERENCE, Run
 
 OURS = "mergesearch"
 UNRACED = "TPE without racing"
@@ -156,8 +156,9 @@ def draw(families: Mapping[str, Sequence[Run]], path: Path) -> None:
         1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False, layout="constrained"
     )
     for axis, (name, split) in zip(axes[0], panels, strict=True):
-        for i, (arm, of) in enumerate(by_arm(families[name]).items()):
-            _draw_arm(axis, arm, list(of.values()), split, f"C{i}")
+        arms = by_arm(families[name])
+        for i, arm in enumerate((REFERENCE, *COMPARED)):
+            _draw_arm(axis, arm, list(arms[arm].values()), split, f"C{i}")
         axis.set_title(f"{name}: {split.replace('_', '-')} score of the best so far")
         axis.set_xlabel("documents scored, in full evaluations")
         axis.set_xscale("log")

@@ -108,15 +108,15 @@ def _write(out: Path, runs: dict[str, list[Run]], command: str) -> None:
 
 _ABOUT = """\
 Documents are what a candidate is scored on; a full evaluation is every document of the search
-split. *CMA-ES* is what mergekit-evolve 0.1.5 does by default: TIES, a weight and a density for each
-parent, x0 = 1/n (densities 1), σ0 = 1/6, 100 full evaluations. *random* and *TPE without racing*
-search the same space as *mergesearch*, from the same starting points, in full evaluations; the
-other rows leave out one part of it. The winner of an unraced search is its best on the search
+split. *CMA-ES* is what mergekit-evolve 0.1.5 does by default: TIES, a weight and a density for
+each parent, x0 = 1/n (densities 1), σ0 = 1/6, 100 full evaluations. *random* and *TPE without
+racing* search the same space as *mergesearch*, from the same starting points, in full evaluations;
+the other rows leave out one part of it. The winner of an unraced search is its best on the search
 documents; mergesearch scores its five best on the whole search split, which counts among its
-documents, and names the best of them. On the test bed it does not, since five times the whole split
-is more than the searches compared here score; there all searches but CMA-ES end after 20 full
-evaluations of 48 documents, and the lead over CMA-ES is that over what was its best then. Intervals are quartiles over seeds; a seed of the demo family
-is a family of its own."""
+documents, and names the best of them. On the test bed it does not, since five times the whole
+split is more than the searches compared here score; there all searches but CMA-ES end after 20
+full evaluations of 48 documents, and the lead over CMA-ES is that over what was its best then.
+Intervals are quartiles over seeds; a seed of the demo family is a family of its own."""
 
 
 def _whole_seeds(runs: Sequence[Run]) -> list[Run]:

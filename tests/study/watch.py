@@ -101,7 +101,7 @@ class HashJudge:
         return sum(len(known(digest, task)) for digest in digests for task in self._tasks)
 
     def knows(self, recipe: Recipe) -> bool:
-        return self.record.digest(recipe) is not None
+        return self.known(recipe.hash) is not None
 
     def known(self, recipe_hash: str) -> Scores | None:
         known = self.record.documents.known
@@ -140,7 +140,10 @@ class HashJudge:
 
     def _document(self, recipe: Recipe, task: str, number: int) -> DocumentScore:
         text = recipe.model_dump_json(
-            exclude={"slices": {"__all__": {"sources": {"__all__": {"model"}}}}}
+            exclude={
+                "base_model": True,
+                "slices": {"__all__": {"sources": {"__all__": {"model"}}}},
+            }
         )
         sources = [source for part in recipe.slices for source in part.sources]
         text += task + "".join(str(s.model.relative(self.record.folder)) for s in sources)
