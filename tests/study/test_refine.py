@@ -130,7 +130,7 @@ def test_what_has_no_number_has_no_neighbour() -> None:
 def refined(family: Path, name: str, **settings: Any) -> list[bool]:
     """Of each trial of a search whether it was a step of the refinement."""
     (family / name).mkdir()
-    methods = {"task_arithmetic": {}}  # in which no two points are one recipe
+    methods: dict[str, Any] = {"task_arithmetic": {}}  # in which no two points are one recipe
     space = load(family, methods=methods, search={"sampler": "random", **settings})
     return [REFINES in t.user_attrs for t in finished(run(space, hash_judge(family / name)))]
 
