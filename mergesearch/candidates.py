@@ -129,7 +129,8 @@ class Judge:
         Raises:
             RecipeError: it cannot be built from these parents.
         """
-        return plan(recipe, self.parents).n_entries
+        known = self.record.n_parameters(recipe.hash)
+        return plan(recipe, self.parents).n_entries if known is None else known
 
     @property
     def n_documents_scored(self) -> int:
