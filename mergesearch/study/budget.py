@@ -1,10 +1,9 @@
 """When a search has had enough, and why."""
 
 from mergesearch.candidates import Judge
-from mergesearch.evaluation import Scores, paired_difference
+from mergesearch.evaluation import paired_difference
 from mergesearch.space import SearchSettings
-from mergesearch.study.history import History
-from mergesearch.study.storage import RECIPE
+from mergesearch.study.history import History, scores_of
 
 #: Of the interval of an improvement: when its low end is above 0, it is beyond noise.
 _CONFIDENCE = 0.9
@@ -46,7 +45,7 @@ def _improvement(then: History, now: History, judge: Judge) -> str | None:
         return "no improvement"
     if len(now.goals.names) > 1:
         return None  # the front has grown
-    old, new = (_scores(history, judge) for history in (then, now))
+    old, new = (scores_of(history.front[0], judge) for history in (then, now))
     gain = paired_difference(new, old, confidence=_CONFIDENCE)
     if gain.low > 0:
         return None
@@ -54,9 +53,3 @@ def _improvement(then: History, now: History, judge: Judge) -> str | None:
         f"an improvement within noise: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] "
         f"on the search split"
     )
-
-
-def _scores(history: History, judge: Judge) -> Scores:
-    scores = judge.known(history.front[0].user_attrs[RECIPE])
-    assert scores, "what is on the front was scored on all documents"
-    return scores

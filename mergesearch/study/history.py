@@ -7,8 +7,10 @@ from functools import cached_property
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mergesearch.candidates import Judge
+from mergesearch.evaluation import Scores
 from mergesearch.study.goals import Goals
-from mergesearch.study.storage import DOCUMENTS, INTERRUPTED, SHARE, TOTAL, finished
+from mergesearch.study.storage import DOCUMENTS, INTERRUPTED, RECIPE, SHARE, TOTAL, finished
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ def history_of(study: optuna.Study, goals: Goals) -> History:
     """The history of a study."""
     interrupted = study.user_attrs.get(INTERRUPTED, {})
     return History(tuple(finished(study)), goals, sum(interrupted.values()))
+
+
+def scores_of(trial: FrozenTrial, judge: Judge) -> Scores:
+    """The scores of a trial that was scored on all documents."""
+    scores = judge.known(trial.user_attrs[RECIPE])
+    assert scores, "what has the share 1 was scored on all documents"
+    return scores
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -17,7 +17,7 @@ from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace, Shape, SoupOrder, Start, starts, suggest
 from mergesearch.study.budget import reason_to_stop, share_spent
 from mergesearch.study.goals import Goals
-from mergesearch.study.history import History, history_of, is_feasible
+from mergesearch.study.history import History, history_of, is_feasible, scores_of
 from mergesearch.study.observer import Observer, TrialEvent
 from mergesearch.study.racing import N_BLOCKS, Rival, race
 from mergesearch.study.refine import neighbour
@@ -179,10 +179,8 @@ class Search:
         """The candidates of the front, with their scores."""
         rivals = []
         for trial in self.history.front:
-            recipe_hash = trial.user_attrs[RECIPE]
-            scores = self._judge.known(recipe_hash)
-            assert scores, "what is on the front was scored on all documents"
-            rivals.append(Rival(scores, self.goals.size(self._judge.record.recipe(recipe_hash))))
+            recipe = self._judge.record.recipe(trial.user_attrs[RECIPE])
+            rivals.append(Rival(scores_of(trial, self._judge), self.goals.size(recipe)))
         return rivals
 
     def _record(self, history: History) -> None:
