@@ -31,7 +31,7 @@ endif
 # Each is kept in bench-search/ when it is done, and not run again.
 bench-search: $(VENV)/.ready-to-test
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --work bench-search
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs 2 --work bench-search
 
 setup: $(VENV)/.ready
 

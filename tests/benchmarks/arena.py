@@ -310,7 +310,7 @@ def testbed(folder: Path) -> Family:
                 "ties": {"weight": [0, 1.5], "density": [0.2, 1.0], "lambda": 1.0},
                 "dare_ties": {"weight": [0, 1.5], "density": [0.2, 1.0]},
             },
-            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 16, 100),
+            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 40, 200),
         }
     )
-    return Family("testbed", space, n_evaluations=20, confirms=False)
+    return Family("testbed", space, n_evaluations=40, confirms=False)

@@ -1,20 +1,24 @@
 # ruff: noqa: RUF001 - the sign for "times" is meant
 """Searches beside what users have now, over several seeds: better merges for fewer documents?
 
-    python -m tests.benchmarks.search [--family NAME ...] [--seeds N] [--work FOLDER]
+    python -m tests.benchmarks.search [--family NAME ...] [--seeds N] [--jobs N] [--work FOLDER]
 
 The demo family of each seed is trained as `mergesearch demo` does; the test bed is the one beside
-the project, or that of --testbed. A search that is found in --work is not run again. Writes
-search.json, search.md and search.svg.
+the project, or that of --testbed. Seeds run side by side in so many --jobs: what counts here is
+documents, not seconds. A search that is found in --work is not run again. Writes search.json,
+search.md and search.svg.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +39,51 @@ _SEEDS = {"demo": 8, "testbed": 3}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     options = _parser().parse_args(arguments)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    families = options.family or ["demo", *(["testbed"] if _has_testbed(options) else [])]
-    runs: dict[str, list[Run]] = {name: [] for name in families}
+    names = options.family or [*(["testbed"] if _has_testbed(options) else []), "demo"]
+    # the longest first, so that no job is left with one alone at the end
+    seeds = [(name, s) for name in names for s in range(options.seeds or _SEEDS[name])]
+    runs: dict[str, list[Run]] = {name: [] for name in _SEEDS if name in names}
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        for name in families:
-            for seed in range(options.seeds or _SEEDS[name]):
-                family = _family(name, seed, work, options.testbed)
-                for run in _runs(family, seed, work):
-                    print(_line(run), flush=True)
-                    runs[name].append(run)
-                    _write(options.out, runs, _command(options))
+        testbed = options.testbed
+        if "testbed" in names and testbed is None:
+            testbed = _prepared_testbed(work)
+        with ProcessPoolExecutor(
+            options.jobs, multiprocessing.get_context("spawn"), _start, (options.jobs,)
+        ) as pool:
+            tasks = [pool.submit(_runs, name, s, work, testbed) for name, s in seeds]
+            for task in as_completed(tasks):
+                found = task.result()
+                runs[found[0].family] += found
+                _write(options.out, runs, _command(options))
     print(options.out / "search.md")
 
 
-def _runs(family: Family, seed: int, work: Path) -> Iterator[Run]:
-    """The searches of one seed, each read from its file where it has one."""
-    arms = [REFERENCE, *(ARMS if family.name == "demo" else arena.COMPARED)]
-    for arm in arms:
-        name = f"{family.name}-{arm.replace(' ', '-')}-{seed}"
-        file = work / f"{name}.json"
+def _start(n_jobs: int) -> None:
+    """Set up a process that runs searches."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_jobs))
+
+
+def _runs(name: str, seed: int, work: Path, testbed: Path | None) -> list[Run]:
+    """The searches of one seed of a family, each read from its file where it has one."""
+    family = _family(name, seed, work, testbed)
+    runs = []
+    for arm in [REFERENCE, *(ARMS if name == "demo" else arena.COMPARED)]:
+        title = f"{name}-{arm.replace(' ', '-')}-{seed}"
+        file = work / f"{title}.json"
         if not file.exists():
-            curve = family.name == "demo"  # elsewhere, it would cost more than the search
-            with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+            curve = name == "demo"  # elsewhere, it would cost more than the search
+            with tempfile.TemporaryDirectory(prefix=f"{title}-") as folder:
                 if arm == REFERENCE:
                     run = arena.run_reference(family, seed, Path(folder), curve=curve)
                 else:
                     run = arena.run_arm(family, arm, seed, Path(folder), curve=curve)
             file.write_text(json.dumps(run.as_json()) + "\n")
-        yield Run.from_json(json.loads(file.read_text()))
+        runs.append(Run.from_json(json.loads(file.read_text())))
+        print(_line(runs[-1]), flush=True)
+    return runs
 
 
 def _family(name: str, seed: int, work: Path, testbed: Path | None) -> Family:
@@ -73,18 +91,20 @@ def _family(name: str, seed: int, work: Path, testbed: Path | None) -> Family:
         folder = work / f"family-{seed}"
         build_family(folder, seed=seed, progress=print)
         return arena.demo(folder)
-    folder = testbed or work / "testbed"
+    assert testbed
+    return arena.testbed(testbed)
+
+
+def _prepared_testbed(work: Path) -> Path:
+    folder = work / "testbed"
     if not folder.exists():
         subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
-    return arena.testbed(folder)
+    return folder
 
 
 def _write(out: Path, runs: dict[str, list[Run]], command: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    whole = {name: _whole_seeds(of) for name, of in runs.items()}
-    whole = {name: of for name, of in whole.items() if of}
-    if not whole:
-        return
+    whole = {name: sorted(of, key=lambda run: run.seed) for name, of in runs.items() if of}
     facts = machine(torch.device("cpu"))
     data = {
         "command": command,
@@ -114,18 +134,9 @@ racing* search the same space as *mergesearch*, from the same starting points, i
 the other rows leave out one part of it. The winner of an unraced search is its best on the search
 documents; mergesearch scores its five best on the whole search split, which counts among its
 documents, and names the best of them. On the test bed it does not, since five times the whole
-split is more than the searches compared here score; there all searches but CMA-ES end after 20
-full evaluations of 48 documents, and the lead over CMA-ES is that over what was its best then.
+split is more than the searches compared here score; there all searches but CMA-ES end after 40
+full evaluations of 120 documents, and the lead over CMA-ES is that over what was its best then.
 Intervals are quartiles over seeds; a seed of the demo family is a family of its own."""
-
-
-def _whole_seeds(runs: Sequence[Run]) -> list[Run]:
-    """The runs of the seeds that every arm has finished."""
-    arms = {run.arm for run in runs}
-    if not {REFERENCE, *arena.COMPARED} <= arms:
-        return []
-    count = {seed: sum(run.seed == seed for run in runs) for seed in {run.seed for run in runs}}
-    return [run for run in runs if count[run.seed] == max(count.values())]
 
 
 def _goal_table(found: Sequence[dict[str, Any]]) -> str:
@@ -171,8 +182,8 @@ def _has_testbed(options: argparse.Namespace) -> bool:
 
 def _command(options: argparse.Namespace) -> str:
     words = ["python", "-m", "tests.benchmarks.search"]
-    for name in ("family", "seeds"):
-        if (value := getattr(options, name)) is not None:
+    for name in ("family", "seeds", "jobs"):
+        if (value := getattr(options, name)) != _parser().get_default(name):
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
@@ -181,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.search")
     parser.add_argument("--family", nargs="+", choices=list(_SEEDS))
     parser.add_argument("--seeds", type=int, help="of each family [8 demo, 3 testbed]")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side [1]")
     parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
     parser.add_argument("--work", type=Path, help="where finished searches are kept and found")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
