@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = [(name, s) for name in names for s in range(options.seeds or _SEEDS[name])]
     runs: dict[str, list[Run]] = {name: [] for name in _SEEDS if name in names}
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
-        work = options.work or Path(scratch)
+        work = (options.work or Path(scratch)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        testbed = options.testbed
-        if "testbed" in names and testbed is None:
-            testbed = _prepared_testbed(work)
-        with ProcessPoolExecutor(
-            options.jobs, multiprocessing.get_context("spawn"), _start, (options.jobs,)
-        ) as pool:
-            tasks = [pool.submit(_runs, name, s, work, testbed) for name, s in seeds]
-            for task in as_completed(tasks):
-                found = task.result()
+        testbed = (options.testbed or _prepared_testbed(work)) if "testbed" in names else work
+        searches = partial(_runs, work=work, testbed=testbed.resolve())
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(options.jobs, _start, (options.jobs,)) as pool:
+            for found in pool.imap_unordered(searches, seeds):
                 runs[found[0].family] += found
                 _write(options.out, runs, _command(options))
     print(options.out / "search.md")
@@ -66,8 +62,9 @@ def _start(n_jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_jobs))
 
 
-def _runs(name: str, seed: int, work: Path, testbed: Path | None) -> list[Run]:
+def _runs(of: tuple[str, int], *, work: Path, testbed: Path) -> list[Run]:
     """The searches of one seed of a family, each read from its file where it has one."""
+    name, seed = of
     family = _family(name, seed, work, testbed)
     runs = []
     for arm in [REFERENCE, *(ARMS if name == "demo" else arena.COMPARED)]:
@@ -86,12 +83,11 @@ def _runs(name: str, seed: int, work: Path, testbed: Path | None) -> list[Run]:
     return runs
 
 
-def _family(name: str, seed: int, work: Path, testbed: Path | None) -> Family:
+def _family(name: str, seed: int, work: Path, testbed: Path) -> Family:
     if name == "demo":
         folder = work / f"family-{seed}"
         build_family(folder, seed=seed, progress=print)
         return arena.demo(folder)
-    assert testbed
     return arena.testbed(testbed)
 
 
