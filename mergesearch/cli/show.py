@@ -11,7 +11,7 @@ import optuna
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -28,7 +28,7 @@ from mergesearch.report import (
     verdict,
 )
 from mergesearch.space import SIZE
-from mergesearch.study.observer import TrialEvent
+from mergesearch.study import Limit, TrialEvent
 
 if TYPE_CHECKING:
     import torch
@@ -51,13 +51,13 @@ class Progress:
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[spent]}"),
             TextColumn("{task.fields[detail]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("trials", total=None, detail="", visible=False)
+        self._task = self._bar.add_task("trials", total=None, spent="", detail="", visible=False)
         self._start = time.perf_counter()
         self._documents = 0
 
@@ -87,15 +87,16 @@ class Progress:
             score = f"{'~' * early}{event.score:.4f}"
             note = f", stopped at {event.share * 100:.0f} %" if early else ""
             note += "" if event.n_documents else ", known already"
-        n_finished = f"{event.n_finished:>{len(str(event.budget))}}"
+        spent = _spent(event.limit)
         self._line(
-            f"trial {event.number:>3}  [{n_finished}/{event.budget}]  {score:>7}  best {best}  "
+            f"trial {event.number:>3}  [{spent}]  {score:>7}  best {best}  "
             f"{event.seconds:>5.1f} s  {event.what}{note}"
         )
         self._bar.update(
             self._task,
-            total=event.budget,
-            completed=event.n_finished,
+            total=event.limit.most,
+            completed=event.limit.used,
+            spent=spent,
             detail=f"best {best}, {speed:.0f} documents/s",
             visible=True,
         )
@@ -105,6 +106,13 @@ class Progress:
             self._bar.console.print(escape(text), highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def _spent(limit: Limit) -> str:
+    """How much of a limit is spent, as wide for each trial: ` 8/42`, `   300/30,000 documents`."""
+    most = f"{limit.most:,}"
+    used = f"{limit.used:,.1f}" if limit.unit == "minutes" else f"{limit.used:,}"
+    return f"{used:>{len(most)}}/{most}" + f" {limit.unit}" * (limit.unit != "trials")
 
 
 def run(folder: Path) -> None:

@@ -79,7 +79,8 @@ class Constraint(Config):
         return {**found.groupdict(), "bound": _number(found["bound"])}
 
     def __str__(self) -> str:
-        bound = f"{self.bound:g}" if isinstance(self.bound, float) else self.bound
+        # as many digits as it takes to tell bounds apart, of sizes too
+        bound = f"{self.bound:.15g}" if isinstance(self.bound, float) else self.bound
         return f"{self.what} {self.relation} {bound}"
 
 

@@ -1,7 +1,6 @@
 """The data-flow space: which parent's layers follow which, and how much each adds."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -153,8 +152,8 @@ def stack_starts(
 ) -> list[tuple[str, dict[str, Any]]]:
     """Points that are worth trying first, each with a label: those that the space holds.
 
-    These are each parent as it is, and for two parents the first layers of one below the last of
-    the other. Where depth allows it they overlap, and make one and a half times the depth; one
+    These are each parent as it is, and the first layers of each below its own last and those of the
+    next parent. Where depth allows it they overlap, and make one and a half times the depth; one
     parent twice is then the depth up-scaling of arXiv:2312.15166.
 
     Args:
@@ -173,9 +172,10 @@ def stack_starts(
     depth = min(most, max(least, 3 * n_layers // 2))
     if stacking.segments > 1 and 2 <= depth <= 2 * n_layers:
         below, above = depth - depth // 2, depth // 2
-        for one, other in product(parents, repeat=2):
-            if one == other and depth == n_layers:
-                continue  # the parent as it is
+        names = list(parents)
+        twice = list(zip(names, names, strict=True)) if depth != n_layers else []  # else as it is
+        in_turn = zip(names, [*names[1:], names[0]], strict=True) if len(names) > 1 else ()
+        for one, other in [*twice, *in_turn]:
             runs = [_Run(one, 0, below), _Run(other, n_layers - above, above)]
             label = f"first {below} layers of {one}, last {above} of {other}"
             found.append((label, _point(stacking, parents, n_layers, runs)))

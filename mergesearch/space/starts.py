@@ -27,7 +27,7 @@ class Start:
 
 
 def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
-    """The points that `start_from` asks for, and a line for each that the space does not hold.
+    """The points that `start_from` asks for, and the labels of those that the space does not hold.
 
     Merges come before single parents: what is good already lets what is not be stopped early.
     """
@@ -41,7 +41,7 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
         if held:
             found.append(Start(label, held[0]))
         else:
-            left_out.append(f"{label} is not a point of this space, and is not tried first")
+            left_out.append(label)
 
     def same(weight: float) -> dict[str, float]:
         return dict.fromkeys(space.parents, weight)

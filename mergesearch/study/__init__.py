@@ -1,5 +1,6 @@
 """The study: ask, merge, score, tell; resume, confirmation of the winner, soups as runs."""
 
+from mergesearch.study.budget import Limit
 from mergesearch.study.observer import Observer, Silent, TrialEvent
 from mergesearch.study.prepare import Bench, Estimate, estimate, prepare
 from mergesearch.study.run import Outcome, search, soup
@@ -7,6 +8,7 @@ from mergesearch.study.run import Outcome, search, soup
 __all__ = [
     "Bench",
     "Estimate",
+    "Limit",
     "Observer",
     "Outcome",
     "Silent",

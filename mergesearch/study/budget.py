@@ -1,5 +1,7 @@
 """When a search has had enough, and why."""
 
+from dataclasses import dataclass
+
 from mergesearch.candidates import Judge
 from mergesearch.evaluation import paired_difference
 from mergesearch.space import SearchSettings
@@ -9,16 +11,31 @@ from mergesearch.study.history import History, scores_of
 _CONFIDENCE = 0.9
 
 
-def share_spent(settings: SearchSettings, history: History) -> float:
-    """How much of the budget is spent, by whichever of its limits is nearest."""
-    return max(used / limit for _, used, limit in _limits(settings, history))
+@dataclass(frozen=True)
+class Limit:
+    """One limit of the budget, and how much of it is spent."""
+
+    #: Trials, documents or minutes.
+    unit: str
+    used: float
+    most: float
+
+    @property
+    def share(self) -> float:
+        """How much of it is spent; 1 or more where all is."""
+        return self.used / self.most
+
+
+def nearest_limit(settings: SearchSettings, history: History) -> Limit:
+    """The limit of the budget of which most is spent; of equals the first."""
+    return max(_limits(settings, history), key=lambda limit: limit.share)
 
 
 def reason_to_stop(settings: SearchSettings, history: History, judge: Judge) -> str | None:
     """Why the search ends here, in a line; None where it goes on."""
-    for what, used, limit in _limits(settings, history):
-        if used >= limit:
-            return f"the budget of {limit:g} {what} is spent"
+    for limit in _limits(settings, history):
+        if limit.share >= 1:
+            return f"the budget of {limit.most:,} {limit.unit} is spent"
     n = settings.patience
     if n is None or len(history.trials) <= n:
         return None
@@ -28,13 +45,13 @@ def reason_to_stop(settings: SearchSettings, history: History, judge: Judge) -> 
     return f"{n} trials brought {improvement} (patience: {n})"
 
 
-def _limits(settings: SearchSettings, history: History) -> list[tuple[str, float, float]]:
+def _limits(settings: SearchSettings, history: History) -> list[Limit]:
     limits = [
         ("trials", len(history.trials), settings.trials),
         ("documents", history.n_documents, settings.documents),
         ("minutes", history.minutes, settings.minutes),
     ]
-    return [(what, float(used), float(limit)) for what, used, limit in limits if limit is not None]
+    return [Limit(unit, used, most) for unit, used, most in limits if most is not None]
 
 
 def _improvement(then: History, now: History, judge: Judge) -> str | None:

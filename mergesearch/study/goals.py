@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mergesearch.candidates import Judge
 from mergesearch.config import unknown
-from mergesearch.errors import InputError
+from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation import Scores
 from mergesearch.recipe import ModelRef, Recipe
 from mergesearch.space import BEST_PARENT, SCORE, SIZE, Constraint, SearchSpace
@@ -43,6 +43,9 @@ class Goals:
         space: names them.
         judge: scores the parents that constraints name, and counts parameters.
         full: compare with parents on the whole search split, whatever the suite's limits.
+
+    Raises:
+        InputError: none of the parents that a constraint names has a finite score.
     """
 
     def __init__(self, space: SearchSpace, judge: Judge, *, full: bool = False) -> None:
@@ -90,7 +93,16 @@ class Goals:
         parents = space.parents
         if constraint.bound != BEST_PARENT:
             parents = {constraint.bound: parents[constraint.bound]}
-        values = [self._of_parent(constraint.what, ref, space) for ref in parents.values()]
+        values, failures = [], []
+        for name, ref in parents.items():
+            try:
+                values.append(self._of_parent(constraint.what, ref, space))
+            except CandidateError as error:  # it cannot be the best of them
+                failures.append(f"{name} has no score: {error}")
+        if not values:
+            raise InputError(
+                f"search.constraints: {constraint}: {'; '.join(failures)}; take a number"
+            )
         return max(values) if constraint.relation == ">=" else min(values)
 
     def _of_parent(self, what: str, ref: ModelRef, space: SearchSpace) -> float:

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from mergesearch.study.budget import Limit
+
 
 @dataclass(frozen=True)
 class TrialEvent:
     """One trial that has ended."""
 
     number: int
-    n_finished: int
-    budget: int
+    #: The limit of the budget that is nearest, this trial included.
+    limit: Limit
     #: What was tried: a method, or the name of a starting point.
     what: str
     #: None where the candidate failed.

@@ -15,7 +15,7 @@ from mergesearch.recipe import Recipe
 from mergesearch.runs import TrialEntry
 from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace, Shape, SoupOrder, Start, starts, suggest
-from mergesearch.study.budget import reason_to_stop, share_spent
+from mergesearch.study.budget import nearest_limit, reason_to_stop
 from mergesearch.study.goals import Goals
 from mergesearch.study.history import History, history_of, is_feasible, scores_of
 from mergesearch.study.observer import Observer, TrialEvent
@@ -82,9 +82,9 @@ class Search:
         """Run trials until the budget is spent or trials bring nothing more, and say which."""
         settings = self._space.search
         points, left_out = starts(self._space, self._shape)
-        if not self.study.get_trials(deepcopy=False):
-            for line in left_out:
-                self._observer.stage(line)
+        if left_out and not self.study.get_trials(deepcopy=False):
+            labels = ", ".join(left_out)
+            self._observer.stage(f"not in this space, so not tried first: {labels}")
         self._starts = iter(points)
         if self._counts_documents:
             count_interrupted(self.study, self._judge.n_documents_known)
@@ -141,7 +141,7 @@ class Search:
             if self._is_queued():
                 return
         settings = self._space.search
-        if history.front and share_spent(settings, history) >= 1 - settings.refine:
+        if history.front and nearest_limit(settings, history).share >= 1 - settings.refine:
             params = neighbour(history, settings.seed)
             if params is not None:
                 self.study.enqueue_trial(params, user_attrs={REFINES: True})
@@ -208,8 +208,7 @@ class Search:
         self._observer.trial(
             TrialEvent(
                 number=number,
-                n_finished=len(history.trials),
-                budget=self._space.search.trials,
+                limit=nearest_limit(self._space.search, history),
                 what=_what(trial, self._space),
                 score=trial.user_attrs.get(TOTAL),
                 best=best.user_attrs[TOTAL] if best else None,

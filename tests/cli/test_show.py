@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from mergesearch.cli.show import Progress
-from mergesearch.study import TrialEvent
+from mergesearch.study import Limit, TrialEvent
 
 EVENT = TrialEvent(
     number=7,
-    n_finished=8,
-    budget=42,
+    limit=Limit("trials", 8, 42),
     what="ties (refined)",
     score=0.53125,
     best=0.5833,
@@ -24,6 +23,14 @@ EVENT = TrialEvent(
     ("event", "line"),
     [
         (EVENT, "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined)"),
+        (
+            replace(EVENT, limit=Limit("documents", 900, 30_000)),
+            "trial   7  [   900/30,000 documents]   0.5312  best 0.5833    4.2 s  ties (refined)",
+        ),
+        (
+            replace(EVENT, limit=Limit("minutes", 1.25, 60.0)),
+            "trial   7  [ 1.2/60.0 minutes]   0.5312  best 0.5833    4.2 s  ties (refined)",
+        ),
         (
             replace(EVENT, share=0.25, n_documents=75),
             "trial   7  [ 8/42]  ~0.5312  best 0.5833    4.2 s  ties (refined), stopped at 25 %",

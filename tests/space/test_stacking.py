@@ -111,15 +111,16 @@ def labels(**settings: Any) -> Iterator[str]:
 
 
 def test_parents_and_overlapping_halves_are_tried_where_the_space_holds_them() -> None:
-    pairs = list(itertools.product(PARENTS, repeat=2))
+    pairs = [("one", "two"), ("two", "three"), ("three", "one")]
     assert list(labels(depth=(4, 12))) == [
         *(f"all layers of {name}" for name in PARENTS),
+        *(f"first 5 layers of {name}, last 4 of {name}" for name in PARENTS),
         *(f"first 5 layers of {a}, last 4 of {b}" for a, b in pairs),
     ]
     # as deep as the parents, with one half of each
     assert list(labels(depth=6, segments=2)) == [
         *(f"all layers of {name}" for name in PARENTS),
-        *(f"first 3 layers of {a}, last 3 of {b}" for a, b in pairs if a != b),
+        *(f"first 3 layers of {a}, last 3 of {b}" for a, b in pairs),
     ]
     assert list(labels(depth=(2, 5), segments=1)) == []
     assert next(labels(depth=(2, 5))) == "first 3 layers of one, last 2 of one"

@@ -10,7 +10,7 @@ from mergesearch.errors import CandidateError
 from mergesearch.evaluation import Scores
 from mergesearch.recipe import Recipe
 from mergesearch.space import SearchSettings
-from mergesearch.study.budget import reason_to_stop, share_spent
+from mergesearch.study.budget import Limit, nearest_limit, reason_to_stop
 from mergesearch.study.history import History, history_of
 from mergesearch.study.storage import finished
 from tests.study.watch import Ear, Killed, ended, goals, hash_judge, load, run, scores, tried
@@ -35,6 +35,7 @@ def reason(settings: dict[str, Any], history: History, judge: Judge = NOBODY) ->
         ({"trials": 3}, "the budget of 3 trials is spent"),
         ({"documents": 60}, "the budget of 60 documents is spent"),
         ({"minutes": 4.5}, "the budget of 4.5 minutes is spent"),
+        ({"trials": 10**7, "documents": 40}, "the budget of 40 documents is spent"),
         ({"trials": 2, "documents": 10, "minutes": 1}, "the budget of 2 trials is spent"),
         ({"trials": 4, "documents": 61, "minutes": 4.6}, None),
     ],
@@ -48,12 +49,13 @@ def test_whichever_limit_is_reached_first_ends_a_search_and_is_its_reason(
 
 def test_the_share_that_is_spent_is_that_of_the_nearest_limit() -> None:
     history = History((ended(0, 0.5, n_documents=30, minutes=2),), goals("score"))
-    for limits, share in (
-        ({"trials": 10}, 0.1),
-        ({"trials": 10, "documents": 100}, 0.3),
-        ({"trials": 10, "documents": 100, "minutes": 4}, 0.5),
+    for limits, limit, share in (
+        ({"trials": 10}, Limit("trials", 1, 10), 0.1),
+        ({"trials": 10, "documents": 100}, Limit("documents", 30, 100), 0.3),
+        ({"trials": 10, "documents": 100, "minutes": 4}, Limit("minutes", 2, 4), 0.5),
     ):
-        assert share_spent(SearchSettings(**limits), history) == pytest.approx(share)
+        found = nearest_limit(SearchSettings(**limits), history)
+        assert (found, found.share) == (limit, share)
 
 
 def test_a_search_says_why_it_ends(family: Path) -> None:

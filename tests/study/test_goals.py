@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergesearch.candidates import Candidate, Judge
-from mergesearch.errors import InputError
+from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation import Scores
 from mergesearch.recipe import ModelRef, Recipe
 from mergesearch.soups import soup_recipe
@@ -117,6 +117,32 @@ def test_a_constraint_is_broken_by_how_much_it_is_missed(constraint: str, expect
     assert violation(constraint) == pytest.approx(expected)
 
 
+def test_a_parent_without_a_score_is_not_the_best_of_them_and_bounds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finite = Parents.score
+
+    def score(self: Parents, recipe: Recipe, *, full: bool = False) -> Candidate:
+        if recipe == soup_recipe([TWO]):
+            raise CandidateError("the model's logits are not finite")
+        return finite(self, recipe, full=full)
+
+    monkeypatch.setattr(Parents, "score", score)
+    assert violation("acc >= parents") == pytest.approx(-0.1)
+    with pytest.raises(InputError) as caught:
+        constrained("acc >= two")
+    assert str(caught.value) == (
+        "search.constraints: acc >= two: two has no score: the model's logits are not finite; take "
+        "a number"
+    )
+
+
+def test_bounds_that_differ_are_two_however_long() -> None:
+    of = constrained("size <= 150M", "size <= 150000001", "acc >= 0.1234567")
+    names = list(of.result(two_tasks(0.6, 25), 110).violations)
+    assert names == ["size <= 150000000", "size <= 150000001", "acc >= 0.1234567"]
+
+
 def test_what_just_keeps_a_constraint_keeps_it() -> None:
     assert violation("size <= 110") == 0
     assert violation("acc >= one", acc=0.5) == 0
@@ -143,6 +169,7 @@ def test_the_size_of_parents_is_known_without_scoring_them() -> None:
     ("search", "message"),
     [
         ({"constraints": ["size < 3"]}, "a constraint is written as in 'size <= 150M'"),
+        ({"constraints": ["first >= nan"]}, "Input should be a finite number, got nan"),
         ({"constraints": ["size"]}, "a constraint is written as in"),
         ({"constraints": ["first >= 1 or 2"]}, "a constraint is written as in"),
         (

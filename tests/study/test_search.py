@@ -17,7 +17,7 @@ from mergesearch.report import entries_of
 from mergesearch.runs import Record
 from mergesearch.soups import soup_recipe
 from mergesearch.space import SearchSpace
-from mergesearch.study import search, soup
+from mergesearch.study import Limit, search, soup
 from mergesearch.study.optimize import RECIPE
 from mergesearch.study.prepare import prepare
 from mergesearch.study.run import study_name, suite_entry
@@ -137,10 +137,10 @@ def test_more_trials_go_on_where_the_search_ended(searched: Path) -> None:
     after = Record(run, writable=False).trials
     assert [(t.number, t.score) for t in after[:8]] == [(t.number, t.score) for t in before]
     assert [trial.number for trial in after] == list(range(11))
-    assert [(e.number, e.n_finished, e.budget) for e in ear.trials] == [
-        (8, 9, 11),
-        (9, 10, 11),
-        (10, 11, 11),
+    assert [(e.number, e.limit) for e in ear.trials] == [
+        (8, Limit("trials", 9, 11)),
+        (9, Limit("trials", 10, 11)),
+        (10, Limit("trials", 11, 11)),
     ]
 
 
