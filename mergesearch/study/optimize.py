@@ -88,22 +88,24 @@ class Search:
         self._starts = iter(points)
         if self._counts_documents:
             count_interrupted(self.study, self._judge.n_documents_known)
-        self._record(self.history)
-        while not (reason := reason_to_stop(settings, self.history, self._judge)):
-            self._one_trial()
+        history = self.history
+        self._record(history)
+        while not (reason := reason_to_stop(settings, history, self._judge)):
+            history = self._one_trial(history)
         self._observer.stage(f"the search ends: {reason}")
 
     @property
     def _counts_documents(self) -> bool:
         return self._space.search.documents is not None
 
-    def _one_trial(self) -> None:
-        trial = self._ask()
+    def _one_trial(self, history: History) -> History:
+        """Run one trial, and give the history with it."""
+        trial = self._ask(history)
         if self._counts_documents:
             trial.set_user_attr(BEFORE, self._judge.n_documents_known)
         start, before = time.perf_counter(), self._judge.n_documents_scored
         try:
-            result = self._realize(suggest(self._space, trial, self._shape))
+            result = self._realize(suggest(self._space, trial, self._shape), history)
         except (CandidateError, RecipeError) as failure:
             trial.set_user_attr(DOCUMENTS, self._judge.n_documents_scored - before)
             trial.set_user_attr(ERROR, str(failure))  # with which the trial has ended
@@ -113,14 +115,14 @@ class Search:
         history = self.history
         self._record(history)
         self._say(history, trial.number, time.perf_counter() - start)
+        return history
 
-    def _ask(self) -> Trial:
+    def _ask(self, history: History) -> Trial:
         """The next trial: a queued one, a starting point, a refinement, or the sampler's choice.
 
         All follow from the trials that have ended, so that after a kill the same one is next.
         """
-        history = self.history
-        if not self._is_queued():
+        if not self._has_waiting():
             self._queue(history)
         name, seed = sampler_of(self._space), self._space.search.seed
         startup = startup_of(self._space)
@@ -138,7 +140,7 @@ class Search:
         for point in self._starts:
             label = {LABEL: point.label}
             self.study.enqueue_trial(point.params, user_attrs=label, skip_if_exists=True)
-            if self._is_queued():
+            if self._has_waiting():
                 return
         settings = self._space.search
         if history.front and nearest_limit(settings, history).share >= 1 - settings.refine:
@@ -146,7 +148,7 @@ class Search:
             if params is not None:
                 self.study.enqueue_trial(params, user_attrs={REFINES: True})
 
-    def _is_queued(self) -> bool:
+    def _has_waiting(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _tell(self, trial: Trial, result: _Result, n_documents: int) -> None:
@@ -163,7 +165,7 @@ class Search:
             trial.set_constraint(constraint, violation)
         self.study.tell(trial, list(outcome.values))
 
-    def _realize(self, proposal: Recipe | SoupOrder) -> _Result:
+    def _realize(self, proposal: Recipe | SoupOrder, history: History) -> _Result:
         """The scored candidate of a proposal: a recipe's, or that of the soup an order leads to."""
         if isinstance(proposal, SoupOrder):
             recipe = partial(soup_of, self._space)
@@ -172,20 +174,23 @@ class Search:
         if not self._space.search.racing or self._judge.knows(proposal):
             return _Result(proposal, self._judge.score(proposal).scores, 1.0)
         blocks = self._judge.blocks(proposal, n_blocks=N_BLOCKS)
-        raced = race(blocks, self._rivals(), self.goals)
+        raced = race(blocks, self._rivals(history), self.goals)
         return _Result(proposal, raced.projected, raced.share)
 
-    def _rivals(self) -> list[Rival]:
+    def _rivals(self, history: History) -> list[Rival]:
         """The candidates of the front, with their scores."""
         rivals = []
-        for trial in self.history.front:
+        for trial in history.front:
             recipe = self._judge.record.recipe(trial.user_attrs[RECIPE])
             rivals.append(Rival(scores_of(trial, self._judge), self.goals.size(recipe)))
         return rivals
 
     def _record(self, history: History) -> None:
         """Enter the trials that the record lacks: also the last, where a kill came in between."""
+        recorded = {entry.number for entry in self._judge.record.trials}
         for trial in history.trials:
+            if trial.number in recorded:
+                continue
             scored = trial.state == TrialState.COMPLETE
             self._judge.record.add_trial(
                 TrialEntry(

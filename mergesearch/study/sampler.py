@@ -22,7 +22,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.space import SearchSpace
-from mergesearch.study.storage import finished, is_queued
+from mergesearch.study.storage import finished, was_queued
 
 #: Trials up to which a Gaussian process is the better teacher, and fast enough.
 _GP_TRIALS = 250
@@ -159,4 +159,4 @@ class _Qmc(QMCSampler):
         self, study: optuna.Study, search_space: dict[str, BaseDistribution]
     ) -> int:
         # Optuna's own counts what it drew, and so leaves out the point of a trial that was killed
-        return sum(not is_queued(trial) for trial in finished(study))
+        return sum(not was_queued(trial) for trial in finished(study))

@@ -149,7 +149,7 @@ def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
     study.tell(trial.number, state=TrialState.FAIL)
 
 
-def is_queued(trial: FrozenTrial) -> bool:
+def was_queued(trial: FrozenTrial) -> bool:
     """Whether a trial's parameters were queued, and not drawn by the sampler."""
     return bool(_fixed(trial))
 
