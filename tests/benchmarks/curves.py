@@ -104,9 +104,12 @@ def _leads(ours: Mapping[int, Run], theirs: Mapping[int, Run], seeds: Sequence[i
 
 
 def _held_out_then(run: Run, n_documents: int) -> float:
-    """Held-out score of what was the best then."""
-    _, held_out = at(run, n_documents)
-    return held_out
+    """Held-out score of what was the best then, or of the last before it that was judged.
+
+    A search ends with the trial that spends its budget, so it may have scored a few more.
+    """
+    pairs = zip(run.incumbents, run.held_out, strict=True)
+    return [h for i, h in pairs if i.n_documents <= n_documents and h is not None][-1]
 
 
 def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:

@@ -60,11 +60,13 @@ def test_goals_compare_seed_by_seed() -> None:
 
 
 def test_a_reference_that_went_on_is_compared_as_it_was_then() -> None:
-    ours = run("mergesearch", n_documents=100)
     others = [run(arm, n_documents=100, stopped=(False,)) for arm in COMPARED[1:]]
-    found = {row["goal"]: row for row in goals([ours, run(REFERENCE), *others])}
-    lead = found[f"held-out of the winner above {REFERENCE}, at equal documents"]
-    assert lead["reached"] == pytest.approx(0.65 - 0.5)
+    # the second had one more document than 200, when a best came that was not judged
+    for n_documents, held_out in ((100, (0.4, 0.5, 0.65)), (201, (None, 0.5, None))):
+        ours = run("mergesearch", n_documents=n_documents)
+        found = {r["goal"]: r for r in goals([ours, run(REFERENCE, held_out=held_out), *others])}
+        lead = found[f"held-out of the winner above {REFERENCE}, at equal documents"]
+        assert lead["reached"] == pytest.approx(0.65 - 0.5)
 
 
 @pytest.mark.parametrize("arm", [REFERENCE, "mergesearch", "TPE without racing"])
