@@ -69,30 +69,48 @@ def paired_difference(
     return _bounds(a.total - b.total, ours_totals - theirs_totals, confidence)
 
 
-def paired_lead(a: Scores, b: Scores) -> tuple[float, float]:
-    """The total of `a` minus that of `b` on the same documents, and its standard error.
+def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
+    """The lead of one candidate over another on the documents that it was scored on, and its error.
 
-    In closed form where every task's value is a mean, which is quick enough to be asked after each
-    block of documents; by `paired_difference` where one is not.
+    The error is that of the lead on all documents, of which these are a sample without replacement:
+    it is nothing where all were scored. In closed form where every task's value is a mean, which is
+    quick enough to be asked after each block of documents; by `paired_difference` where one is not.
 
     Args:
-        a: one candidate.
-        b: another, on the same tasks and documents.
+        part: a candidate on some documents of each task.
+        whole: another, on all.
+
+    Returns:
+        The lead in `total`, and its standard error; infinite where one document of several says
+        nothing of how a task's documents vary.
 
     Raises:
-        InputError: the two were not scored on the same tasks and documents.
+        InputError: the two were not scored on the same tasks.
     """
-    if any(task.aggregation != "mean" for task in a.tasks):
-        bounds = paired_difference(a, b, n_resamples=_SLOW_RESAMPLES, confidence=_ONE_SIGMA)
-        return bounds.value, (bounds.high - bounds.low) / 2
-    _check_paired(a, b)
-    variance = 0.0
-    for ours, theirs in zip(a.tasks, b.tasks, strict=True):
-        pairs = [p for p in zip(ours.values, theirs.values, strict=True) if None not in p]
-        values = np.array(pairs, dtype=float).reshape(-1, 2)
-        variance += ours.weight**2 * (values[:, 0] - values[:, 1]).var() / len(pairs)
-    error = math.sqrt(variance) / sum(task.weight for task in a.tasks)
-    return a.total - b.total, error
+    same = whole.on(part)
+    _check_paired(part, same)
+    if any(task.aggregation != "mean" for task in part.tasks):
+        bounds = paired_difference(part, same, n_resamples=_SLOW_RESAMPLES, confidence=_ONE_SIGMA)
+        left = 1 - part.n_documents / whole.n_documents
+        return bounds.value, (bounds.high - bounds.low) / 2 * math.sqrt(left)
+    variance = sum(
+        ours.weight**2 * _variance(ours, theirs, len(of.doc_ids))
+        for ours, theirs, of in zip(part.tasks, same.tasks, whole.tasks, strict=True)
+    )
+    error = math.sqrt(variance) / sum(task.weight for task in part.tasks)
+    return part.total - same.total, error
+
+
+def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
+    """The variance of a task's mean lead as an estimate of that on so many documents."""
+    left = 1 - len(ours.doc_ids) / n_documents
+    if left == 0:
+        return 0.0
+    pairs = [p for p in zip(ours.values, theirs.values, strict=True) if None not in p]
+    if len(pairs) < 2:
+        return math.inf
+    values = np.array(pairs, dtype=float)
+    return float((values[:, 0] - values[:, 1]).var(ddof=1)) / len(pairs) * left
 
 
 def _check_paired(a: Scores, b: Scores) -> None:

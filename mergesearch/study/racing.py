@@ -13,8 +13,9 @@ from mergesearch.study.goals import Goals
 N_BLOCKS = 12
 #: How often, at most, a candidate as good as its rival is stopped, over all its blocks.
 LEVEL = 0.2
-#: Documents before the first decision: fewer say too little of how they vary.
-_FEWEST = 24
+#: Documents before the first decision, in all and of each task that has as many: fewer say too
+#: little of how they vary.
+_FEWEST, _FEWEST_OF_TASK = 24, 6
 
 
 @dataclass(frozen=True)
@@ -54,34 +55,35 @@ def race(blocks: Iterator[Candidate], rivals: Sequence[Rival], goals: Goals) -> 
         so_far = candidate.scores
         whole = rivals[0].scores if rivals else so_far
         share = so_far.n_documents / whole.n_documents
-        if so_far.n_documents < _FEWEST or share >= 1 or len(so_far.tasks) < len(whole.tasks):
-            continue  # too early to tell: a task of few documents has none in the first blocks
+        if share >= 1 or not _says_enough(so_far, whole):
+            continue
         size = goals.size(candidate.recipe)
-        if any(_is_beaten(so_far, size, rival, share, level, goals) for rival in rivals):
+        if any(_is_beaten(so_far, size, rival, level, goals) for rival in rivals):
             return Raced(candidate, _projected(so_far, rivals[0].scores), share)
     return Raced(candidate, so_far, 1.0)
 
 
-def _is_beaten(
-    so_far: Scores, size: int, rival: Rival, share: float, level: float, goals: Goals
-) -> bool:
+def _says_enough(so_far: Scores, whole: Scores) -> bool:
+    """Whether there are documents enough to tell; the first blocks hold few of a small task."""
+    if so_far.n_documents < _FEWEST or len(so_far.tasks) < len(whole.tasks):
+        return False
+    pairs = zip(so_far.tasks, whole.tasks, strict=True)
+    return all(len(p.doc_ids) >= min(_FEWEST_OF_TASK, len(w.doc_ids)) for p, w in pairs)
+
+
+def _is_beaten(so_far: Scores, size: int, rival: Rival, level: float, goals: Goals) -> bool:
     """Whether a rival is sure to be ahead in every objective once all documents are scored."""
     if SIZE in goals.names and size < rival.size:
         return False
     return all(
-        _is_behind(_of(name, so_far), _of(name, rival.scores), share, level)
-        for name in goals.scored
+        _is_behind(_of(name, so_far), _of(name, rival.scores), level) for name in goals.scored
     )
 
 
-def _is_behind(ours: Scores, rival: Scores, share: float, level: float) -> bool:
-    """A one-sided test of the lead on all documents, from the documents that both were scored on.
-
-    Those that are still to come are a sample of the same finite set, so the error of the lead
-    shrinks to nothing as the share of the documents goes to 1.
-    """
-    lead, error = paired_lead(ours, rival.on(ours))
-    return lead < NormalDist().inv_cdf(level) * error * (1 - share) ** 0.5
+def _is_behind(ours: Scores, rival: Scores, level: float) -> bool:
+    """A one-sided test of the lead on all documents, from those that ours was scored on."""
+    lead, error = paired_lead(ours, rival)
+    return lead < NormalDist().inv_cdf(level) * error
 
 
 def _projected(so_far: Scores, rival: Scores) -> Scores:

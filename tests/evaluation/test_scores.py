@@ -17,6 +17,7 @@ from mergesearch.evaluation import (
     TaskScore,
     interval,
     paired_difference,
+    paired_lead,
 )
 from mergesearch.evaluation import comparison as module
 from mergesearch.evaluation.aggregation import VECTORISED, aggregation_function
@@ -175,6 +176,9 @@ def test_a_document_without_the_metric_is_left_out() -> None:
     assert paired_difference(other, holed).value == 0.25
 
 
+ONE = DocumentScore(1.0)
+
+
 def some(aggregation: str = "mean", **tasks: dict[int, DocumentScore]) -> Scores:
     return scores(
         *(
@@ -206,6 +210,46 @@ def test_other_aggregations_are_computed_anew_on_a_part() -> None:
     (part,) = whole.on(some("weighted_perplexity", x={3: documents[3], 1: documents[1]})).tasks
     assert part.value == pytest.approx(math.exp(4 / 6))
     assert part.stderr is None
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "median"])
+def test_the_error_of_a_lead_is_how_far_it_is_from_that_on_all_documents(aggregation: str) -> None:
+    """In the mean over many parts, drawn from two tasks of which one is seen nearly whole."""
+    generator = np.random.default_rng(0)
+    sizes, parts = {"x": 40, "y": 12}, {"x": 15, "y": 10}
+
+    def candidate() -> Scores:
+        values = {name: generator.normal(size=n) for name, n in sizes.items()}
+        found = {
+            name: {i: DocumentScore(float(v)) for i, v in enumerate(of)}
+            for name, of in values.items()
+        }
+        return some(aggregation, **found)
+
+    ours, rival = candidate(), candidate()
+    whole = ours.total - rival.total
+    misses, errors = [], []
+    for _ in range(400 if aggregation == "mean" else 40):
+        ids = {n: generator.choice(sizes[n], size=k, replace=False) for n, k in parts.items()}
+        drawn = some(aggregation, **{n: dict.fromkeys(map(int, i), ONE) for n, i in ids.items()})
+        lead, error = paired_lead(ours.on(drawn), rival)
+        assert lead == pytest.approx(ours.on(drawn).total - rival.on(drawn).total)
+        misses.append(lead - whole)
+        errors.append(error)
+    measured = float(np.sqrt(np.mean(np.square(misses))))
+    expected = float(np.sqrt(np.mean(np.square(errors))))
+    # a bootstrapped median is rough on so few documents, and its error that of a sample of all
+    assert expected == pytest.approx(measured, rel=0.1 if aggregation == "mean" else 0.5)
+    assert paired_lead(ours, rival) == (whole, 0)
+
+
+def test_one_document_of_several_says_nothing_of_the_error() -> None:
+    ours, rival = (some(x={i: DocumentScore(v) for i in range(4)}) for v in (1.0, 0.0))
+    one = ours.on(some(x={2: ONE}))
+    assert paired_lead(one, rival) == (1, math.inf)
+    # of a task's only document all is known
+    only = some(x={0: DocumentScore(1.0)})
+    assert paired_lead(only, some(x={0: DocumentScore(0.0)})) == (1, 0)
 
 
 def test_what_was_not_scored_is_named() -> None:

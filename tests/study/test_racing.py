@@ -96,6 +96,21 @@ def test_how_often_a_candidate_is_stopped_that_should_not_be(
     assert stopped <= level + 2 * math.sqrt(level * (1 - level) / n_pairs)
 
 
+@pytest.mark.parametrize("sizes", [(12,) * 40, (300, 12)], ids=["many small", "one small"])
+def test_tasks_of_few_documents_stop_no_candidate_that_is_as_good(sizes: Sequence[int]) -> None:
+    generator, n_good, n_stopped = np.random.default_rng(5), 0, 0
+    while n_good < 100:
+        ours, rival = (
+            scores({f"t{i}": [*map(float, generator.random(n) < p)] for i, n in enumerate(sizes)})
+            for p in (0.5, 0.5)
+        )
+        if ours.total >= rival.total:
+            n_good += 1
+            n_stopped += share_raced(ours, rival) < 1
+    # as good on all documents, and not on the first alone: well below the level
+    assert n_stopped / n_good <= 0.1
+
+
 def test_a_projection_is_the_rivals_score_and_the_lead_on_the_documents_that_both_have() -> None:
     # in the first block the candidate is 1 behind in one task and 3 behind in the other; the
     # rival is right in the first block only, so what it scores there is not what it scores on all
