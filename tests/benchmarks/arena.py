@@ -39,6 +39,8 @@ class Family:
     name: str
     #: The space as a user would write it.
     space: SearchSpace
+    #: Documents of each task that a search sees.
+    limit: int
     #: Evaluations' worth of documents that the other searches may score.
     n_evaluations: int
     #: Whether searches score their finalists on the whole search split, within that budget.
@@ -290,14 +292,15 @@ def _suite(
 def demo(folder: Path) -> Family:
     """The family of `mergesearch demo`, as it is in a folder."""
     space = SearchSpace.load(folder / "space.yaml")
-    suite = demo_suite(folder, 100)
-    return Family("demo", space.model_copy(update={"suite": suite}), N_EVALUATIONS)
+    limit = 100
+    suite = demo_suite(folder, limit)
+    return Family("demo", space.model_copy(update={"suite": suite}), limit, N_EVALUATIONS)
 
 
 def testbed(folder: Path) -> Family:
     """The real family, as it is laid out in a folder."""
     skills = {"sentiment": "sst2", "questions": "trec", "style": "subj"}
-    base = folder / "base"
+    base, limit = folder / "base", 40
     parents = {name: f"{base}+{folder / 'adapters' / task}" for name, task in skills.items()}
     space = SearchSpace.model_validate(
         {
@@ -310,7 +313,7 @@ def testbed(folder: Path) -> Family:
                 "ties": {"weight": [0, 1.5], "density": [0.2, 1.0], "lambda": 1.0},
                 "dare_ties": {"weight": [0, 1.5], "density": [0.2, 1.0]},
             },
-            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 40, 200),
+            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", limit, 200),
         }
     )
-    return Family("testbed", space, n_evaluations=40, confirms=False)
+    return Family("testbed", space, limit, n_evaluations=40, confirms=False)

@@ -68,7 +68,8 @@ def _runs(of: tuple[str, int], *, work: Path, testbed: Path) -> list[Run]:
     family = _family(name, seed, work, testbed)
     runs = []
     for arm in [REFERENCE, *(ARMS if name == "demo" else arena.COMPARED)]:
-        title = f"{name}-{arm.replace(' ', '-')}-{seed}"
+        size = f"{family.n_evaluations}x{family.limit}"
+        title = f"{name}-{size}-{arm.replace(' ', '-')}-{seed}"
         file = work / f"{title}.json"
         if not file.exists():
             curve = name == "demo"  # elsewhere, it would cost more than the search
