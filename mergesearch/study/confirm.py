@@ -7,6 +7,7 @@ from mergesearch.errors import CandidateError, MergesearchError
 from mergesearch.recipe import Recipe, Slice, Source
 from mergesearch.runs import Row
 from mergesearch.space import LAMBDAS, SearchSpace
+from mergesearch.study.front import spread
 from mergesearch.study.goals import Goals
 from mergesearch.study.history import History
 from mergesearch.study.observer import Observer
@@ -15,7 +16,7 @@ from mergesearch.study.storage import RECIPE
 
 #: How many of the best candidates are scored in full before one is called the winner.
 N_FINALISTS = 5
-#: The same where there are several objectives.
+#: How many where there are several objectives: the whole front, or of a larger one a choice.
 N_FRONT = 8
 
 
@@ -23,7 +24,8 @@ def confirm(history: History, space: SearchSpace, judge: Judge, observer: Observ
     """Find the winner, and score it and what it must beat in full and on held-out.
 
     Of a search for several objectives, what no other beats in all of them goes on the leaderboard
-    as the front, and the winner is the one of them with the best score of the suite.
+    as the front, and the winner is the one of them with the best score of the suite. A model that
+    has no finite score on the whole search split or on held-out is out, and the next comes up.
 
     Args:
         history: of the study, with at least one scored trial.
@@ -35,9 +37,14 @@ def confirm(history: History, space: SearchSpace, judge: Judge, observer: Observ
         The winner, scored on the whole search split.
 
     Raises:
-        MergesearchError: no trial was scored.
+        MergesearchError: no trial was scored, or no finalist in full.
     """
     several = len(space.search.objectives) > 1
+    if several and len(history.front) > N_FRONT:
+        observer.stage(
+            f"{N_FRONT} of the {len(history.front)} models of the front, chosen to lie apart, are "
+            "scored in full"
+        )
     recipes = best_recipes(history, judge, N_FRONT if several else N_FINALISTS)
     if not recipes:
         raise MergesearchError(
@@ -50,30 +57,41 @@ def confirm(history: History, space: SearchSpace, judge: Judge, observer: Observ
             finalists.append(judge.score(recipe, full=True))
         except CandidateError as error:  # finite on the documents of the search, not on all
             observer.stage(f"finalist {number} is out: {error}")
-    if not finalists:
-        raise MergesearchError("no finalist has a finite score on the whole search split")
     goals = Goals(space, judge, full=True)
-    front, others = split_front(finalists, goals, observer)
-    winner = front[0]
-    n_front = len(front) if several else 1
+    while finalists:
+        front, others = split_front(finalists, goals, observer)
+        rows = _rows(front if several else front[:1], [*front, *others], goals)
+        judge.record.set_best(rows)
+        named = {
+            row: judge.record.recipe(row.recipe_hash) for row in rows if row.role != "finalist"
+        }
+        out = {row.recipe_hash for row in _without_score(judge, named, observer)}
+        if not out:
+            judge_beside(judge, references(space, judge), observer)
+            return front[0]
+        finalists = [candidate for candidate in finalists if candidate.recipe.hash not in out]
+    raise MergesearchError("no finalist has a finite score on all documents")
+
+
+def _rows(front: Sequence[Candidate], ordered: Sequence[Candidate], goals: Goals) -> list[Row]:
+    """The leaderboard's rows of a front, whose first is the winner, and of the other finalists."""
     rows = []
-    for i, candidate in enumerate([*front, *others], start=1):
-        role = "winner" if i == 1 else "front" if i <= n_front else "finalist"
+    for i, candidate in enumerate(ordered, start=1):
+        role = "winner" if i == 1 else "front" if i <= len(front) else "finalist"
         broken = goals.result(candidate.scores, goals.size(candidate.recipe)).broken
         label = role if i == 1 else f"{role} {i}"
         rows.append(Row(label, role, candidate.recipe.hash, broken))
-    judge.record.set_best(rows)
-    for row in rows:
-        if row.role != "finalist":
-            judge_in_full(judge, judge.record.recipe(row.recipe_hash), row.label, observer)
-    judge_beside(judge, references(space, judge), observer)
-    return winner
+    return rows
 
 
 def best_recipes(history: History, judge: Judge, n: int) -> list[Recipe]:
-    """The recipes of the n best trials, no two with the same tensors."""
+    """The recipes of the n best trials, no two with the same tensors.
+
+    Of a front of more than n they are spread over it.
+    """
     found: dict[str, Recipe] = {}
-    for trial in history.ranked():
+    leaders = [history.front[i] for i in spread([t.values for t in history.front], n)]
+    for trial in [*leaders, *history.ranked()]:
         recipe_hash = trial.user_attrs[RECIPE]
         digest = judge.record.digest_of(recipe_hash)
         if digest is not None and digest not in found and len(found) < n:
@@ -86,17 +104,18 @@ def split_front(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Finalists that none of them dominates, and the others; each by the score of the suite.
 
-    Those that break a constraint are no part of the front, unless all do.
+    Those that break a constraint are no part of the front. Where all do, it is what comes nearest.
     """
-    ordered = sorted(finalists, key=lambda candidate: -candidate.total)
-    results = [goals.result(c.scores, goals.size(c.recipe)) for c in ordered]
+    found = [(goals.result(c.scores, goals.size(c.recipe)), c) for c in finalists]
+    found.sort(key=lambda pair: (pair[0].violation, -pair[1].total))
+    results, ordered = [result for result, _ in found], [candidate for _, candidate in found]
     kept = [i for i, result in enumerate(results) if result.feasible]
     if not kept:
         observer.stage(
             "no finalist keeps every constraint on the whole search split; the winner breaks "
             + " and ".join(results[0].broken)
         )
-        kept = list(range(len(ordered)))
+        kept = [0]
     front = [
         i
         for i in kept
@@ -130,13 +149,22 @@ def judge_in_full(judge: Judge, recipe: Recipe, label: str, observer: Observer) 
 
 def judge_beside(judge: Judge, others: dict[Row, Recipe], observer: Observer) -> None:
     """Score models in full and put them on the leaderboard, but for those that have no score."""
-    for row, recipe in others.items():
+    out = _without_score(judge, others, observer)
+    for row in others:
+        if row not in out:
+            judge.record.add_row(row)
+
+
+def _without_score(judge: Judge, models: dict[Row, Recipe], observer: Observer) -> list[Row]:
+    """Score models in full and on held-out, and give those that have no finite score."""
+    out = []
+    for row, recipe in models.items():
         try:
             judge_in_full(judge, recipe, row.label, observer)
         except CandidateError as error:
             observer.stage(f"{row.label} is not on the leaderboard: {error}")
-        else:
-            judge.record.add_row(row)
+            out.append(row)
+    return out
 
 
 def _best_task_arithmetic(space: SearchSpace, judge: Judge) -> tuple[float, Recipe] | None:

@@ -24,11 +24,18 @@ class Result:
     values: tuple[float, ...]
     #: By how much each constraint is broken; none where it is 0 or less.
     violations: Mapping[str, float]
+    #: The same as shares of the bounds, by which a size and a score can be added.
+    shares: Mapping[str, float]
 
     @property
     def feasible(self) -> bool:
         """Whether every constraint is kept."""
         return not self.broken
+
+    @property
+    def violation(self) -> float:
+        """By how much constraints are broken, all together, in shares of their bounds."""
+        return sum(max(0.0, share) for share in self.shares.values())
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -72,10 +79,10 @@ class Goals:
 
     def result(self, scores: Scores, size: int) -> Result:
         """What scores come to."""
-        return Result(
-            tuple(_quantity(name, scores, size) for name in self.names),
-            {str(c): self._violation(c, scores, size) for c in self._constraints},
-        )
+        values = tuple(_quantity(name, scores, size) for name in self.names)
+        violations = {str(c): self._violation(c, scores, size) for c in self._constraints}
+        shares = {name: v / (abs(self._bounds[name]) or 1) for name, v in violations.items()}
+        return Result(values, violations, shares)
 
     def dominates(self, ours: Sequence[float], theirs: Sequence[float]) -> bool:
         """Whether values are as good as others in every objective, and better in one."""

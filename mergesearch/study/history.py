@@ -1,7 +1,6 @@
 """What the finished trials of a study say."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cached_property
 
 import optuna
@@ -10,7 +9,15 @@ from optuna.trial import FrozenTrial, TrialState
 from mergesearch.candidates import Judge
 from mergesearch.evaluation import Scores
 from mergesearch.study.goals import Goals
-from mergesearch.study.storage import DOCUMENTS, INTERRUPTED, RECIPE, SHARE, TOTAL, finished
+from mergesearch.study.storage import (
+    DOCUMENTS,
+    INTERRUPTED,
+    RECIPE,
+    SECONDS,
+    SHARE,
+    TOTAL,
+    finished,
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,7 @@ class History:
     @property
     def minutes(self) -> float:
         """Time that the trials took."""
-        spent = sum((trial.duration or timedelta() for trial in self.trials), timedelta())
-        return spent.total_seconds() / 60
+        return sum(trial.user_attrs.get(SECONDS, 0.0) for trial in self.trials) / 60
 
     @cached_property
     def scored(self) -> tuple[FrozenTrial, ...]:

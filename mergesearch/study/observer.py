@@ -23,6 +23,8 @@ class TrialEvent:
     #: Documents scored for this trial; 0 where the record knew the answer.
     n_documents: int
     seconds: float
+    #: The constraints that the candidate does not keep.
+    breaks: tuple[str, ...] = ()
     error: str | None = None
 
 

@@ -30,6 +30,7 @@ from mergesearch.study.storage import (
     LABEL,
     RECIPE,
     REFINES,
+    SECONDS,
     SHARE,
     TOTAL,
     count_interrupted,
@@ -100,21 +101,22 @@ class Search:
 
     def _one_trial(self, history: History) -> History:
         """Run one trial, and give the history with it."""
+        start, before = time.perf_counter(), self._judge.n_documents_scored
         trial = self._ask(history)
         if self._counts_documents:
             trial.set_user_attr(BEFORE, self._judge.n_documents_known)
-        start, before = time.perf_counter(), self._judge.n_documents_scored
         try:
             result = self._realize(suggest(self._space, trial, self._shape), history)
         except (CandidateError, RecipeError) as failure:
-            trial.set_user_attr(DOCUMENTS, self._judge.n_documents_scored - before)
+            self._set_cost(trial, start, before)
             trial.set_user_attr(ERROR, str(failure))  # with which the trial has ended
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self._tell(trial, result, self._judge.n_documents_scored - before)
+            self._set_cost(trial, start, before)
+            self._tell(trial, result)
         history = self.history
         self._record(history)
-        self._say(history, trial.number, time.perf_counter() - start)
+        self._say(history, trial.number)
         return history
 
     def _ask(self, history: History) -> Trial:
@@ -151,18 +153,22 @@ class Search:
     def _has_waiting(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def _tell(self, trial: Trial, result: _Result, n_documents: int) -> None:
+    def _set_cost(self, trial: Trial, start: float, n_before: int) -> None:
+        """Enter what a trial took of the budget."""
+        trial.set_user_attr(SECONDS, time.perf_counter() - start)
+        trial.set_user_attr(DOCUMENTS, self._judge.n_documents_scored - n_before)
+
+    def _tell(self, trial: Trial, result: _Result) -> None:
         outcome = self.goals.result(result.scores, self.goals.size(result.recipe))
         attributes = {
             RECIPE: result.recipe.hash,
             TOTAL: result.scores.total,
             SHARE: result.share,
-            DOCUMENTS: n_documents,
         }
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
-        for constraint, violation in outcome.violations.items():
-            trial.set_constraint(constraint, violation)
+        for constraint, share in outcome.shares.items():
+            trial.set_constraint(constraint, share)
         self.study.tell(trial, list(outcome.values))
 
     def _realize(self, proposal: Recipe | SoupOrder, history: History) -> _Result:
@@ -207,7 +213,7 @@ class Search:
                 )
             )
 
-    def _say(self, history: History, number: int, seconds: float) -> None:
+    def _say(self, history: History, number: int) -> None:
         trial = next(t for t in history.trials if t.number == number)
         best = history.best
         self._observer.trial(
@@ -218,8 +224,9 @@ class Search:
                 score=trial.user_attrs.get(TOTAL),
                 best=best.user_attrs[TOTAL] if best else None,
                 share=trial.user_attrs.get(SHARE, 1.0),
-                n_documents=trial.user_attrs.get(DOCUMENTS, 0),
-                seconds=seconds,
+                n_documents=trial.user_attrs[DOCUMENTS],
+                seconds=trial.user_attrs[SECONDS],
+                breaks=tuple(what for what, by in trial.constraints.items() if by > 0),
                 error=trial.user_attrs.get(ERROR),
             )
         )

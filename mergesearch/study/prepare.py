@@ -155,7 +155,6 @@ def _largest(space: SearchSpace, parents: Parents, shape: Shape) -> list[Plan]:
     """The deepest stack of a space, if it has stacks."""
     if space.stacking is None:
         return []
-    space.stacking.check(shape.n_layers)
     recipe = largest_stack(space.stacking, space.parents, shape.n_layers, shape.writers)
     return [plan(recipe, parents)]
 
@@ -168,6 +167,8 @@ def _shape(space: SearchSpace, parents: Parents) -> Shape:
             raise InputError(
                 f"granularity.{key} must be at most the models' {depth} layers, got {value}"
             )
+    if space.stacking is not None:
+        space.stacking.check(depth)
     names = list(parents.specs(space.models[0]))
     outside = set()
     for group in granularity.groups:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.candidates import Candidate, Judge
+from mergesearch.errors import InputError
 from mergesearch.parents import choose_device
 from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, hold
 from mergesearch.soups import greedy_soup
@@ -21,9 +22,11 @@ from mergesearch.study.observer import Observer, Silent
 from mergesearch.study.optimize import Search
 from mergesearch.study.prepare import Bench, prepare
 from mergesearch.study.soups import soup_of
-from mergesearch.study.storage import best_before, enqueue, finished, open_study
+from mergesearch.study.storage import RECIPE, best_before, enqueue, finished, open_study
 
 if TYPE_CHECKING:
+    import optuna
+
     from mergesearch.evaluation import BuiltTask, Evaluator
 
 
@@ -69,6 +72,7 @@ def search(
     with _open(space, out, device, batch_size, memory_budget, observer) as (bench, judge):
         name = study_name(bench, out, storage)
         study = open_study(out, name, storage, directions(space.search.objectives))
+        _check_recorded(study, judge.record, out)
         if not finished(study) and (best := best_before(out, name, storage)):
             observer.stage(
                 f"the suite is not that of the trials before: a new search begins with the "
@@ -154,6 +158,17 @@ def _open(
         record = Record(out)
         record.set_suite(suite_entry(bench.evaluator))
         yield bench, Judge(bench.parents, bench.evaluator, record, place)
+
+
+def _check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:
+    """Refuse a study whose candidates the run folder does not know: a database outlives folders."""
+    recipes = {trial.user_attrs.get(RECIPE) for trial in finished(study)} - {None}
+    if missing := recipes - set(record.recipe_hashes):
+        raise InputError(
+            f"the study {study.study_name!r} has {len(missing)} candidates that {out} does not "
+            f"know: it is that of another folder called {out.name}, or of one that is gone; take "
+            "another name for the run folder"
+        )
 
 
 def study_name(bench: Bench, out: Path, storage: str | None = None) -> str:

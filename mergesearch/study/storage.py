@@ -26,6 +26,8 @@ TOTAL = "total"
 SHARE = "share"
 #: Documents that the model answered for it, what the record knew aside.
 DOCUMENTS = "documents"
+#: Seconds that it took.
+SECONDS = "seconds"
 #: Documents that were known when it began, where there is a budget of them.
 BEFORE = "known before"
 #: The name of the starting point that it is.

@@ -225,7 +225,10 @@ def test_the_study_is_told_by_how_much_each_constraint_is_broken(family: Path) -
     feasible = []
     for trial, entry in zip(finished(study), judge.record.trials, strict=True):
         assert trial.value is not None
-        expected = {"first <= 0.9": trial.value - 0.9, "score >= one": one - trial.value}
+        expected = {
+            "first <= 0.9": (trial.value - 0.9) / 0.9,
+            "score >= one": (one - trial.value) / one,
+        }
         assert trial.constraints == pytest.approx(expected)
         assert entry.feasible is (one <= trial.value <= 0.9)
         feasible.append(entry.feasible)
@@ -256,10 +259,11 @@ def test_what_breaks_a_constraint_does_not_win_while_anything_keeps_it() -> None
     assert winner(both, (0.9, 120), (0.3, 90), (0.5, 100), (0.2, 95)) == [0.5, 0.3]
 
 
-def test_where_nothing_keeps_the_constraints_the_best_wins_and_what_it_breaks_is_said() -> None:
+def test_where_nothing_keeps_the_constraints_the_nearest_wins_and_what_it_breaks_is_said() -> None:
     ear = Ear()
     of = constrained("size <= 80", "acc >= 0.95")
-    assert winner(of, (0.5, 100), (0.9, 120), ear=ear) == [0.9]
+    # as shares of the bounds: 0.25 + 0.47 for the first, 0.5 + 0.05, and 1 + 0.02
+    assert winner(of, (0.5, 100), (0.9, 120), (0.93, 160), ear=ear) == [0.9]
     assert ear.stages == [
         "no finalist keeps every constraint on the whole search split; the winner breaks "
         "size <= 80 by 40 and acc >= 0.95 by 0.05"

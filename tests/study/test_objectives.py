@@ -66,6 +66,13 @@ def searched_for_size(tmp_path_factory: pytest.TempPathFactory, _family: Path) -
     return folder
 
 
+def test_a_depth_that_no_runs_of_layers_reach_is_refused_before_anything_runs(family: Path) -> None:
+    for depth in (13, [10, 16]):
+        space = load(family, methods={"stacking": {"depth": depth, "segments": 3}})
+        with pytest.raises(InputError, match=r"stacking\.depth must be at most segments x layers"):
+            prepare(space)
+
+
 def test_the_front_of_score_and_size_is_judged_in_full_and_none_of_it_is_dominated(
     searched_for_size: Path,
 ) -> None:

@@ -1,4 +1,5 @@
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from optuna.trial import TrialState
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.recipe import Recipe
 from mergesearch.space import SearchSpace, Shape, starts, suggest
+from mergesearch.study import search
 from mergesearch.study.optimize import Search
 from mergesearch.study.storage import ERROR, finished, open_study
 from tests.study.watch import Ear, Killed, hash_judge, load, running
@@ -223,6 +225,23 @@ def test_studies_of_two_runs_share_a_database(family: Path) -> None:
         Search(study, space, hash_judge(family / name), SHAPE, Ear()).run()
         assert len(finished(study)) == 3
     assert not (family / "a" / "journal.log").exists()
+
+
+def test_a_study_in_a_database_goes_with_its_run_folder(family: Path) -> None:
+    url = f"sqlite:///{family / 'studies.db'}"
+    space = load(family, search={"trials": 2})
+    search(space, family / "run", storage=url, device="cpu")
+    search(space, family / "run", storage=url, device="cpu")
+    shutil.rmtree(family / "run")
+    for trials in (2, 4):
+        with pytest.raises(InputError, match=r"2 candidates that .* does not know") as caught:
+            search(
+                load(family, search={"trials": trials}),
+                family / "run",
+                storage=url,
+                device="cpu",
+            )
+        assert "take another name for the run folder" in str(caught.value)
 
 
 def test_a_database_that_cannot_be_opened_is_named(family: Path) -> None:

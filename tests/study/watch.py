@@ -5,7 +5,6 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -33,6 +32,7 @@ from mergesearch.study.storage import (
     LABEL,
     RECIPE,
     REFINES,
+    SECONDS,
     SHARE,
     TOTAL,
     finished,
@@ -213,12 +213,16 @@ def ended(
         values=values,
         params=dict(params),
         distributions=dict(domains),
-        user_attrs={TOTAL: values[0], SHARE: share, DOCUMENTS: n_documents, RECIPE: recipe}
+        user_attrs={
+            TOTAL: values[0],
+            SHARE: share,
+            DOCUMENTS: n_documents,
+            SECONDS: 60 * minutes,
+            RECIPE: recipe,
+        }
         | ({REFINES: True} if refines else {}),
     )
     trial.number = number
-    trial.datetime_start = datetime(2026, 1, 1)
-    trial.datetime_complete = trial.datetime_start + timedelta(minutes=minutes)
     return trial
 
 
