@@ -63,7 +63,8 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
         )
     unraced = [run for arm in arms.values() for run in arm.values() if run.stopped]
     winners = [run.stopped[-1] for run in unraced if run.stopped]
-    bests = [stop for run in unraced if run.stopped for stop in run.stopped]
+    # the first of a search has nothing to be stopped against
+    bests = [stop for run in unraced if run.stopped for stop in run.stopped[1:]]
     if winners:
         found.append(
             {
@@ -71,7 +72,7 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "at most": 0.05,
                 "reached": float(np.mean(winners)),
                 "count": f"{sum(winners)} of {len(winners)}",
-                "of all their bests so far": f"{sum(bests)} of {len(bests)}",
+                "of all their later bests": f"{sum(bests)} of {len(bests)}",
             }
         )
     gaps = {

@@ -143,7 +143,7 @@ def _goal_table(found: Sequence[dict[str, Any]]) -> str:
         met = row["reached"] <= limit if "at most" in row else row["reached"] > limit
         sign = "≤" if "at most" in row else ">"
         details = ", ".join(f"{v:.3f}" for v in row.get("by seed", []))
-        details = details or f"{row['count']}; {row['of all their bests so far']} of their bests"
+        details = details or f"{row['count']}; {row['of all their later bests']} of their bests"
         lines.append(
             f"| {row['goal']} | {sign} {limit:.3g} | {row['reached']:.3f}"
             f"{'' if met else ' (**not met**)'} | {details} |"

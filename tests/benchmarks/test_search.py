@@ -53,7 +53,7 @@ def test_goals_compare_seed_by_seed() -> None:
     lead = found[f"held-out of the winner above {REFERENCE}, at equal documents"]
     assert lead["by seed"] == pytest.approx([0.05, 0.06, 0.07])
     stops = next(row for goal, row in found.items() if "racing would have stopped" in goal)
-    assert (stops["count"], stops["of all their bests so far"]) == ("2 of 6", "4 of 18")
+    assert (stops["count"], stops["of all their later bests"]) == ("2 of 6", "4 of 12")
     gap = next(row for goal, row in found.items() if goal.startswith("gap"))
     assert gap["by seed"] == pytest.approx([0.0, -0.01, -0.02])
     assert gap["at most"] == pytest.approx(0.05)
