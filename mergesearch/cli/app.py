@@ -266,12 +266,13 @@ def leaderboard(
     from mergesearch.report import entries_of, front_of, ranked
     from mergesearch.report import leaderboard as write
 
+    runs = list({run.resolve(): run for run in runs}.values())  # named twice, shown once
     if front:
         entries = [entry for run in runs for entry in front_of(run)]
     else:
         entries = ranked([entry for run in runs for entry in entries_of(run)])
     if form is not None:
-        typer.echo(write(entries, form))
+        typer.echo(write(entries, form).removesuffix("\n"))
     elif front:
         show.front(entries)
     else:

@@ -25,6 +25,7 @@ from mergesearch.report import (
     heads,
     in_millions,
     markdown,
+    run_labels,
     verdict,
 )
 from mergesearch.space import SIZE
@@ -129,7 +130,7 @@ def run(folder: Path) -> None:
 
 def entries(found: list[Entry]) -> None:
     """A leaderboard, and before it the verdict where it is of one run, or else what it warns of."""
-    alone = len({entry.run for entry in found}) == 1
+    alone = len(run_labels(found)) == 1
     _board(found, verdict(found) if alone else caution(found))
 
 
@@ -158,7 +159,8 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
 
     Objectives have columns in either case, whatever split their tasks are of.
     """
-    several = len({entry.run for entry in found}) > 1
+    labels = run_labels(found)
+    several = len(labels) > 1
     best = found[0].deciding if found else None
     names = [task.task for task in best.tasks] if best and tasks else []
     further = [name for name in further_objectives(found) if name not in names]
@@ -177,7 +179,7 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
         shown = entry.deciding.tasks if entry.deciding else ()
         values = {task.task: f"{task.value:.3f}" for task in shown}
         table.add_row(
-            *([entry.run.name] if several else []),
+            *([escape(labels[entry.run])] if several else []),
             entry.label,
             entry.recipe.merge_method,
             _number(entry.search),

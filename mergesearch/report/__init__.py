@@ -1,6 +1,14 @@
 """Leaderboards over one or many runs, and the verdict on a run's winner."""
 
-from mergesearch.report.entries import Entry, caution, entries_of, front_of, ranked, verdict
+from mergesearch.report.entries import (
+    Entry,
+    caution,
+    entries_of,
+    front_of,
+    ranked,
+    run_labels,
+    verdict,
+)
 from mergesearch.report.leaderboard import (
     FORMATS,
     PARAMETERS,
@@ -25,6 +33,7 @@ __all__ = [
     "leaderboard",
     "markdown",
     "ranked",
+    "run_labels",
     "table",
     "verdict",
 ]

@@ -1,6 +1,6 @@
 """What a leaderboard shows: the models of one or more runs, and how they compare."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mergesearch.space import SCORE, SIZE
 class Entry:
     """One model of a run."""
 
+    #: The folder of its run, resolved: one path a run.
     run: Path
     label: str
     #: "winner", "front", "finalist", "soup", "reference", "parent" or "base".
@@ -83,14 +84,14 @@ def entries_of(run: Path) -> list[Entry]:
 
 def _entries(run: Path) -> list[Entry]:
     """The models of a run as the record has them, the winner first."""
-    settings = identity_of(run)["space"].get("search", {})
+    objectives = _objectives(run)
     record = Record(run, writable=False)
-    entries = []
+    folder, entries = run.resolve(), []
     for row in record.rows:
         digest = record.digest_of(row.recipe_hash) or ""
         entries.append(
             Entry(
-                run,
+                folder,
                 row.label,
                 row.role,
                 record.recipe(row.recipe_hash),
@@ -98,12 +99,31 @@ def _entries(run: Path) -> list[Entry]:
                 record.scores(digest, "search_full"),
                 record.scores(digest, "held_out"),
                 record.n_parameters(row.recipe_hash),
-                tuple(settings.get("objectives", (SCORE,))),
+                objectives,
                 row.broken,
                 record.suite.searched_benchmarks,
             )
         )
     return entries
+
+
+def _objectives(run: Path) -> tuple[str, ...]:
+    """What the space of a run is searched for, whether it has been or not."""
+    return tuple(identity_of(run)["space"].get("search", {}).get("objectives", (SCORE,)))
+
+
+def run_labels(entries: Iterable[Entry]) -> dict[Path, str]:
+    """What to call each run of these entries: the shortest end of its path that no other has."""
+    runs = dict.fromkeys(entry.run for entry in entries)
+    return {run: _own_end(run, [other for other in runs if other != run]) for run in runs}
+
+
+def _own_end(path: Path, others: list[Path]) -> str:
+    for n in range(1, len(path.parts)):
+        end = path.parts[-n:]
+        if all(other.parts[-n:] != end for other in others):
+            return str(Path(*end))
+    return str(path)
 
 
 def ranked(entries: list[Entry]) -> list[Entry]:
@@ -122,15 +142,19 @@ def front_of(run: Path) -> list[Entry]:
     Raises:
         InputError: the folder is no run folder, or has no front.
     """
-    found = [entry for entry in _entries(run) if entry.role in ("winner", "front")]
-    if found and len(found[0].objectives) > 1:
-        return found
-    if found:
+    objectives = _objectives(run)
+    if len(objectives) == 1:  # nor will it ever have one: objectives are what makes a run this run
         raise InputError(
-            f"{run} has no front: it was searched for one objective, {found[0].objectives[0]}; "
-            "name several under search.objectives"
+            f"{run} has no front: it was searched for one objective, {objectives[0]}; name several "
+            "under search.objectives, and give --out another name"
         )
-    raise InputError(f"{run} has no front yet; run the same search again to end it")
+    found = [entry for entry in _entries(run) if entry.role in ("winner", "front")]
+    if not found:
+        raise InputError(
+            f"{run} has no front yet; search its space to the end: mergesearch search SPACE.yaml "
+            f"--out {run}"
+        )
+    return found
 
 
 def caution(entries: list[Entry]) -> str:
@@ -139,9 +163,10 @@ def caution(entries: list[Entry]) -> str:
     Empty where there is none.
     """
     spoiled = {entry.run: dict.fromkeys(entry.spoiled.values()) for entry in entries}
-    several = len(spoiled) > 1
+    labels = run_labels(entries)
+    several = len(labels) > 1
     return " ".join(
-        f"{f'Run {run.name} was searched' if several else 'Searched'} on the test set of "
+        f"{f'Run {labels[run]} was searched' if several else 'Searched'} on the test set of "
         f"{', '.join(names)}: the search scores are no estimate of ability, and held-out numbers "
         f"on the same benchmark are contaminated."
         for run, names in spoiled.items()

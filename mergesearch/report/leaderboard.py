@@ -8,12 +8,14 @@ import pandas as pd
 
 from mergesearch.evaluation import Scores
 from mergesearch.recipe import write_recipe
-from mergesearch.report.entries import Entry, caution
+from mergesearch.report.entries import Entry, caution, run_labels
 from mergesearch.space import SCORE, SIZE
 
 FORMATS = ("md", "csv", "json")
 #: The column of sizes.
 PARAMETERS = "parameters"
+#: The columns of every table; sizes, tasks and groups of tasks come before the last.
+_FIXED = ("run", "model", "method", "search", "held_out", "low", "high", "recipe")
 
 
 def leaderboard(entries: list[Entry], form: str = "md") -> str:
@@ -61,11 +63,11 @@ def in_millions(n: int | None) -> str:
 
 def _table(entries: list[Entry]) -> pd.DataFrame:
     """The table with the names of its totals' columns unmarked."""
-    further, rows = further_objectives(entries), []
+    labels, further, rows = run_labels(entries), further_objectives(entries), []
     for entry in entries:
         bounds = entry.interval
         row: dict[str, Any] = {
-            "run": entry.run.name,
+            "run": labels[entry.run],
             "model": entry.label,
             "method": entry.recipe.merge_method,
             "search": _total(entry.search),
@@ -82,10 +84,10 @@ def _table(entries: list[Entry]) -> pd.DataFrame:
         for group in (name for name in further if name not in tasks | {SIZE}):
             row[group + "*" * entry.is_spoiled(entry.part(group))] = entry.value(group)
         rows.append({**row, "recipe": entry.recipe.hash[:12]})
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=_FIXED)
     if SIZE in further:
         frame[PARAMETERS] = frame[PARAMETERS].astype("Int64")  # whole also where one is unknown
-    return frame[[c for c in frame.columns if c != "recipe"] + ["recipe"]] if rows else frame
+    return frame[[c for c in frame.columns if c != "recipe"] + ["recipe"]]
 
 
 def markdown(entries: list[Entry]) -> str:
@@ -104,7 +106,7 @@ def markdown(entries: list[Entry]) -> str:
     lead = ["model", "method", "search", "held_out", "95 % interval"]
     if PARAMETERS in frame:
         frame[PARAMETERS] = [in_millions(entry.n_parameters) for entry in entries]
-    if frame["run"].nunique() > 1:
+    if len(run_labels(entries)) > 1:
         lead = ["run", *lead]
     tasks = [c for c in frame.columns if c not in {*lead, "run", "low", "high", "recipe"}]
     shown = frame[[*lead, *tasks, "recipe"]].rename(columns={"held_out": "held-out"})
@@ -122,12 +124,12 @@ def csv(entries: list[Entry]) -> str:
 
 def to_json(entries: list[Entry]) -> str:
     """Everything a row stands for: scores by task with intervals, the recipe and its hashes."""
-    rows = []
+    labels, rows = run_labels(entries), []
     for entry in entries:
         bounds = entry.interval
         rows.append(
             {
-                "run": entry.run.name,
+                "run": labels[entry.run],
                 "model": entry.label,
                 "role": entry.role,
                 "recipe_hash": entry.recipe.hash,

@@ -120,12 +120,34 @@ def test_the_verdict_counts_the_front(run: Path) -> None:
     assert verdict(entries_of(run)).endswith(" 3 models are on the front of score and size.")
 
 
-def test_a_run_without_a_front_says_why(run: Path, tmp_path: Path) -> None:
-    one = make_run(tmp_path / "one", [m for m in MODELS if m[1] != "front"])
-    with pytest.raises(InputError, match=r"one has no front: it was searched for one objective, s"):
+@pytest.mark.parametrize(
+    "models",
+    [
+        [m for m in MODELS if m[1] != "front"],
+        [("greedy soup", "soup", right(70), right(60)), MODELS[4]],
+        [],
+    ],
+    ids=["ended", "of soups only", "not ended"],
+)
+@pytest.mark.parametrize("search", [None, {"objectives": ["dev"]}], ids=["score", "a task"])
+def test_a_run_of_one_objective_has_no_front_however_far_it_is(
+    tmp_path: Path, models: list[Model], search: dict[str, list[str]] | None
+) -> None:
+    one = make_run(tmp_path / "one", models, search=search)
+    name = search["objectives"][0] if search else "score"
+    says = f"one has no front: it was searched for one objective, {name}; name several under "
+    with pytest.raises(InputError, match=says):
         front_of(one)
-    begun = make_run(tmp_path / "begun", MODELS[4:], search=OBJECTIVES)
-    with pytest.raises(InputError, match="has no front yet; run the same search again"):
+
+
+@pytest.mark.parametrize(
+    "models", [MODELS[4:], [("greedy soup", "soup", right(70), right(60)), MODELS[4]], []]
+)
+def test_a_run_of_several_objectives_has_no_front_before_its_search_has_ended(
+    tmp_path: Path, models: list[Model]
+) -> None:
+    begun = make_run(tmp_path / "begun", models, search=OBJECTIVES)
+    with pytest.raises(InputError, match="begun has no front yet; search its space to the end: "):
         front_of(begun)
 
 

@@ -167,6 +167,14 @@ def test_csv_is_read_back_in_full_precision(run: Path) -> None:
     assert len(list(csv_module.reader(io.StringIO(text)))) == len(MODELS) + 1
 
 
+def test_a_run_without_models_has_a_header_alone(tmp_path: Path) -> None:
+    fixed = ["run", "model", "method", "search", "held_out", "low", "high", "recipe"]
+    empty = entries_of(make_run(tmp_path / "empty", []))
+    assert leaderboard(empty, "csv") == ",".join(fixed) + "\n"
+    full = table(entries_of(make_run(tmp_path / "full", MODELS)))
+    assert [name for name in full.columns if name in fixed] == fixed
+
+
 def test_json_holds_scores_intervals_and_a_recipe_that_can_be_run(run: Path) -> None:
     rows = json.loads(leaderboard(entries_of(run), "json"))
     winner, finalist = rows[0], rows[-1]
