@@ -88,6 +88,7 @@ class Progress:
             score = f"{'~' * early}{event.score:.4f}"
             note = f", stopped at {event.share * 100:.0f} %" if early else ""
             note += "" if event.n_documents else ", known already"
+            note += "".join(f", breaks {constraint}" for constraint in event.breaks)
         spent = _spent(event.limit)
         self._line(
             f"trial {event.number:>3}  [{spent}]  {score:>7}  best {best}  "

@@ -32,13 +32,21 @@ class Range:
 
 
 @dataclass(frozen=True)
+class WholeRange:
+    """A parameter searched over whole numbers, both ends included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
 class Choice:
     """A parameter searched over a list of values."""
 
     values: tuple[Scalar, ...]
 
 
-Domain = Fixed | Range | Choice
+Domain = Fixed | Range | WholeRange | Choice
 #: What a space says of a method: of each parameter, or of stacks.
 Spec = Mapping[str, Domain] | Stacking
 
@@ -105,7 +113,7 @@ def _check_corners(name: str, method: Method, domains: Mapping[str, Domain]) -> 
 
 def _extremes(domain: Domain) -> tuple[Any, ...]:
     match domain:
-        case Range(low, high):
+        case Range(low, high) | WholeRange(low, high):
             return (low, high)
         case Choice(values):
             return values
@@ -116,19 +124,19 @@ def _extremes(domain: Domain) -> tuple[Any, ...]:
 def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:
     """A scalar is fixed, two numbers are a range, any other list is a choice."""
     try:
-        if isinstance(raw, Fixed | Range | Choice):
+        if isinstance(raw, Domain):
             return raw
         if not isinstance(raw, list | tuple):
             return Fixed(parameter.check(raw))
         values = tuple(parameter.check(value) for value in raw)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    numbers = [value for value in values if isinstance(value, float)]
+    numbers = [value for value in values if not isinstance(value, bool | str)]
     if len(values) == len(numbers) == 2:
         low, high = numbers
         if not low < high:
             raise ValueError(f"{where}: a range is [low, high] with low < high, got {raw!r}")
-        return Range(low, high)
+        return WholeRange(int(low), int(high)) if parameter.kind is int else Range(low, high)
     if len(values) < 2:
         raise ValueError(f"{where}: a list needs two values or more, got {raw!r}")
     return Choice(values)

@@ -15,7 +15,7 @@ from mergesearch.evaluation import Suite
 from mergesearch.methods import METHODS
 from mergesearch.recipe import ModelRef, TokenizerSource
 from mergesearch.space.domains import Domain, Fixed, Range
-from mergesearch.space.settings import Names
+from mergesearch.space.settings import RESERVED, Names
 
 #: The methods of genomes, each with what a search of its space can try first.
 _STARTS: Mapping[str, tuple[str, ...]] = {
@@ -255,7 +255,7 @@ def _names(models: Sequence[ModelRef]) -> list[str]:
     ]
     for n in range(1, max(map(len, parts), default=0) + 1):
         names = ["-".join(of[-n:]) for of in parts]
-        if len({"", "base", *names}) == len(names) + 2:
+        if len({"", *RESERVED, *names}) == 1 + len(RESERVED) + len(names):
             return names
     return [f"model-{i}" for i in range(1, len(models) + 1)]
 

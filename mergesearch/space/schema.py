@@ -14,7 +14,13 @@ from mergesearch.methods import METHODS
 from mergesearch.recipe import ModelRef, TokenizerSource
 from mergesearch.space.domains import GREEDY_SOUP, STACKING, Domain, Spec, as_domains
 from mergesearch.space.genome import is_genome, space_of_genome
-from mergesearch.space.settings import BEST_PARENT, Granularity, SearchSettings
+from mergesearch.space.settings import (
+    BEST_PARENT,
+    RESERVED,
+    Granularity,
+    SearchSettings,
+    number_or_name,
+)
 from mergesearch.space.stacking import Stacking
 
 Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_domains)]
@@ -69,8 +75,8 @@ class SearchSpace(Config):
         for name in parents:
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"a parent's name is letters, digits, _ and -, got {name!r}")
-        if "base" in parents:
-            raise ValueError("a parent must not be named 'base'; give the base by the key base")
+            if name in RESERVED:
+                raise ValueError(f"a parent must not be named {name!r}; {RESERVED[name]}")
         seen: dict[ModelRef, str] = {}
         for name, ref in parents.items():
             if ref in seen:
@@ -106,15 +112,7 @@ class SearchSpace(Config):
                 "sampler cmaes searches one objective, got "
                 f"{', '.join(self.search.objectives)}: keep one, or use nsga2"
             )
-        for constraint in self.search.constraints:
-            if isinstance(constraint.bound, str) and constraint.bound not in (
-                BEST_PARENT,
-                *self.parents,
-            ):
-                raise ValueError(
-                    f"search.constraints: {constraint}: "
-                    + unknown("bound", constraint.bound, ["a number", BEST_PARENT, *self.parents])
-                )
+        self._check_constraints()
         return self
 
     @property
@@ -153,6 +151,23 @@ class SearchSpace(Config):
                 f"subset is how many of the {len(self.parents)} parents go in, at least and at "
                 f"most, got [{least}, {most}]"
             )
+        for name in self.methods:
+            chosen = self._n_chosen(name)
+            if chosen is not None and not least <= chosen[0] <= chosen[1] <= most:
+                n = f"{chosen[0]} to {chosen[1]}" if chosen[0] < chosen[1] else chosen[0]
+                raise ValueError(
+                    f"{name} merges {n} of the parents, by its own choice, but subset is "
+                    f"[{least}, {most}]; drop {name} or widen subset"
+                )
+
+    def _n_chosen(self, name: str) -> tuple[int, int] | None:
+        """How many parents a method chooses for itself, at least and at most; None: subset does."""
+        if name == GREEDY_SOUP:
+            return 1, len(self.parents)
+        if (stacking := self.stacking) and name == STACKING:
+            return 1, min(stacking.segments, len(self.parents))
+        n = METHODS[name].n_chosen
+        return (n, n) if n else None
 
     def _check_granularity(self) -> None:
         """Refuse to vary what no method of the space has."""
@@ -162,6 +177,28 @@ class SearchSpace(Config):
             for name in getattr(self.granularity, key):
                 if name not in allowed:
                     raise ValueError(f"granularity.{key}: {unknown('parameter', name, allowed)}")
+        for name in self.granularity.by_block:
+            if self.granularity.smooth and known[name].kind is int:
+                raise ValueError(
+                    f"granularity: smooth interpolates what varies by block, but {name} is a whole "
+                    f"number; leave {name} out of by_block, or smooth out"
+                )
+
+    def _check_constraints(self) -> None:
+        """Refuse bounds that name nothing, or may be a number as well as a parent."""
+        for constraint in self.search.constraints:
+            bound = constraint.bound
+            if isinstance(bound, str) and bound not in (BEST_PARENT, *self.parents):
+                raise ValueError(
+                    f"search.constraints: {constraint}: "
+                    + unknown("bound", bound, ["a number", BEST_PARENT, *self.parents])
+                )
+            for name in self.parents:
+                if isinstance(bound, float) and bound == number_or_name(name):
+                    raise ValueError(
+                        f"search.constraints: {constraint}: the bound may be a number or the "
+                        f"parent {name!r}; rename the parent"
+                    )
 
 
 def resolve(space: SearchSpace, path: Path) -> SearchSpace:

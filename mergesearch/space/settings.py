@@ -12,6 +12,12 @@ SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random")
 SCORE, SIZE = "score", "size"
 #: What stands for the best of the parents in a constraint.
 BEST_PARENT = "parents"
+#: Names that no parent may have, each with why or what to do instead.
+RESERVED = {
+    "base": "give the base by the key base",
+    BEST_PARENT: "in a constraint it stands for the best of them; rename it",
+    "winner": "so the leaderboard calls the best of the search; rename it",
+}
 
 _CONSTRAINT = re.compile(r"\s*(?P<what>[^<>=\s]+)\s*(?P<relation><=|>=)\s*(?P<bound>[^<>=\s]+)\s*")
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
@@ -76,7 +82,7 @@ class Constraint(Config):
                 f"a constraint is written as in 'size <= 150M' or 'some_task >= parents', got "
                 f"{raw!r}"
             )
-        return {**found.groupdict(), "bound": _number(found["bound"])}
+        return {**found.groupdict(), "bound": number_or_name(found["bound"])}
 
     def __str__(self) -> str:
         # as many digits as it takes to tell bounds apart, of sizes too
@@ -127,7 +133,7 @@ class SearchSettings(Config):
         return names
 
 
-def _number(text: str) -> float | str:
+def number_or_name(text: str) -> float | str:
     """A number, with K, M or B for thousands, millions and billions; or a name as it is."""
     digits, factor = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1)
     try:

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from mergesearch.methods import Scalar
-from mergesearch.space.domains import STACKING, Choice, Domain, Fixed, Range
+from mergesearch.methods import METHODS, Scalar
+from mergesearch.space.domains import STACKING, Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Shape
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import stack_starts
@@ -34,9 +34,12 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     found: list[Start] = []
     left_out: list[str] = []
 
-    def add(label: str, *options: tuple[str, dict[str, float]]) -> None:
-        """Take the first option, a method and each parent's weight, that the space holds."""
-        points = [_point(space, shape, method, weights) for method, weights in options]
+    def add(label: str, *options: tuple[str, dict[str, float], bool]) -> None:
+        """Take the first option that the space holds.
+
+        Each is a method, the parents' weights, and whether they are divided by their sum.
+        """
+        points = [_point(space, shape, *option) for option in options]
         held = [point for point in points if point is not None]
         if held:
             found.append(Start(label, held[0]))
@@ -50,17 +53,18 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
         share = 1 / len(space.parents)
         add(
             "uniform soup",
-            ("linear", same(1.0)),  # the uniform soup to the last bit
-            ("linear", same(share)),
-            ("task_arithmetic", same(share)),
+            ("linear", same(1.0), True),  # the uniform soup to the last bit
+            ("linear", same(share), True),
+            ("task_arithmetic", same(share), True),
         )
     if "task_arithmetic" in space.search.start_from:
         for scale in LAMBDAS:
-            add(f"task arithmetic at {scale:g}", ("task_arithmetic", same(scale)))
+            add(f"task arithmetic at {scale:g}", ("task_arithmetic", same(scale), False))
     if "parents" in space.search.start_from:
         for parent in space.parents:
             alone = {name: float(name == parent) for name in space.parents}
-            add(parent, *((method, alone) for method in ("linear", "task_arithmetic", "ties")))
+            methods = ("linear", "task_arithmetic", "ties")
+            add(parent, *((method, alone, True) for method in methods))
     if (stacking := space.stacking) and space.search.start_from:
         chosen = {"method": STACKING} if len(space.methods) > 1 else {}
         for label, params in stack_starts(stacking, space.parents, shape.n_layers):
@@ -69,33 +73,45 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
 
 
 def _point(
-    space: SearchSpace, shape: Shape, method: str, weights: dict[str, float]
+    space: SearchSpace, shape: Shape, method: str, weights: dict[str, float], normalize: bool
 ) -> dict[str, Any] | None:
-    """The parameters at which a method has these weights everywhere, if the space holds them."""
+    """The parameters at which a method has these weights everywhere, if the space holds them.
+
+    All else is as if it were not there: a lambda and densities of 1, and the method's defaults.
+    What a space fixes beside these it may fix: `rescale` does nothing where nothing is trimmed.
+    """
     if method not in space.domains:
+        return None
+    n_merged = sum(weight != 0 for weight in weights.values())
+    if space.subset is not None and n_merged > space.subset[1]:
         return None
     own = space.domains[method]
     weight = own.get("weight")
     if not isinstance(weight, Range) or not all(_holds(weight, w) for w in weights.values()):
         return None
-    neutral: dict[str, Scalar] = {"lambda": 1.0, "density": 1.0}
-    if not math.isclose(sum(weights.values()), 1):
-        neutral["normalize"] = False
-    if not all(_holds(own.get(name, Fixed(value)), value) for name, value in neutral.items()):
-        return None
-    answers = _Answers(method, weights, neutral)
-    suggest(space, cast("BaseTrial", answers), shape)
-    return answers.params
+    defaults = {p.name: p.default for p in METHODS[method].parameters if p.name != "weight"}
+    fixed = {name: domain.value for name, domain in own.items() if isinstance(domain, Fixed)}
+    neutral = defaults | fixed | {"lambda": 1.0, "density": 1.0}
+    choices = (normalize,)
+    if math.isclose(sum(weights.values()), 1):  # what is divided by one is as it was
+        choices = (defaults["normalize"], not defaults["normalize"])
+    for choice in choices:
+        point = neutral | {"normalize": choice}
+        if all(_holds(own.get(name, Fixed(defaults[name])), point[name]) for name in defaults):
+            answers = _Answers(method, weights, point)
+            suggest(space, cast("BaseTrial", answers), shape)
+            return answers.params
+    return None
 
 
 class _Answers:
     """Stands for a trial: whatever it is asked, its answer is that of one known point."""
 
-    def __init__(self, method: str, weights: dict[str, float], neutral: dict[str, Scalar]) -> None:
+    def __init__(self, method: str, weights: dict[str, float], others: dict[str, Scalar]) -> None:
         self.params: dict[str, Any] = {}
         self._method = method
         self._weights = weights
-        self._neutral = neutral
+        self._others = others
 
     def suggest_float(self, name: str, low: float, high: float) -> Any:
         return self._answer(name)
@@ -105,7 +121,7 @@ class _Answers:
 
     def _answer(self, name: str) -> Any:
         what, *of = name.removeprefix(f"{self._method}.").split(".")
-        known: dict[str, Any] = {"method": self._method, **self._neutral}
+        known: dict[str, Any] = {"method": self._method, **self._others}
         if what == "weight":
             known["weight"] = self._weights[of[0]]
         elif what == "include":
@@ -116,7 +132,7 @@ class _Answers:
 
 def _holds(domain: Domain, value: Scalar) -> bool:
     match domain:
-        case Range(low, high):
+        case Range(low, high) | WholeRange(low, high):
             return low <= value <= high  # type: ignore[operator]
         case Choice(values):
             return value in values

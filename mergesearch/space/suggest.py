@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Method, Parameter, Scalar
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
-from mergesearch.space.domains import GREEDY_SOUP, STACKING, Choice, Domain, Fixed, Range
+from mergesearch.space.domains import (
+    GREEDY_SOUP,
+    STACKING,
+    Choice,
+    Domain,
+    Fixed,
+    Range,
+    WholeRange,
+)
 from mergesearch.space.layout import Block, Settings, Shape, boundaries, in_gradients, in_steps
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import suggest_stack
@@ -220,6 +228,8 @@ def _draw(
         return domain.value
     if isinstance(domain, Choice):
         return _choose(trial, name, domain.values)
+    if isinstance(domain, WholeRange):
+        return trial.suggest_int(name, domain.low, domain.high)
     assert isinstance(study_domain, Range)
     drawn = trial.suggest_float(name, study_domain.low, study_domain.high)
     return min(max(round(drawn, _DECIMALS), domain.low), domain.high)

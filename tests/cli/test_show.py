@@ -40,6 +40,11 @@ EVENT = TrialEvent(
             "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined), known already",
         ),
         (
+            replace(EVENT, breaks=("size <= 1000", "first >= one")),
+            "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined), breaks size <= 1000"
+            ", breaks first >= one",
+        ),
+        (
             replace(EVENT, score=None, best=None, n_documents=0, error="weights have NaN"),
             "trial   7  [ 8/42]   failed  best none    4.2 s  ties (refined): weights have NaN",
         ),

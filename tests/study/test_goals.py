@@ -274,6 +274,7 @@ def test_a_search_whose_winner_breaks_a_constraint_says_so(family: Path) -> None
     ear = Ear()
     space = load(family, search={"trials": 3, "constraints": ["size <= 1K", "first >= 0"]})
     search(space, family / "run", device="cpu", observer=ear)
+    assert {trial.breaks for trial in ear.trials} == {("size <= 1000",)}
     (line,) = (line for line in ear.stages if line.startswith("no finalist keeps"))
     assert "the winner breaks size <= 1000 by " in line
     assert "first" not in line
