@@ -4,6 +4,8 @@ VENV := .venv
 PEERS := .venv-mergekit
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 comma := ,
+# processes that run tests, or searches of a benchmark, side by side: each computes on one core
+JOBS := 2
 # the real model family of the end-to-end tests, where it lies beside the project
 EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
 
@@ -13,7 +15,7 @@ demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
 
 test: $(VENV)/.ready-to-test
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .
@@ -31,7 +33,7 @@ endif
 # Each is kept in bench-search/ when it is done, and not run again.
 bench-search: $(VENV)/.ready-to-test
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs 2 --work bench-search
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs $(JOBS) --work bench-search
 
 setup: $(VENV)/.ready
 

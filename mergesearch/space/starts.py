@@ -77,13 +77,13 @@ def _point(
 ) -> dict[str, Any] | None:
     """The parameters at which a method has these weights everywhere, if the space holds them.
 
-    All else is as if it were not there: a lambda and densities of 1, and the method's defaults.
-    What a space fixes beside these it may fix: `rescale` does nothing where nothing is trimmed.
+    Deltas are whole: lambda and density are 1. All else has the method's default, or what the space
+    fixes it at, since `rescale` does nothing where nothing is trimmed. Weights that sum to one are
+    the same divided by their sum or not, and either will do.
     """
     if method not in space.domains:
         return None
-    n_merged = sum(weight != 0 for weight in weights.values())
-    if space.subset is not None and n_merged > space.subset[1]:
+    if space.subset is not None and sum(map(bool, weights.values())) > space.subset[1]:
         return None
     own = space.domains[method]
     weight = own.get("weight")
@@ -92,11 +92,10 @@ def _point(
     defaults = {p.name: p.default for p in METHODS[method].parameters if p.name != "weight"}
     fixed = {name: domain.value for name, domain in own.items() if isinstance(domain, Fixed)}
     neutral = defaults | fixed | {"lambda": 1.0, "density": 1.0}
-    choices = (normalize,)
-    if math.isclose(sum(weights.values()), 1):  # what is divided by one is as it was
-        choices = (defaults["normalize"], not defaults["normalize"])
-    for choice in choices:
-        point = neutral | {"normalize": choice}
+    either = math.isclose(sum(weights.values()), 1)
+    usual = defaults["normalize"]
+    for divided in (usual, not usual) if either else (normalize,):
+        point = neutral | {"normalize": divided}
         if all(_holds(own.get(name, Fixed(defaults[name])), point[name]) for name in defaults):
             answers = _Answers(method, weights, point)
             suggest(space, cast("BaseTrial", answers), shape)
@@ -114,6 +113,9 @@ class _Answers:
         self._others = others
 
     def suggest_float(self, name: str, low: float, high: float) -> Any:
+        return self._answer(name)
+
+    def suggest_int(self, name: str, low: int, high: int) -> Any:
         return self._answer(name)
 
     def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any:
