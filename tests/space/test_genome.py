@@ -153,6 +153,9 @@ NAMES = {
         ["models-one", "other-one"],
     ),
     "not the base's": (["models/base", "models/two"], ["models-base", "models-two"]),
+    "not the search's best": (["models/winner", "winner"], ["model-1", "model-2"]),
+    "not the best parent's": (["models/parents", "models/two"], ["models-parents", "models-two"]),
+    "sizes": (["models/7B", "models/1e3"], ["7B", "1e3"]),
     "numbers where nothing does": (["models/one", "base"], ["model-1", "model-2"]),
     "the same but for what a name may not have": (["a.b", "a@b"], ["model-1", "model-2"]),
 }
@@ -160,7 +163,8 @@ NAMES = {
 
 @pytest.mark.parametrize("case", NAMES)
 def test_parents_are_named_after_the_ends_of_their_references(folder: Path, case: str) -> None:
-    for name in ("base", "x", "loras/a", "loras/b", "a.b"):
+    made = ("base", "winner", "x", "loras/a", "loras/b", "a.b")
+    for name in (*made, "models/winner", "models/parents", "models/7B", "models/1e3"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     models, names = NAMES[case]
     space = load(folder, {"models": models, "merge_method": "linear", "base_model": None})

@@ -7,7 +7,7 @@ import yaml
 from mergesearch.errors import InputError
 from mergesearch.methods import METHODS
 from mergesearch.space import SearchSpace
-from mergesearch.space.domains import Choice, Fixed, Range
+from mergesearch.space.domains import Choice, Fixed, Range, WholeRange
 from tests import tiny
 
 
@@ -115,6 +115,60 @@ REFUSED = {
         "parents: one and again are the same model",
     ),
     "parent named as the base": ({"parents": {"base": "models/one"}}, "must not be named 'base'"),
+    "parent named as the best of them": (
+        {"parents": {"parents": "models/one"}},
+        "parents: a parent must not be named 'parents'; in a constraint it stands for the best of "
+        "them; rename it",
+    ),
+    "parent named as the best of the search": (
+        {"parents": {"winner": "models/one"}},
+        "parents: a parent must not be named 'winner'; so the leaderboard calls the best",
+    ),
+    "parent that a constraint takes for a number": (
+        {
+            "parents": {"7B": "models/one", "two": "models/two"},
+            "search": {"constraints": ["score >= 7B"]},
+        },
+        "search.constraints: score >= 7000000000: the bound may be a number or the parent '7B'; "
+        "rename the parent",
+    ),
+    "subset of more than there are": (
+        {"subset": [1, 3]},
+        "subset is how many of the 2 parents go in, at least and at most, got [1, 3]",
+    ),
+    "subset of fewer than slerp takes": (
+        {"subset": [1, 1], "methods": {"linear": {}, "slerp": {}}},
+        "slerp merges 2 of the parents, by its own choice, but subset is [1, 1]; drop slerp or "
+        "widen subset",
+    ),
+    "subset of more than nearswap takes": (
+        {"subset": [2, 2], "methods": {"nearswap": {}}},
+        "nearswap merges 1 of the parents, by its own choice, but subset is [2, 2]",
+    ),
+    "subset of more than a stack may have": (
+        {"subset": [2, 2], "methods": {"stacking": {"depth": 4}}},
+        "stacking merges 1 to 2 of the parents, by its own choice, but subset is [2, 2]",
+    ),
+    "subset of fewer than a greedy soup may have": (
+        {"subset": [1, 1], "methods": {"greedy_soup": {}}},
+        "greedy_soup merges 1 to 2 of the parents, by its own choice, but subset is [1, 1]",
+    ),
+    "whole numbers between blocks": (
+        {
+            "methods": {"karcher": {"max_iter": [5, 10, 20]}},
+            "granularity": {"blocks": 2, "smooth": True, "by_block": ["max_iter"]},
+        },
+        "granularity: smooth interpolates what varies by block, but max_iter is a whole number; "
+        "leave max_iter out of by_block, or smooth out",
+    ),
+    "range of part of a whole number": (
+        {"methods": {"karcher": {"max_iter": [5, 10.5]}}},
+        "karcher.max_iter: max_iter must be a whole number, got 10.5",
+    ),
+    "range of whole numbers upside down": (
+        {"methods": {"karcher": {"max_iter": [10, 5]}}},
+        "karcher.max_iter: a range is [low, high] with low < high, got [10, 5]",
+    ),
     "parent with a dot in its name": (
         {"parents": {"v1.5": "models/one"}},
         "a parent's name is letters, digits, _ and -, got 'v1.5'",
@@ -175,6 +229,29 @@ def test_a_scalar_is_fixed_two_numbers_are_a_range_and_other_lists_are_choices(
         "lambda": Fixed(1.0),
         "normalize": Choice((True, False)),
     }
+
+
+def test_two_whole_numbers_are_a_range_of_whole_numbers(folder: Path) -> None:
+    def domain(max_iter: list[int]) -> Any:
+        return load(folder, methods={"karcher": {"max_iter": max_iter}}).domains["karcher"]
+
+    assert domain([5, 10]) == {"max_iter": WholeRange(5, 10)}
+    assert domain([5, 10, 20]) == {"max_iter": Choice((5, 10, 20))}
+
+
+def test_a_parent_may_have_a_number_for_a_name_that_no_constraint_has(folder: Path) -> None:
+    parents = {"7B": "models/one", "1e3": "models/two"}
+    assert list(load(folder, parents=parents).parents) == ["7B", "1e3"]
+    load(folder, parents=parents, search={"constraints": ["size <= 150M", "score >= parents"]})
+
+
+def test_methods_that_choose_parents_themselves_may_keep_the_bounds_of_a_subset(
+    folder: Path,
+) -> None:
+    methods = {"slerp": {}, "nearswap": {}, "greedy_soup": {}, "stacking": {"depth": 4}}
+    assert load(folder, subset=[1, 2], methods=methods).subset == (1, 2)
+    one_segment = {"stacking": {"depth": 4, "segments": 1}}
+    assert load(folder, subset=[1, 1], methods=one_segment).subset == (1, 1)
 
 
 def test_an_omitted_range_is_the_methods_own(folder: Path) -> None:

@@ -57,6 +57,22 @@ def stored(space: SearchSpace, name: str) -> Tensors:
     return {tensor: parents.read(ref, tensor) for tensor in parents.specs(ref)}
 
 
+def meant(space: SearchSpace, label: str) -> Tensors:
+    """The tensors that a start is to have by its label."""
+    if label in space.parents:
+        return stored(space, label)
+    base, models = stored(space, "base"), [stored(space, name) for name in space.parents]
+    if label == "uniform soup":
+        return {n: torch.stack([model[n] for model in models]).mean(0) for n in base}
+    scale = float(label.removeprefix("task arithmetic at "))
+    return {n: base[n] + scale * sum(model[n] - base[n] for model in models) for n in base}
+
+
+def three_parents(folder: Path) -> dict[str, str]:
+    tiny.llama(folder / "models" / "three", 3, base=folder / "models" / "base")
+    return {name: f"models/{name}" for name in ("one", "two", "three")}
+
+
 GRANULARITIES: list[dict[str, Any]] = [
     {},
     {"blocks": 3},
@@ -90,25 +106,19 @@ def test_a_method_with_a_base_rebuilds_a_parent_to_the_last_rounding(
 
 
 def test_the_uniform_soup_of_three_is_their_mean(family: Path) -> None:
-    tiny.llama(family / "models" / "three", 3, base=family / "models" / "base")
-    parents = {name: f"models/{name}" for name in ("one", "two", "three")}
+    parents = three_parents(family)
     for method in ("linear", "task_arithmetic"):
         space = load(family, parents=parents, methods={method: {}})
-        models = [stored(space, name) for name in parents]
-        mean = {name: sum(m[name] for m in models) / 3 for name in models[0]}
         found = tensors(dict(tried(space))["uniform soup"], space)
-        torch.testing.assert_close(found, mean, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found, meant(space, "uniform soup"), rtol=1e-3, atol=1e-3)
 
 
 def test_task_arithmetic_is_tried_at_three_scales(family: Path) -> None:
     assert LAMBDAS == (0.3, 0.5, 1.0)
     space = load(family)
     found = dict(tried(space))
-    base, one, two = (stored(space, name) for name in ("base", "one", "two"))
-    for scale in LAMBDAS:
-        recipe = found[f"task arithmetic at {scale:g}"]
-        expected = {n: base[n] + scale * (one[n] + two[n] - 2 * base[n]) for n in base}
-        torch.testing.assert_close(tensors(recipe, space), expected)
+    for label in (f"task arithmetic at {scale:g}" for scale in LAMBDAS):
+        torch.testing.assert_close(tensors(found[label], space), meant(space, label))
 
 
 def test_the_starts_come_in_the_order_of_what_is_known_to_be_good(family: Path) -> None:
@@ -125,6 +135,7 @@ def test_the_starts_come_in_the_order_of_what_is_known_to_be_good(family: Path) 
     assert starts(load(family, search={"start_from": []}), SHAPE) == ([], [])
 
 
+ARITHMETIC = {f"task arithmetic at {scale:g}" for scale in LAMBDAS}
 SPACES_WITHOUT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "weights that reach no parent": (
         {"linear": {"weight": [0.2, 0.8]}},
@@ -154,6 +165,27 @@ SPACES_WITHOUT: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"ties": {"density": [0.2, 0.5, 1.0]}},
         {"uniform soup", *(f"task arithmetic at {s:g}" for s in LAMBDAS)},
     ),
+    "models divided by their weights or not": (
+        {"linear": {"normalize": [True, False]}},
+        ARITHMETIC,
+    ),
+    "models that are added": ({"linear": {"normalize": False}}, ARITHMETIC),
+    "models that are added and cannot have less weight": (
+        {"linear": {"normalize": False, "weight": [0.9, 1.0]}},
+        {"one", "two", "uniform soup", *ARITHMETIC},
+    ),
+    "deltas divided by their weights or not": (
+        {"task_arithmetic": {"normalize": [True, False]}},
+        set(),
+    ),
+    "trimmed deltas that are rescaled and divided or not": (
+        {"ties": {"normalize": [True, False], "rescale": [True, False]}},
+        {"uniform soup", *ARITHMETIC},
+    ),
+    "trimmed deltas that are always rescaled": (
+        {"ties": {"rescale": True}},
+        {"uniform soup", *ARITHMETIC},
+    ),
     "a single weight": (
         {"task_arithmetic": {"weight": 0.3}},
         {"one", "two", "uniform soup", *(f"task arithmetic at {s:g}" for s in LAMBDAS)},
@@ -174,5 +206,35 @@ def test_a_start_outside_the_space_is_named_and_not_tried(
     assert set(left_out) == without
     for label, recipe in tried(space):
         assert label not in without
-        if label in space.parents:
-            torch.testing.assert_close(tensors(recipe, space), stored(space, label))
+        torch.testing.assert_close(tensors(recipe, space), meant(space, label))
+
+
+def test_what_is_searched_beside_weights_starts_at_its_default(family: Path) -> None:
+    methods = {"ties": {"normalize": [True, False], "rescale": [True, False]}}
+    granularity = {"blocks": 2, "by_block": ["normalize"]}
+    found, _ = starts(load(family, methods=methods, granularity=granularity), SHAPE)
+    assert {start.label for start in found} == {"one", "two"}
+    for start in found:
+        assert start.params["ties.normalize.0"] and start.params["ties.normalize.1"]
+        assert not start.params["ties.rescale"]
+
+
+def test_the_uniform_soup_is_a_mean_by_equal_weights_wherever_weights_may_be_divided(
+    family: Path,
+) -> None:
+    space = load(family, methods={"linear": {"normalize": [False, True]}})
+    found = dict(tried(space))
+    soup = soup_recipe(list(space.parents.values()))
+    assert digest(tensors(found["uniform soup"], space)) == digest(tensors(soup, space))
+
+
+@pytest.mark.parametrize("subset", [[1, 2], [2, 2], [2, 3]], ids=str)
+def test_a_start_of_more_parents_than_a_subset_has_is_not_tried(
+    family: Path, subset: list[int]
+) -> None:
+    methods: dict[str, Any] = {"linear": {}, "task_arithmetic": {}}
+    space = load(family, parents=three_parents(family), methods=methods, subset=subset)
+    of_all = {"uniform soup", *ARITHMETIC}
+    assert set(starts(space, SHAPE)[1]) == (of_all if subset[1] < 3 else set())
+    for label, recipe in tried(space):
+        torch.testing.assert_close(tensors(recipe, space), meant(space, label))

@@ -279,6 +279,20 @@ def _suffixes(key: str, parent: str, block: int) -> set[str]:
     }[key]
 
 
+def test_a_range_of_whole_numbers_is_searched_in_whole_numbers(family: Path) -> None:
+    granularity = {"blocks": 2, "by_block": ["max_iter"]}
+    methods = {"karcher": {"max_iter": [5, 8]}}
+    space = load(family, granularity=granularity, methods=methods)
+    tried = set()
+    for params, recipe in suggestions(space, 20):
+        found = arguments(space, recipe)
+        for layer, block in ((0, 0), (3, 1)):
+            n = found[f"model.layers.{layer}.mlp.up_proj.weight"]["max_iter"]
+            assert n == params[f"karcher.max_iter.{block}"]
+            tried.add(n)
+    assert tried == {5, 6, 7, 8}
+
+
 def test_a_group_outside_the_layers_has_one_set_for_the_whole_model(family: Path) -> None:
     granularity = {"blocks": 2, "groups": ["embed_tokens", "mlp"]}
     for smooth in (False, True):
