@@ -124,6 +124,8 @@ def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 def curves(runs: Sequence[Run]) -> pd.DataFrame:
     """Median and quartiles over seeds of each arm's best, at some numbers of documents.
 
+    Of held-out scores there are some only where every best was judged.
+
     Columns: arm, evaluations (documents, in full evaluations), split, median, q1, q3.
     """
     rows = []
@@ -135,8 +137,8 @@ def curves(runs: Sequence[Run]) -> pd.DataFrame:
                 if run.n_documents >= mark * run.n_each
             ]
             for i, split in enumerate(("search", "held_out")):
-                found = [v[i] for v in values if not np.isnan(v[i])]
-                if found:
+                found = [v[i] for v in values]
+                if found and not np.isnan(found).any():  # of all seeds, or of none
                     q1, mid, q3 = np.quantile(found, [0.25, 0.5, 0.75])
                     rows.append([arm, mark, split, mid, q1, q3])
     return pd.DataFrame(rows, columns=["arm", "evaluations", "split", "median", "q1", "q3"])
@@ -154,7 +156,7 @@ def draw(families: Mapping[str, Sequence[Run]], path: Path) -> None:
         (name, split)
         for name, runs in families.items()
         for split in ("search", "held_out")
-        if split == "search" or any(v is not None for run in runs for v in run.held_out)
+        if split == "search" or all(v is not None for run in runs for v in run.held_out)
     ]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False, layout="constrained"
