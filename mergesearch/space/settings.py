@@ -94,7 +94,8 @@ class SearchSettings(Config):
     """How the space is searched."""
 
     sampler: str = "auto"
-    #: Trials drawn at random before `tpe` and `gp` learn from them; None means ten a method.
+    #: Trials drawn at random before `tpe` and `gp` learn from them; None means ten a method, but
+    #: beyond ten no more than a quarter of the trials.
     startup: int | None = Field(default=None, ge=1)
     #: The budget: whichever is spent first ends the search.
     trials: int = Field(default=100, ge=1)

@@ -8,7 +8,7 @@ from mergesearch.recipe import Recipe, Slice, Source
 from mergesearch.runs import Row
 from mergesearch.space import LAMBDAS, SearchSpace
 from mergesearch.study.front import spread
-from mergesearch.study.goals import Goals
+from mergesearch.study.goals import Goals, distance
 from mergesearch.study.history import History
 from mergesearch.study.observer import Observer
 from mergesearch.study.soups import soup_of
@@ -107,7 +107,7 @@ def split_front(
     Those that break a constraint are no part of the front. Where all do, it is what comes nearest.
     """
     found = [(goals.result(c.scores, goals.size(c.recipe)), c) for c in finalists]
-    found.sort(key=lambda pair: (pair[0].violation, -pair[1].total))
+    found.sort(key=lambda pair: (distance(pair[0].shares), -pair[1].total))
     results, ordered = [result for result, _ in found], [candidate for _, candidate in found]
     kept = [i for i, result in enumerate(results) if result.feasible]
     if not kept:

@@ -33,11 +33,6 @@ class Result:
         return not self.broken
 
     @property
-    def violation(self) -> float:
-        """By how much constraints are broken, all together, in shares of their bounds."""
-        return sum(max(0.0, share) for share in self.shares.values())
-
-    @property
     def broken(self) -> tuple[str, ...]:
         """The constraints that are not kept, each with by how much."""
         return tuple(f"{name} by {v:.4g}" for name, v in self.violations.items() if v > 0)
@@ -117,6 +112,11 @@ class Goals:
         if what == SIZE:
             return float(self.size(recipe))
         return _reported(what, self._judge.score(recipe, full=self._full).scores, 0)
+
+
+def distance(shares: Mapping[str, float]) -> float:
+    """How far a candidate is from keeping all constraints, from violations in shares of bounds."""
+    return sum(max(0.0, share) for share in shares.values())
 
 
 def directions(names: Sequence[str]) -> list[Direction]:

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.candidates import Judge
 from mergesearch.evaluation import Scores
-from mergesearch.study.goals import Goals
+from mergesearch.study.goals import Goals, distance
 from mergesearch.study.storage import (
     DOCUMENTS,
     INTERRUPTED,
@@ -87,9 +87,14 @@ def scores_of(trial: FrozenTrial, judge: Judge) -> Scores:
     return scores
 
 
+def broken_by(trial: FrozenTrial) -> tuple[str, ...]:
+    """The constraints that a scored trial does not keep."""
+    return tuple(name for name, violation in trial.constraints.items() if violation > 0)
+
+
 def is_feasible(trial: FrozenTrial) -> bool:
     """Whether a scored trial keeps every constraint."""
-    return all(violation <= 0 for violation in trial.constraints.values())
+    return not broken_by(trial)
 
 
 def _covers(goals: Goals, other: FrozenTrial, trial: FrozenTrial) -> bool:
@@ -101,5 +106,4 @@ def _score(trial: FrozenTrial) -> float:
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, float]:
-    violation = sum(max(0.0, v) for v in trial.constraints.values())
-    return violation, -_score(trial)
+    return distance(trial.constraints), -_score(trial)

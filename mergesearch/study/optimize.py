@@ -17,7 +17,7 @@ from mergesearch.soups import greedy_soup
 from mergesearch.space import SearchSpace, Shape, SoupOrder, Start, starts, suggest
 from mergesearch.study.budget import nearest_limit, reason_to_stop
 from mergesearch.study.goals import Goals
-from mergesearch.study.history import History, history_of, is_feasible, scores_of
+from mergesearch.study.history import History, broken_by, history_of, is_feasible, scores_of
 from mergesearch.study.observer import Observer, TrialEvent
 from mergesearch.study.racing import N_BLOCKS, Rival, race
 from mergesearch.study.refine import neighbour
@@ -193,10 +193,7 @@ class Search:
 
     def _record(self, history: History) -> None:
         """Enter the trials that the record lacks: also the last, where a kill came in between."""
-        recorded = {entry.number for entry in self._judge.record.trials}
         for trial in history.trials:
-            if trial.number in recorded:
-                continue
             scored = trial.state == TrialState.COMPLETE
             self._judge.record.add_trial(
                 TrialEntry(
@@ -226,7 +223,7 @@ class Search:
                 share=trial.user_attrs.get(SHARE, 1.0),
                 n_documents=trial.user_attrs[DOCUMENTS],
                 seconds=trial.user_attrs[SECONDS],
-                breaks=tuple(what for what, by in trial.constraints.items() if by > 0),
+                breaks=broken_by(trial),
                 error=trial.user_attrs.get(ERROR),
             )
         )

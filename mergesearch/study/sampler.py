@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mergesearch.space import SearchSpace
 from mergesearch.study.storage import finished, was_queued
 
-#: Trials up to which a Gaussian process is the better teacher, and fast enough.
+#: Trials up to which `auto` takes a Gaussian process, whose cost grows fast with them.
 _GP_TRIALS = 250
 #: Trials of each method before a sampler learns.
 _STARTUP = 10

@@ -39,8 +39,6 @@ class Family:
     name: str
     #: The space as a user would write it.
     space: SearchSpace
-    #: Documents of each task that a search sees.
-    limit: int
     #: Evaluations' worth of documents that the other searches may score.
     n_evaluations: int
     #: Whether searches score their finalists on the whole search split, within that budget.
@@ -50,6 +48,11 @@ class Family:
         """The space, searched in another way."""
         search = SearchSettings.model_validate({"trials": 100_000, **settings})
         return self.space.model_copy(update={"search": search})
+
+    @property
+    def limit(self) -> int | None:
+        """Documents of each task that a search sees."""
+        return self.space.load_suite().search[0].limit
 
     @property
     def genome(self) -> SearchSpace:
@@ -292,15 +295,14 @@ def _suite(
 def demo(folder: Path) -> Family:
     """The family of `mergesearch demo`, as it is in a folder."""
     space = SearchSpace.load(folder / "space.yaml")
-    limit = 100
-    suite = demo_suite(folder, limit)
-    return Family("demo", space.model_copy(update={"suite": suite}), limit, N_EVALUATIONS)
+    suite = demo_suite(folder, 100)
+    return Family("demo", space.model_copy(update={"suite": suite}), N_EVALUATIONS)
 
 
 def testbed(folder: Path) -> Family:
     """The real family, as it is laid out in a folder."""
     skills = {"sentiment": "sst2", "questions": "trec", "style": "subj"}
-    base, limit = folder / "base", 40
+    base = folder / "base"
     parents = {name: f"{base}+{folder / 'adapters' / task}" for name, task in skills.items()}
     space = SearchSpace.model_validate(
         {
@@ -313,7 +315,7 @@ def testbed(folder: Path) -> Family:
                 "ties": {"weight": [0, 1.5], "density": [0.2, 1.0], "lambda": 1.0},
                 "dare_ties": {"weight": [0, 1.5], "density": [0.2, 1.0]},
             },
-            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", limit, 200),
+            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 40, 200),
         }
     )
-    return Family("testbed", space, limit, n_evaluations=40, confirms=False)
+    return Family("testbed", space, n_evaluations=40, confirms=False)

@@ -46,8 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
         work = (options.work or Path(scratch)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        testbed = (options.testbed or _prepared_testbed(work)) if "testbed" in names else work
-        searches = partial(_runs, work=work, testbed=testbed.resolve())
+        testbed = (options.testbed or work / "testbed").resolve()
+        if "testbed" in names and not testbed.exists():
+            command = [sys.executable, str(PREPARE), str(testbed)]
+            subprocess.run(command, check=True, capture_output=True)
+        searches = partial(_runs, work=work, testbed=testbed)
         context = multiprocessing.get_context("spawn")
         with context.Pool(options.jobs, _start, (options.jobs,)) as pool:
             for found in pool.imap_unordered(searches, seeds):
@@ -90,13 +93,6 @@ def _family(name: str, seed: int, work: Path, testbed: Path) -> Family:
         build_family(folder, seed=seed, progress=print)
         return arena.demo(folder)
     return arena.testbed(testbed)
-
-
-def _prepared_testbed(work: Path) -> Path:
-    folder = work / "testbed"
-    if not folder.exists():
-        subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
-    return folder
 
 
 def _write(out: Path, runs: dict[str, list[Run]], command: str) -> None:

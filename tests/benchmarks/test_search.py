@@ -74,7 +74,7 @@ def test_a_search_of_the_benchmark_counts_its_documents(
     family: Path, monkeypatch: pytest.MonkeyPatch, arm: str
 ) -> None:
     monkeypatch.setattr(arena, "N_EVALUATIONS", 12)
-    made = Family("tiny", SearchSpace.load(family / "space.yaml"), 10, n_evaluations=12)
+    made = Family("tiny", SearchSpace.load(family / "space.yaml"), n_evaluations=12)
     if arm == REFERENCE:
         found = arena.run_reference(made, 0, family / "run", curve=True)
     else:
@@ -92,6 +92,6 @@ def test_a_search_of_the_benchmark_counts_its_documents(
 
 
 def test_every_arm_is_a_setting_of_the_engine(family: Path) -> None:
-    made = Family("tiny", SearchSpace.load(family / "space.yaml"), 10, n_evaluations=12)
+    made = Family("tiny", SearchSpace.load(family / "space.yaml"), n_evaluations=12)
     for settings in ARMS.values():
         made.space_for(settings)
