@@ -1,7 +1,7 @@
 """Search for the best merge of a base LLM and its fine-tuned relatives, without training.
 
     from pathlib import Path
-    from mergesearch import SearchSpace, export, search
+    from mergesearch import (SearchSpace, export, search)
 
     outcome = search(SearchSpace.load(Path("search_spaces/three-skills.yaml")), Path("runs/first"))
     export(outcome.folder)
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mergesearch.api import evaluate, merge
     from mergesearch.errors import (
         CandidateError,
         ExportMismatchError,
@@ -20,47 +21,40 @@ if TYPE_CHECKING:
         MergesearchError,
         RecipeError,
     )
-    from mergesearch.evaluation import (
-        Evaluator,
-        Scores,
-        Suite,
-        interval,
-        load_suite,
-        paired_difference,
-    )
+    from mergesearch.evaluation import Evaluator
     from mergesearch.exporting import export
     from mergesearch.merging import merge_into, merged_tensors
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
-    from mergesearch.soups import greedy_soup
+    from mergesearch.scores import Scores, interval, paired_difference
+    from mergesearch.searching import greedy_soup, search, soup
     from mergesearch.space import SearchSpace
-    from mergesearch.study import search, soup
-    from mergesearch.verbs import evaluate, merge
+    from mergesearch.tasks import Suite, load_suite
 
 __version__ = "0.1.0"
 
 _HOME = {
     # verbs
-    "evaluate": "verbs",
+    "evaluate": "api",
     "export": "exporting",
-    "greedy_soup": "soups",
-    "merge": "verbs",
+    "greedy_soup": "searching",
+    "merge": "api",
     "merge_into": "merging",
     "open_parents": "parents",
-    "search": "study",
-    "soup": "study",
+    "search": "searching",
+    "soup": "searching",
     # what they take and give
     "Evaluator": "evaluation",
     "Parents": "parents",
     "Recipe": "recipe",
-    "Scores": "evaluation",
+    "Scores": "scores",
     "SearchSpace": "space",
-    "Suite": "evaluation",
-    "interval": "evaluation",
+    "Suite": "tasks",
+    "interval": "scores",
     "load_recipe": "recipe",
-    "load_suite": "evaluation",
+    "load_suite": "tasks",
     "merged_tensors": "merging",
-    "paired_difference": "evaluation",
+    "paired_difference": "scores",
     "read_recipe": "recipe",
     "write_recipe": "recipe",
     # errors

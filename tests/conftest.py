@@ -29,8 +29,8 @@ def family(_family: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _searched(_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mergesearch.searching import search
     from mergesearch.space import SearchSpace
-    from mergesearch.study import search
 
     folder = tmp_path_factory.mktemp("searched") / "family"
     shutil.copytree(_family, folder)

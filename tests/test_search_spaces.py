@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from mergesearch.methods import METHODS
+from mergesearch.searching import prepare
 from mergesearch.space import SearchSpace
-from mergesearch.study import prepare
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent

@@ -89,9 +89,9 @@ def demo(
 def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget = None) -> None:
     """Say what is wrong with a space, before anything big is loaded; estimate time and memory."""
     from mergesearch.cli import show
-    from mergesearch.parents import choose_device
+    from mergesearch.runtime import choose_device
+    from mergesearch.searching import estimate, prepare
     from mergesearch.space import SearchSpace
-    from mergesearch.study import estimate, prepare
 
     place = choose_device(device)
     budget = _budget(memory_budget)
@@ -146,8 +146,8 @@ def soup(
 ) -> None:
     """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
     from mergesearch.cli import show
+    from mergesearch.searching import soup as make_soup
     from mergesearch.space import SearchSpace
-    from mergesearch.study import soup as make_soup
 
     outcome = make_soup(
         SearchSpace.load(space),
@@ -172,7 +172,7 @@ def merge(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Merge a recipe into a checkpoint that transformers loads."""
-    from mergesearch.verbs import merge as merge_recipe
+    from mergesearch.api import merge as merge_recipe
 
     digest = merge_recipe(
         recipe,
@@ -200,10 +200,10 @@ def evaluate(
     """Score a checkpoint or a recipe on a suite, with intervals."""
     import json
 
+    from mergesearch.api import evaluate as score
     from mergesearch.cli import show
-    from mergesearch.evaluation import load_suite
     from mergesearch.runs import write_whole
-    from mergesearch.verbs import evaluate as score
+    from mergesearch.tasks import load_suite
 
     found = score(
         model,
@@ -225,7 +225,7 @@ def evaluate(
 )
 def lm_eval(context: typer.Context) -> None:
     """Run lm-eval's own command line with --model mergesearch --model_args recipe=PATH."""
-    from mergesearch.harness import run_lm_eval
+    from mergesearch.integrations.lm_eval import run_lm_eval
 
     run_lm_eval(context.args)
 
@@ -289,8 +289,8 @@ def _search(
     """Search a space, some of its `search` changed, and show what it came to."""
     from mergesearch.cli import show
     from mergesearch.config import parse
+    from mergesearch.searching import search as search_space
     from mergesearch.space import SearchSettings, SearchSpace
-    from mergesearch.study import search as search_space
 
     space = SearchSpace.load(path)
     settings = parse(SearchSettings, {**dict(space.search), **changed}, "search")

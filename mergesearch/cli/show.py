@@ -15,7 +15,6 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from mergesearch.evaluation import Interval, Scores, interval
 from mergesearch.report import (
     PARAMETERS,
     Entry,
@@ -28,14 +27,15 @@ from mergesearch.report import (
     run_labels,
     verdict,
 )
+from mergesearch.scores import Interval, Scores, interval
+from mergesearch.searching import Limit, TrialEvent
 from mergesearch.space import SIZE
-from mergesearch.study import Limit, TrialEvent
 
 if TYPE_CHECKING:
     import torch
 
-    from mergesearch.study import Bench, Estimate
-    from mergesearch.verbs import Evaluation
+    from mergesearch.api import Evaluation
+    from mergesearch.searching import Estimate, SearchSetup
 
 #: Columns of lm-eval's table that are set to the right.
 _NUMBERS = {"Version", "n-shot", "Value", "Stderr"}
@@ -223,7 +223,7 @@ def evaluation(found: Evaluation) -> None:
     print(drawn.get().strip(" \n"))  # without rich's empty lines above and below
 
 
-def estimate(bench: Bench, found: Estimate, device: torch.device) -> None:
+def estimate(bench: SearchSetup, found: Estimate, device: torch.device) -> None:
     """What a search over a space would take."""
     space = bench.space
     tasks = ", ".join(f"{t.name} ({t.metric}, {t.n_documents})" for t in bench.evaluator.tasks())

@@ -11,16 +11,16 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mergesearch.config import unknown
+from mergesearch.engines.torch.cost import Cost, cost
+from mergesearch.engines.torch.engine import Scorer, Sitting
+from mergesearch.engines.torch.limits import Limits
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.evaluation.building import build_tasks
-from mergesearch.evaluation.cost import Cost, cost
-from mergesearch.evaluation.limits import Limits
-from mergesearch.evaluation.order import split_evenly
-from mergesearch.evaluation.quiet import quiet
-from mergesearch.evaluation.scorer import Scorer, Sitting
-from mergesearch.evaluation.scores import DocumentScore, Scores
-from mergesearch.evaluation.suite import Suite
-from mergesearch.evaluation.tasks import BuiltTask
+from mergesearch.logs import quiet
+from mergesearch.scores.scores import DocumentScore, Scores
+from mergesearch.tasks.building import build_tasks
+from mergesearch.tasks.built import BuiltTask
+from mergesearch.tasks.order import split_evenly
+from mergesearch.tasks.suite import Suite
 
 #: Documents of a task between two writes to a store: what a kill may cost.
 _BLOCK = 256
@@ -36,7 +36,7 @@ class DocumentStore(Protocol):
         """Keep newly scored documents; they are safe when this returns."""
 
 
-class Forgetful:
+class NoStore:
     """A store that keeps nothing."""
 
     def known(self, task: BuiltTask) -> Mapping[int, DocumentScore]:
@@ -187,7 +187,7 @@ class Evaluator:
             CandidateError: logits or a value of a metric are not finite.
             InputError: there is no such split, or a task does not fit the model's context.
         """
-        store = store or Forgetful()
+        store = store or NoStore()
         tasks = self.tasks(split, full=full)
         n_blocks = min(n_blocks, max(task.n_documents for task in tasks))
         places = [split_evenly(task.n_documents, n_blocks) for task in tasks]

@@ -2,14 +2,7 @@
 
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.kernel import merged_tensors, run
-from mergesearch.merging.live import (
-    build,
-    compute_dtype,
-    fill,
-    merge_into,
-    model_config,
-    skeleton,
-)
+from mergesearch.merging.live import build, compute_dtype, fill, merge_into, model_config, skeleton
 from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Input, Job, Plan, n_layers, plan
 from mergesearch.merging.shards import write_shards

@@ -2,12 +2,12 @@
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json
-from mergesearch.parents.devices import choose_device, merges_on
 from mergesearch.parents.layers import in_layer, layer_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.opening import open_parents
 from mergesearch.parents.residency import MemoryPlan, Place
 from mergesearch.parents.store import Parents
+from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
 __all__ = [
@@ -19,10 +19,10 @@ __all__ = [
     "Place",
     "Policy",
     "TensorSpec",
-    "choose_device",
     "in_layer",
     "layer_of",
-    "merges_on",
+    "load_tokenizer",
     "open_parents",
     "read_json",
+    "tokenizer_of",
 ]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from mergesearch.errors import InputError
-from mergesearch.parents.devices import choose_device, merges_on
 from mergesearch.parents.store import Parents
 from mergesearch.parents.vocabulary import Policy
 from mergesearch.recipe import ModelRef
+from mergesearch.runtime import choose_device, merges_on
 
 Model = str | Path | ModelRef
 

@@ -2,9 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from mergesearch.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mergesearch.parents.store import Parents
 
 #: A token as the list `added_tokens` of a `tokenizer.json` has it.
 AddedEntry = Mapping[str, Any]
@@ -44,3 +50,30 @@ def merged_tokenizer(
                 f"the tokens of the union must keep their ids: {token!r} should be {i} and is "
                 f"{written.get(token)} once added to {source}; set tokenizer_source to base"
             )
+
+
+def tokenizer_of(parents: "Parents") -> "PreTrainedTokenizerBase":
+    """The tokenizer of every model that is merged from these parents.
+
+    Raises:
+        InputError: the first of them has none, or it cannot be extended by the others' tokens.
+    """
+    if not parents.alignment.extends_tokenizer:
+        return load_tokenizer(parents.folder)
+    with TemporaryDirectory() as folder:
+        parents.alignment.write_tokenizer(Path(folder))
+        return load_tokenizer(Path(folder))
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        InputError: the folder has none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: no tokenizer that transformers can load: {error}") from None

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Interval, Scores, interval, paired_difference
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record, identity_of
+from mergesearch.scores import Interval, Scores, interval, paired_difference
 from mergesearch.space import SCORE, SIZE
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from mergesearch.evaluation import Scores
 from mergesearch.recipe import write_recipe
 from mergesearch.report.entries import Entry, caution, run_labels
+from mergesearch.scores import Scores
 from mergesearch.space import SCORE, SIZE
 
 FORMATS = ("md", "csv", "json")

@@ -13,11 +13,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergesearch.evaluation import DocumentScore
 from mergesearch.runs.frames import Frames
+from mergesearch.scores import DocumentScore
 
 if TYPE_CHECKING:
-    from mergesearch.evaluation import BuiltTask
+    from mergesearch.tasks import BuiltTask
 
 _FILE = "documents.bin"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from mergesearch.evaluation import DocumentScore, TaskScore
-from mergesearch.evaluation.aggregation import VECTORISED
-from mergesearch.evaluation.scores import summary
+from mergesearch.scores import DocumentScore, TaskScore
+from mergesearch.scores.aggregation import VECTORISED
+from mergesearch.scores.scores import summary
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Scores, TaskScore
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from mergesearch.runs.documents import Documents
 from mergesearch.runs.entries import (
@@ -19,6 +18,7 @@ from mergesearch.runs.entries import (
     TrialEntry,
     values_are_enough,
 )
+from mergesearch.scores import Scores, TaskScore
 
 _FILE = "record.jsonl"
 #: The roles that the candidates of a search have on the leaderboard.

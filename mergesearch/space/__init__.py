@@ -12,13 +12,11 @@ from mergesearch.space.settings import (
     SearchSettings,
 )
 from mergesearch.space.stacking import Stacking, largest_stack, residual_filters
-from mergesearch.space.starts import LAMBDAS, Start, starts
 from mergesearch.space.suggest import SoupOrder, suggest
 
 __all__ = [
     "BEST_PARENT",
     "GREEDY_SOUP",
-    "LAMBDAS",
     "SAMPLERS",
     "SCORE",
     "SIZE",
@@ -29,10 +27,8 @@ __all__ = [
     "Shape",
     "SoupOrder",
     "Stacking",
-    "Start",
     "boundaries",
     "largest_stack",
     "residual_filters",
-    "starts",
     "suggest",
 ]

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from mergesearch.config import Config, parse, unknown
-from mergesearch.evaluation import Suite
 from mergesearch.methods import METHODS
 from mergesearch.recipe import ModelRef, TokenizerSource
 from mergesearch.space.domains import Domain, Fixed, Range
 from mergesearch.space.settings import RESERVED, Names
+from mergesearch.tasks import Suite
 
 #: The methods of genomes, each with what a search of its space can try first.
 _STARTS: Mapping[str, tuple[str, ...]] = {

@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mergesearch.config import Config, parse, read_yaml, unknown
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Suite, load_suite
 from mergesearch.methods import METHODS
 from mergesearch.recipe import ModelRef, TokenizerSource
 from mergesearch.space.domains import GREEDY_SOUP, STACKING, Domain, Spec, as_domains
@@ -22,6 +21,7 @@ from mergesearch.space.settings import (
     number_or_name,
 )
 from mergesearch.space.stacking import Stacking
+from mergesearch.tasks import Suite, load_suite
 
 Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_domains)]
 

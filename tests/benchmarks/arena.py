@@ -12,20 +12,20 @@ import optuna
 import torch
 from cmaes import CMA
 
-from mergesearch.candidates import Judge
 from mergesearch.errors import CandidateError
-from mergesearch.evaluation import Suite, TaskSpec
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.searching.finalists import N_FINALISTS, best_recipes
+from mergesearch.searching.goals import Goals
+from mergesearch.searching.loop import Search
+from mergesearch.searching.observer import Silent
+from mergesearch.searching.policies.racing import N_BLOCKS, Rival, race
+from mergesearch.searching.runs import suite_entry
+from mergesearch.searching.setup import SearchSetup, prepare
+from mergesearch.searching.study import DOCUMENTS, RECIPE, SHARE, open_study
 from mergesearch.space import SearchSettings, SearchSpace, suggest
-from mergesearch.study.confirm import N_FINALISTS, best_recipes
-from mergesearch.study.goals import Goals
-from mergesearch.study.observer import Silent
-from mergesearch.study.optimize import Search
-from mergesearch.study.prepare import Bench, prepare
-from mergesearch.study.racing import N_BLOCKS, Rival, race
-from mergesearch.study.run import suite_entry
-from mergesearch.study.storage import DOCUMENTS, RECIPE, SHARE, open_study
+from mergesearch.tasks import Suite, TaskSpec
 
 CPU = torch.device("cpu")
 #: Evaluations of the reference, each of every document of the search split.
@@ -133,13 +133,13 @@ REFERENCE = "CMA-ES"
 
 
 @contextmanager
-def opened(space: SearchSpace, folder: Path) -> Iterator[tuple[Bench, Judge]]:
+def opened(space: SearchSpace, folder: Path) -> Iterator[tuple[SearchSetup, CandidateEvaluator]]:
     """A space's bench and judge, with a run folder of their own."""
     folder.mkdir(parents=True, exist_ok=True)
     bench = prepare(space)
     record = Record(folder)
     record.set_suite(suite_entry(bench.evaluator))
-    yield bench, Judge(bench.parents, bench.evaluator, record, CPU)
+    yield bench, CandidateEvaluator(bench.parents, bench.evaluator, record, CPU)
 
 
 def run_reference(family: Family, seed: int, folder: Path, *, curve: bool) -> Run:
@@ -221,8 +221,8 @@ def _judged(
     family: Family,
     arm: str,
     seed: int,
-    bench: Bench,
-    judge: Judge,
+    bench: SearchSetup,
+    judge: CandidateEvaluator,
     incumbents: Sequence[Incumbent],
     n_trials: int,
     *,
@@ -264,7 +264,7 @@ def _judged(
 
 
 def _would_be_stopped(
-    judge: Judge, goals: Goals, incumbents: Sequence[Incumbent]
+    judge: CandidateEvaluator, goals: Goals, incumbents: Sequence[Incumbent]
 ) -> tuple[bool, ...]:
     """Whether racing would have stopped each of the incumbents, against the one before it."""
     stopped = [False]

@@ -30,8 +30,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
-from mergesearch.parents import choose_device
+from mergesearch.evaluation import Evaluator
+from mergesearch.runtime import choose_device
+from mergesearch.tasks import Suite, TaskSpec
 from tests.benchmarks.merge import machine
 from tests.benchmarks.works import PREPARE, WORKS, Work
 

@@ -22,8 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mergesearch import merge_into, open_parents
-from mergesearch.parents import choose_device
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
+from mergesearch.runtime import choose_device
 from tests.benchmarks import peer
 from tests.benchmarks.cases import CASES, Case
 from tests.benchmarks.family import SHAPES, Family, make_family

@@ -12,8 +12,8 @@ import yaml
 from lm_eval.tasks import TaskManager
 from safetensors.torch import load_file, save_file
 
-from mergesearch.parents import choose_device
 from mergesearch.runs import hold, identity_of
+from mergesearch.runtime import choose_device
 from tests import tiny
 from tests.cli.conftest import Cli, Said
 
@@ -190,7 +190,7 @@ def own_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def manager(include_path: list[str], include_defaults: bool) -> TaskManager:
         return TaskManager(include_path=include_path, include_defaults=False)
 
-    monkeypatch.setattr("mergesearch.evaluation.catalogue.TaskManager", manager)
+    monkeypatch.setattr("mergesearch.tasks.catalogue.TaskManager", manager)
 
 
 @pytest.mark.usefixtures("own_tasks_only")

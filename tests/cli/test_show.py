@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mergesearch.cli.show import Progress
-from mergesearch.study import Limit, TrialEvent
+from mergesearch.searching import Limit, TrialEvent
 
 EVENT = TrialEvent(
     number=7,

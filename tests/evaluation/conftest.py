@@ -23,7 +23,8 @@ from transformers import (
 )
 from transformers.models.auto import AutoModelForCausalLM
 
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
+from mergesearch.evaluation import Evaluator
+from mergesearch.tasks import Suite, TaskSpec
 
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:?#<>|=_-"
 

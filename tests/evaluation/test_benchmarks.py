@@ -16,9 +16,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import PreTrainedTokenizerFast
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
-from mergesearch.evaluation.benchmarks import BENCHMARKS, benchmark_of
-from mergesearch.study.run import suite_entry
+from mergesearch.evaluation import Evaluator
+from mergesearch.searching.runs import suite_entry
+from mergesearch.tasks import Suite, TaskSpec
+from mergesearch.tasks.benchmarks import BENCHMARKS, benchmark_of
 
 TASKS = Path(lm_eval.tasks.__file__).parent
 

@@ -10,7 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
+from mergesearch.evaluation import Evaluator
+from mergesearch.tasks import Suite, TaskSpec
 
 Write = Callable[..., Path]
 Build = Callable[..., Evaluator]

@@ -10,7 +10,8 @@ import lm_eval.tasks
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
+from mergesearch.evaluation import Evaluator
+from mergesearch.tasks import Suite, TaskSpec
 
 TASKS = Path(lm_eval.tasks.__file__).parent
 WORDS = ["sun", "moon", "rain", "wind", "snow", "hail", "fog", "ice", "dew", "heat", "dust", "mist"]

@@ -11,14 +11,9 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.evaluation import (
-    BuiltTask,
-    DocumentScore,
-    Evaluator,
-    Suite,
-    TaskScore,
-    TaskSpec,
-)
+from mergesearch.evaluation import Evaluator
+from mergesearch.scores import DocumentScore, TaskScore
+from mergesearch.tasks import BuiltTask, Suite, TaskSpec
 
 Write = Callable[..., Path]
 Build = Callable[..., Evaluator]

@@ -10,7 +10,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator, TaskSpec
+from mergesearch.evaluation import Evaluator
+from mergesearch.tasks import TaskSpec
 
 Write = Callable[..., Path]
 Build = Callable[..., Evaluator]

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergesearch.evaluation.order import split_evenly, stratified_order
+from mergesearch.tasks.order import split_evenly, stratified_order
 
 strata = st.lists(st.sampled_from(["a", "b", "c", None]), max_size=60)
 

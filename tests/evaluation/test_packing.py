@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mergesearch.evaluation.packing import (
+from mergesearch.engines.torch.packing import (
     Context,
     Group,
     Request,

@@ -19,9 +19,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from mergesearch.evaluation import Evaluator, Interval, Scores, TaskSpec, interval, results_json
-from mergesearch.evaluation.results import Occasion
-from mergesearch.evaluation.rows import ResultRow, rows_of
+from mergesearch.evaluation import Evaluator
+from mergesearch.scores import Interval, Scores, interval
+from mergesearch.tasks import TaskSpec, results_json
+from mergesearch.tasks.results import Occasion
+from mergesearch.tasks.rows import ResultRow, rows_of
 
 Write = Callable[..., Path]
 Build = Callable[..., Evaluator]

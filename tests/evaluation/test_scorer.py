@@ -14,15 +14,16 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from mergesearch.engines.torch import engine as module
+from mergesearch.engines.torch.hflm import Harness
+from mergesearch.engines.torch.limits import Limits
+from mergesearch.engines.torch.loglikelihood import Answer, loglikelihoods
+from mergesearch.engines.torch.packing import Request, batch_of, contexts_of, groups_of, rows_of
+from mergesearch.engines.torch.prefix import Prefixes, cache_argument
+from mergesearch.engines.torch.probing import FastPaths, longest_packed, probe
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
-from mergesearch.evaluation import scorer as module
-from mergesearch.evaluation.ability import Ability, ability_of, longest_packed
-from mergesearch.evaluation.encoding import Harness
-from mergesearch.evaluation.limits import Limits
-from mergesearch.evaluation.loglikelihood import Answer, loglikelihoods
-from mergesearch.evaluation.packing import Request, batch_of, contexts_of, groups_of, rows_of
-from mergesearch.evaluation.prefix import Prefixes, cache_argument
+from mergesearch.evaluation import Evaluator
+from mergesearch.tasks import Suite, TaskSpec
 
 MakeModel = Callable[..., PreTrainedModel]
 ARCHITECTURES = ["llama", "gpt2", "gemma3"]
@@ -125,7 +126,7 @@ def test_a_prefix_runs_once_for_all_batches_of_a_model(
 def test_the_prefixes_kept_are_bounded(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mergesearch.evaluation import prefix
+    from mergesearch.engines.torch import prefix
 
     prefixes = Prefixes(model)
     one = prefixes.of((3, 4, 5))
@@ -210,7 +211,7 @@ def test_known_architectures_pack_and_share(
     dtype: torch.dtype,
 ) -> None:
     harness = Harness(make_model(architecture).to(dtype), tokenizer, 4)
-    assert ability_of(harness) == Ability(packs=True, shares=True)
+    assert probe(harness) == FastPaths(packs=True, shares=True)
 
 
 def test_a_recurrent_model_takes_lm_evals_path(
@@ -300,10 +301,10 @@ def test_generation_behind_a_prefix_gives_the_texts_of_prompts_alone(
             for i, text in enumerate(["three", "a", "fox.", "one", ""])
         ]
         limits = limits_of(harness.model)
-        work = module._prompts(instances, harness, Ability(True, True), limits)
+        work = module._prompts(instances, harness, FastPaths(True, True), limits)
         assert len(work.batches) == 1
         assert [len(part.prefix) for part in work.batches[0].parts] == [7]
-        sitting = module.Sitting(module.Scorer(tokenizer, None), harness, Ability(True, True))
+        sitting = module.Sitting(module.Scorer(tokenizer, None), harness, FastPaths(True, True))
         sitting._generate(work)
         for instance in instances:
             alone = Instance("generate_until", {}, instance.args, 0, ("t", 0, 1))
@@ -321,8 +322,10 @@ def test_generation_from_prompts_of_one_token_and_of_others(
             Instance("generate_until", {}, (text, options), i, ("t", i, 1))
             for i, text in enumerate(texts)
         ]
-        work = module._prompts(instances, harness, Ability(True, True), limits_of(model))
-        module.Sitting(module.Scorer(tokenizer, None), harness, Ability(True, True))._generate(work)
+        work = module._prompts(instances, harness, FastPaths(True, True), limits_of(model))
+        module.Sitting(module.Scorer(tokenizer, None), harness, FastPaths(True, True))._generate(
+            work
+        )
         for instance in instances:
             assert instance.resps == Harness.generate_until(harness, [instance], disable_tqdm=True)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import (
+from mergesearch.scores import (
     DocumentScore,
     Interval,
     Scores,
@@ -19,9 +19,9 @@ from mergesearch.evaluation import (
     paired_difference,
     paired_lead,
 )
-from mergesearch.evaluation import comparison as module
-from mergesearch.evaluation.aggregation import VECTORISED, aggregation_function
-from mergesearch.evaluation.scores import summary
+from mergesearch.scores import intervals as module
+from mergesearch.scores.aggregation import VECTORISED, aggregation_function
+from mergesearch.scores.scores import summary
 
 
 def score(values: list, task: str = "t", aggregation: str = "mean", **fields: object) -> TaskScore:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Suite, TaskSpec, load_suite
+from mergesearch.tasks import Suite, TaskSpec, load_suite
 
 SUITE = """
 include_path: {include}
@@ -77,7 +77,7 @@ def test_wrong_suites_are_refused_in_one_line(path: Path, text: str, message: st
 
 def test_reading_a_suite_imports_nothing_heavy() -> None:
     code = (
-        "import sys, mergesearch.evaluation.suite\n"
+        "import sys, mergesearch.tasks.suite\n"
         "print(sorted({'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

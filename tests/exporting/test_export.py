@@ -17,8 +17,8 @@ from mergesearch.merging import Digest
 from mergesearch.recipe import load_recipe
 from mergesearch.report import entries_of, markdown
 from mergesearch.runs import Record, TrialEntry
+from mergesearch.searching import soup
 from mergesearch.space import SearchSpace
-from mergesearch.study import soup
 from tests.report.hand_made import Model, make_run, right
 
 

@@ -18,9 +18,8 @@ from transformers import (
 )
 
 from mergesearch import merge
-from mergesearch.candidates import Judge, load_tokenizer
 from mergesearch.errors import CandidateError, InputError, RecipeError
-from mergesearch.evaluation import Evaluator, load_suite
+from mergesearch.evaluation import Evaluator
 from mergesearch.exporting import write_checkpoint
 from mergesearch.merging import (
     Digest,
@@ -31,9 +30,11 @@ from mergesearch.merging import (
     reserve_stacks,
     skeleton,
 )
-from mergesearch.parents import Parents
+from mergesearch.parents import Parents, load_tokenizer
 from mergesearch.recipe import ModelRef, Recipe, read_recipe
 from mergesearch.runs import Record
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.tasks import load_suite
 from tests import tiny
 from tests.merging import recipes
 
@@ -360,13 +361,13 @@ def test_adapters_of_one_base_hold_its_tensors_once(models: Path) -> None:
     assert row.n_bytes == whole + sums
 
 
-def judge_of(family: Path, folder: Path) -> Judge:
+def judge_of(family: Path, folder: Path) -> CandidateEvaluator:
     folder.mkdir()
     refs = [ModelRef.model_validate(str(family / "models" / n)) for n in ("base", "one", "two")]
     evaluator = Evaluator(
         load_suite(family / "suite.yaml"), load_tokenizer(family / "models" / "base")
     )
-    return Judge(Parents(refs), evaluator, Record(folder), CPU)
+    return CandidateEvaluator(Parents(refs), evaluator, Record(folder), CPU)
 
 
 def test_a_judge_goes_from_stacks_to_merges_and_back(family: Path, tmp_path: Path) -> None:

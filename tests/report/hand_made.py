@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergesearch.evaluation import DocumentScore
 from mergesearch.recipe import ModelRef
 from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, TrialEntry, hold
-from mergesearch.soups import soup_recipe
+from mergesearch.scores import DocumentScore
+from mergesearch.searching import soup_recipe
 
 #: A model's label, role, and its score on each document of the two splits, if it was scored there.
 Model = tuple[str, str, Sequence[float] | None, Sequence[float] | None]

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Scores, interval
 from mergesearch.recipe import read_recipe
 from mergesearch.report import entries_of, leaderboard, markdown, ranked, table, verdict
 from mergesearch.runs import Record, SuiteEntry
+from mergesearch.scores import Scores, interval
 from tests.report import hand_made
 from tests.report.hand_made import Model, make_run, right
 

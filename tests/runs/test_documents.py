@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import BuiltTask, DocumentScore
 from mergesearch.runs import Documents
+from mergesearch.scores import DocumentScore
+from mergesearch.tasks import BuiltTask
 
 MODEL, TASK = "5d41402abc4b2a76b9719d911017c592", "9f86d081884c7d659a2feaa0c55ad015" * 2
 

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import DocumentScore, Scores
 from mergesearch.recipe import ModelRef, Recipe
 from mergesearch.runs import Record, Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
-from mergesearch.soups import soup_recipe
+from mergesearch.scores import DocumentScore, Scores
+from mergesearch.searching import soup_recipe
 
 
 def recipe(folder: Path, *names: str) -> Recipe:

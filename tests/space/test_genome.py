@@ -11,10 +11,11 @@ from mergesearch.evaluation import Evaluator
 from mergesearch.merging import plan
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
-from mergesearch.space import SearchSpace, Shape, starts, suggest
+from mergesearch.searching import search
+from mergesearch.searching.policies.starts import starts
+from mergesearch.space import SearchSpace, Shape, suggest
 from mergesearch.space.domains import Fixed, Range
 from mergesearch.space.genome import is_genome
-from mergesearch.study import search
 from tests import tiny
 
 SHAPE = Shape(n_layers=4)

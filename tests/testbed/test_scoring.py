@@ -13,7 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergesearch.evaluation import Evaluator, Suite, TaskSpec
+from mergesearch.evaluation import Evaluator
+from mergesearch.tasks import Suite, TaskSpec
 from tests.benchmarks.works import WORKS, Work
 
 

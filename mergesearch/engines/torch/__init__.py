@@ -1,0 +1,1 @@
+"""The engine on torch: packed contexts, shared prefixes, generation by transformers."""

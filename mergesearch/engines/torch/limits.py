@@ -1,0 +1,127 @@
+"""How much one forward pass may hold: rows of a batch, and their memory, from a model's sizes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedConfig
+
+from mergesearch.engines.torch.packing import Context, Group, rows_of
+
+#: Columns that rows are filled to with further contexts: more means less padding and fewer copies
+#: of the prefix, and more keys that a query looks at in vain.
+_COLUMNS_OF_A_ROW = 64
+
+#: Tokens of a forward pass: enough for matrix products to be efficient.
+_TOKENS = {"cpu": 2048}
+_TOKENS_ELSEWHERE = 16_384
+
+#: Rows of a batch that generates.
+_PROMPTS = {"cpu": 64}
+_PROMPTS_ELSEWHERE = 256
+
+#: Bytes of the keys and values of a batch, and of its logits.
+_CACHE_BYTES = 1 << 30
+_LOGITS_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a batch may be on one model."""
+
+    device: str
+    #: Bytes of a number that the model computes.
+    itemsize: int
+    hidden_size: int
+    intermediate_size: int
+    n_layers: int
+    #: Numbers of the queries, and of the keys, of one token in one layer.
+    query_size: int
+    key_size: int
+    vocab_size: int
+    #: Rows at most, where the user says so.
+    batch_size: int | None = None
+    #: Batches are so many times smaller: a device has been found too small for more.
+    divisor: int = 1
+    columns_of_a_row: int = _COLUMNS_OF_A_ROW
+
+    @classmethod
+    def of(
+        cls, config: PreTrainedConfig, dtype: torch.dtype, device: str, batch_size: int | None
+    ) -> "Limits":
+        """The limits of a model of that configuration, computing in `dtype` on a device type."""
+        config = config.get_text_config()
+        n_heads = getattr(config, "num_attention_heads", 1)
+        n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+        return cls(
+            device=device,
+            itemsize=dtype.itemsize,
+            hidden_size=config.hidden_size,
+            intermediate_size=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            n_layers=config.num_hidden_layers,
+            query_size=n_heads * head_size,
+            key_size=n_key_heads * head_size,
+            vocab_size=config.vocab_size,
+            batch_size=batch_size,
+        )
+
+    @property
+    def cache_bytes(self) -> int:
+        """Keys and values of one token, in all layers."""
+        return 2 * self.n_layers * self.key_size * self.itemsize
+
+    @property
+    def logits_bytes(self) -> int:
+        """Logits of one token, in float32."""
+        return 4 * self.vocab_size
+
+    def rows(self, n_columns: int, n_prefix: int, n_kept: int) -> int:
+        """Rows of a batch whose rows have so many columns, places to score, and such a prefix."""
+        n = _TOKENS.get(self.device, _TOKENS_ELSEWHERE) // max(n_columns, 1)
+        cache = _CACHE_BYTES // ((n_columns + n_prefix) * self.cache_bytes)
+        logits = _LOGITS_BYTES // (n_kept * self.logits_bytes)
+        return max(1, min(n, cache, logits, self.batch_size or n) // self.divisor)
+
+    def cut(self, group: Group) -> Iterator[tuple[list[list[Context]], int, int]]:
+        """A group's rows as batches, the widest first.
+
+        Yields:
+            The rows of a batch, their columns, and the most places to score of a row from there on.
+        """
+        rows = rows_of(group, self.columns_of_a_row)
+        while rows:
+            n_columns = sum(context.n_columns(group.n_prefix) for context in rows[0])
+            n_kept = max(sum(context.n_kept for context in row) for row in rows)
+            n_rows = self.rows(n_columns, group.n_prefix, n_kept)
+            yield rows[:n_rows], n_columns, n_kept
+            rows = rows[n_rows:]
+
+    def prompts(self, n_columns: int) -> int:
+        """Rows of a batch that generates, from the columns that a row comes to."""
+        n = _PROMPTS.get(self.device, _PROMPTS_ELSEWHERE)
+        cache = _CACHE_BYTES // (n_columns * self.cache_bytes)
+        return max(1, min(n, cache, self.batch_size or n) // self.divisor)
+
+    def batch_bytes(self, n_rows: int, n_columns: int, n_prefix: int, n_kept: int) -> int:
+        """What a forward pass holds at its peak beside the weights, the prefix included.
+
+        Args:
+            n_rows: of the batch.
+            n_columns: of each row, behind its prefix.
+            n_prefix: tokens of the prefix.
+            n_kept: places of the whole batch where the output layer is needed.
+        """
+        seen = n_rows * (n_columns + n_prefix)
+        # in turn: the stream, what goes in and out of a layer's halves, the gated product
+        tokens = n_rows * n_columns * (6 * self.hidden_size + 3 * self.intermediate_size)
+        # keys and values behind their prefix, and again for each head of the queries
+        attention = 2 * seen * (self.key_size + self.query_size) + seen * n_columns
+        logits = 2 * n_kept * self.logits_bytes
+        prefix = n_prefix * self.cache_bytes
+        return (tokens + attention) * self.itemsize + logits + prefix
+
+    def prompts_bytes(self, n_rows: int, n_columns: int) -> int:
+        """The same for a batch that generates rows of so many columns at their end."""
+        cache = n_rows * n_columns * self.cache_bytes
+        return cache + self.batch_bytes(n_rows, n_columns, 0, n_rows)

@@ -1,0 +1,88 @@
+"""Log-likelihoods of packed batches: one forward pass, the output layer only where it is scored."""
+
+import contextlib
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mergesearch.engines.torch.packing import Batch
+from mergesearch.engines.torch.prefix import Prefixes, behind
+
+#: Log-probability of a continuation (nats), and whether greedy decoding would give it.
+Answer = tuple[float, bool]
+
+#: Logits that a processor looks at together: what is between stays in its cache.
+_CHUNK = 1 << 19
+
+
+def loglikelihoods(
+    model: PreTrainedModel, prefixes: Prefixes, batch: Batch
+) -> Iterator[tuple[int, Answer]]:
+    """Answers of one batch, each with the index of its request."""
+    n_rows = len(batch.ids)
+    context: dict[str, Any] = {"use_cache": False}
+    if batch.prefix:
+        context = behind(model, prefixes.of(batch.prefix).before(n_rows))
+    with torch.no_grad(), _head_only_at(model, batch.kept_row, batch.kept_column):
+        logits = model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention_mask(model.dtype),
+            position_ids=batch.positions,
+            **context,
+        ).logits[0]  # (places, vocabulary)
+        scored = _scored(logits, batch.scored_place, batch.scored_id).cpu().numpy()  # the one sync
+    owners, token_of = np.unique(batch.owners, return_inverse=True)
+    logprobs = np.bincount(token_of, scored[0])
+    misses = np.bincount(token_of, 1 - scored[1])
+    for owner, logprob, missed in zip(owners, logprobs, misses, strict=True):
+        yield int(owner), (float(logprob), not missed)
+
+
+def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
+    """Of each scored token its log-probability, and 1 where it is the likeliest: (2, tokens).
+
+    Args:
+        logits: (places, vocabulary).
+        place: of each token the row of its logits, rising.
+        ids: of each token.
+    """
+    if logits.device.type != "cpu":
+        logprobs = logits.float().log_softmax(-1)
+        return torch.stack([logprobs[place, ids], (logprobs.argmax(-1)[place] == ids).float()])
+    found = torch.empty(2, len(place))
+    n = max(1, _CHUNK // logits.shape[-1])
+    starts = torch.arange(0, len(logits) + n, n)
+    edges = torch.searchsorted(place, starts).tolist()
+    for chunk, start, here in zip(logits.split(n), starts.tolist(), pairwise(edges), strict=False):
+        tokens = slice(*here)
+        rows, chosen = place[tokens] - start, ids[tokens]
+        logprobs = chunk.float().log_softmax(-1)
+        found[0, tokens] = own = logprobs[rows, chosen]
+        # several times faster than argmax, which is left to find the first among equals
+        best = own == logprobs.amax(-1)[rows]
+        for token in best.nonzero()[:, 0].tolist():
+            best[token] = logprobs[rows[token]].argmax() == chosen[token]
+        found[1, tokens] = best.float()
+    return found
+
+
+@contextlib.contextmanager
+def _head_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Let the output layer see some places only, in one row: (1, places, hidden size).
+
+    What the model does to its logits after it, such as soft-capping, is left to the model.
+    """
+
+    def gather(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (inputs[0][rows, columns][None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,152 @@
+"""Which of the faster paths give a model's own answers: tried on a few short requests."""
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from mergesearch.engines.torch.generation import continuations, prompt_batches
+from mergesearch.engines.torch.hflm import Harness, Prompt
+from mergesearch.engines.torch.loglikelihood import Answer, loglikelihoods
+from mergesearch.engines.torch.packing import Request, batch_of, contexts_of, groups_of, rows_of
+from mergesearch.engines.torch.prefix import Prefixes, cache_argument
+from mergesearch.errors import CandidateError
+
+log = logging.getLogger(__name__)
+
+#: How far two paths may differ in a token's log-probability, by the precision of the weights.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.15}
+
+#: Attributes of a model's config that bound how far a layer looks back.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+_SEED = 1234
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FastPaths:
+    """What a model can be asked to do."""
+
+    #: Several contexts and continuations in one row.
+    packs: bool
+    #: Rows behind a prefix that ran before them.
+    shares: bool
+
+
+def longest_packed(harness: Harness) -> int:
+    """Tokens up to which a packed context is right: within the context and any local window."""
+    config = harness.model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in _WINDOWS]
+    return min([harness.max_length, *(w for w in windows if isinstance(w, int) and w > 0)])
+
+
+def probe(harness: Harness) -> FastPaths:
+    """Try both paths beside lm-eval's own; what fails is left out, and said.
+
+    Raises:
+        CandidateError: the model's logits are not finite.
+    """
+    requests = _some_requests(harness)
+    plain = harness.plain(requests)
+    if not all(math.isfinite(logprob) for logprob, _ in plain):
+        raise CandidateError("the model's logits are not finite")
+    name = type(harness.model).__name__
+    reason = _missing_arguments(harness) or _difference(harness, requests, plain, None)
+    if reason:
+        log.warning("%s: log-likelihoods take lm-eval's own, slower path: %s", name, reason)
+        return FastPaths(packs=False, shares=False)
+    reason = _difference(harness, requests, plain, 1) or _difference_of_texts(harness, requests)
+    if reason:
+        log.warning("%s: shared prefixes run again for every document: %s", name, reason)
+    return FastPaths(packs=True, shares=not reason)
+
+
+def _some_requests(harness: Harness) -> list[Request]:
+    """Six requests of two contexts that begin alike."""
+    draw = np.random.default_rng(_SEED).integers
+    n = harness.model.get_input_embeddings().weight.shape[0]
+    prefix = draw(n, size=4).tolist()
+    return [
+        ([*prefix, *context], draw(n, size=length).tolist())
+        for context in (draw(n, size=5).tolist(), draw(n, size=2).tolist())
+        for length in (1, 3, 2)
+    ]
+
+
+def _missing_arguments(harness: Harness) -> str:
+    takes = inspect.signature(harness.model.forward).parameters
+    missing = {"attention_mask", "position_ids", cache_argument(harness.model)} - takes.keys()
+    if missing:
+        return f"its forward pass takes no {', '.join(sorted(missing))}"
+    return "" if harness.model.get_output_embeddings() is not None else "it has no output layer"
+
+
+def _difference(
+    harness: Harness, requests: Sequence[Request], plain: Sequence[Answer], saving: int | None
+) -> str:
+    """How packed answers differ from lm-eval's, or nothing."""
+
+    def packed() -> dict[int, Answer]:
+        prefixes = Prefixes(harness.model)
+        answers: dict[int, Answer] = {}
+        contexts = contexts_of(((i, *r) for i, r in enumerate(requests)), 100)
+        for group in groups_of(contexts, saving):
+            batch = batch_of(group.prefix, rows_of(group, 100), harness.device)
+            answers.update(loglikelihoods(harness.model, prefixes, batch))
+        return answers
+
+    answers, failure = _tried(packed)
+    if answers is None:
+        return failure
+    apart = max(
+        abs(answers[i][0] - logprob) / len(requests[i][1]) for i, (logprob, _) in enumerate(plain)
+    )
+    tolerance = _TOLERANCE.get(harness.model.dtype, 0.0)
+    return "" if apart <= tolerance else f"packed rows differ by {apart:.2g} a token"
+
+
+def _difference_of_texts(harness: Harness, requests: Sequence[Request]) -> str:
+    """Whether what is generated behind a shared prefix is another text, or nothing."""
+    contexts = {tuple(context): None for context, _ in requests}
+    prompts = [Prompt(list(context), (), 3, {"do_sample": False}) for context in contexts]
+
+    def texts(saving: int | None) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for batch in prompt_batches(
+            prompts,
+            least_saving=saving,
+            rows_of=lambda _: len(prompts),
+            pad_id=harness.tokenizer.pad_token_id,
+            device=harness.device,
+        ):
+            found.update(continuations(harness, Prefixes(harness.model), batch))
+        return found
+
+    shared, failure = _tried(lambda: texts(1))
+    if shared is None:
+        return failure
+    return "" if shared == texts(None) else "it generates another text"
+
+
+def _tried(path: Callable[[], T]) -> tuple[T | None, str]:
+    """What a path gives, or why it cannot be gone."""
+    try:
+        return path(), ""
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        AttributeError,
+        IndexError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        return None, f"it cannot run packed rows ({str(error).splitlines()[0]})"

@@ -1,0 +1,1 @@
+"""mergesearch as a part of other tools."""

@@ -1,0 +1,15 @@
+"""Numbers per document, what they sum to, and how sure they are; without torch or lm-eval."""
+
+from mergesearch.scores.intervals import Interval, interval, paired_difference, paired_lead
+from mergesearch.scores.scores import DocumentScore, Scores, TaskScore, summary
+
+__all__ = [
+    "DocumentScore",
+    "Interval",
+    "Scores",
+    "TaskScore",
+    "interval",
+    "paired_difference",
+    "paired_lead",
+    "summary",
+]

@@ -1,0 +1,127 @@
+"""What a candidate scored, document by document."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from mergesearch.errors import InputError
+from mergesearch.scores.aggregation import aggregation_function
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """One candidate on one document."""
+
+    #: What the aggregation takes: a number, a list, or None where the metric is not defined.
+    value: Any
+    #: Log-likelihood (nats) by which the right answer leads the best wrong one, or of the target
+    #: where there is no choice; of a metric normalised by length, normalised alike. None where
+    #: the task generates or reads a text in windows: the value then says it all.
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One candidate on one task, or on some documents of it."""
+
+    task: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    weight: float
+    #: Name of the aggregation: lm-eval's, or one in `OWN_AGGREGATIONS`.
+    aggregation: str
+    #: Of the task as built: equal where scores may be compared or reused.
+    fingerprint: str
+    doc_ids: tuple[int, ...]
+    documents: tuple[DocumentScore, ...]
+    value: float
+    #: Of the mean; None for other aggregations.
+    stderr: float | None
+    #: The group that the suite named, of which this is one task.
+    group: str | None = None
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """One value a document."""
+        return tuple(document.value for document in self.documents)
+
+    def on(self, doc_ids: Collection[int]) -> Self:
+        """The score on some of the documents.
+
+        Raises:
+            InputError: one of them was not scored.
+        """
+        known = dict(zip(self.doc_ids, self.documents, strict=True))
+        missing = sorted(set(doc_ids) - known.keys())
+        if missing:
+            raise InputError(
+                f"task {self.task!r} was scored on {len(known)} documents, without "
+                f"{missing[0]}; score the candidate on it first"
+            )
+        return replace(self, **summary(self.aggregation, {i: known[i] for i in doc_ids}))
+
+
+def summary(aggregation: str, documents: Mapping[int, DocumentScore]) -> dict[str, Any]:
+    """The fields of a task's score that its documents decide, these in the order of their ids.
+
+    A document whose value is None is left out, as lm-eval leaves it.
+    """
+    doc_ids = tuple(sorted(documents))
+    values = [documents[i].value for i in doc_ids if documents[i].value is not None]
+    value = float(aggregation_function(aggregation)(values)) if values else math.nan
+    stderr = None
+    if aggregation == "mean" and len(values) > 1:
+        stderr = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    return {
+        "doc_ids": doc_ids,
+        "documents": tuple(documents[i] for i in doc_ids),
+        "value": value,
+        "stderr": stderr,
+    }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One candidate on the tasks of a split."""
+
+    tasks: tuple[TaskScore, ...]
+
+    @property
+    def total(self) -> float:
+        """Weighted mean of the task values, negated where lower is better: higher is better."""
+        signed = [
+            task.weight * (task.value if task.higher_is_better else -task.value)
+            for task in self.tasks
+        ]
+        return sum(signed) / sum(task.weight for task in self.tasks)
+
+    @property
+    def n_documents(self) -> int:
+        """Documents scored, over all tasks."""
+        return sum(len(task.doc_ids) for task in self.tasks)
+
+    def of(self, name: str) -> "Scores":
+        """The scores of one task, or of one group's tasks."""
+        return Scores(tuple(task for task in self.tasks if name in (task.task, task.group)))
+
+    def on(self, other: "Scores") -> "Scores":
+        """These scores on the tasks and documents of another candidate's.
+
+        Raises:
+            InputError: a task or a document of the other was not scored here.
+        """
+        known = {(task.task, task.fingerprint): task for task in self.tasks}
+        found = []
+        for theirs in other.tasks:
+            ours = known.get((theirs.task, theirs.fingerprint))
+            if ours is None:
+                raise InputError(
+                    f"task {theirs.task!r} was not scored; score the candidate on it first"
+                )
+            # of a group whose tasks count by their documents, the weight goes with these
+            found.append(replace(ours.on(theirs.doc_ids), weight=theirs.weight))
+        return Scores(tuple(found))

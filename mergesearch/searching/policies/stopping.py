@@ -1,0 +1,74 @@
+"""When a search has had enough, and why."""
+
+from dataclasses import dataclass
+
+from mergesearch.scores import paired_difference
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.searching.history import History, scores_of
+from mergesearch.space import SearchSettings
+
+#: Of the interval of an improvement: when its low end is above 0, it is beyond noise.
+_CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit of the budget, and how much of it is spent."""
+
+    #: Trials, documents or minutes.
+    unit: str
+    used: float
+    most: float
+
+    @property
+    def share(self) -> float:
+        """How much of it is spent; 1 or more where all is."""
+        return self.used / self.most
+
+
+def nearest_limit(settings: SearchSettings, history: History) -> Limit:
+    """The limit of the budget of which most is spent; of equals the first."""
+    return max(_limits(settings, history), key=lambda limit: limit.share)
+
+
+def reason_to_stop(
+    settings: SearchSettings, history: History, judge: CandidateEvaluator
+) -> str | None:
+    """Why the search ends here, in a line; None where it goes on."""
+    for limit in _limits(settings, history):
+        if limit.share >= 1:
+            return f"the budget of {limit.most:,} {limit.unit} is spent"
+    n = settings.patience
+    if n is None or len(history.trials) <= n:
+        return None
+    improvement = _improvement(history.before(n), history, judge)
+    if improvement is None:
+        return None
+    return f"{n} trials brought {improvement} (patience: {n})"
+
+
+def _limits(settings: SearchSettings, history: History) -> list[Limit]:
+    limits = [
+        ("trials", len(history.trials), settings.trials),
+        ("documents", history.n_documents, settings.documents),
+        ("minutes", history.minutes, settings.minutes),
+    ]
+    return [Limit(unit, used, most) for unit, used, most in limits if most is not None]
+
+
+def _improvement(then: History, now: History, judge: CandidateEvaluator) -> str | None:
+    """What the latest trials brought, where it is within noise; None where it is more."""
+    if not then.front or not now.front:
+        return None
+    if {t.number for t in then.front} == {t.number for t in now.front}:
+        return "no improvement"
+    if len(now.goals.names) > 1:
+        return None  # the front has grown
+    old, new = (scores_of(history.front[0], judge) for history in (then, now))
+    gain = paired_difference(new, old, confidence=_CONFIDENCE)
+    if gain.low > 0:
+        return None
+    return (
+        f"an improvement within noise: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] "
+        f"on the search split"
+    )

@@ -1,0 +1,100 @@
+"""Uniform and greedy model soups."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mergesearch.errors import CandidateError
+from mergesearch.recipe import ModelRef, Recipe, Slice, Source, TokenizerSource
+from mergesearch.runs import SoupStep
+from mergesearch.searching.candidates import Candidate, CandidateEvaluator
+
+
+@dataclass(frozen=True)
+class GreedySoup:
+    """How a greedy soup was made, and what it is."""
+
+    steps: tuple[SoupStep, ...]
+    candidate: Candidate
+
+    @property
+    def ingredients(self) -> tuple[str, ...]:
+        """The names of the models in it."""
+        return max((step for step in self.steps if step.kept), key=_n_ingredients).ingredients
+
+
+def soup_recipe(
+    models: Sequence[ModelRef],
+    tokenizer_source: TokenizerSource | None = None,
+    among: Sequence[ModelRef] = (),
+) -> Recipe:
+    """The plain mean of models (arXiv:2203.05482).
+
+    Args:
+        models: what goes in.
+        tokenizer_source: as the recipe's, for models whose vocabularies differ.
+        among: with it, every model that the vocabulary depends on, the base first. Those that do
+            not go in have weight 0, so that all soups of these models have one vocabulary.
+    """
+    if tokenizer_source is None:
+        among = models
+    sources = tuple(
+        Source(model=model, parameters={"weight": float(model in models)}) for model in among
+    )
+    return Recipe(
+        merge_method="linear",
+        base_model=None if tokenizer_source is None else among[0],
+        slices=(Slice(sources=sources),),
+        tokenizer_source=tokenizer_source,
+    )
+
+
+def greedy_soup(
+    judge: CandidateEvaluator,
+    models: Mapping[str, ModelRef],
+    order: Sequence[str] | None = None,
+    recipe: Callable[[Sequence[ModelRef]], Recipe] = soup_recipe,
+    on_step: Callable[[SoupStep], None] | None = None,
+) -> GreedySoup:
+    """Add one model at a time, and keep it if the score does not fall (arXiv:2203.05482, recipe 1).
+
+    Args:
+        judge: scores the soups on the search split.
+        models: what may go in, by name.
+        order: in which order to try them; None is from the best to the worst alone, the order of
+            `models` deciding ties.
+        recipe: makes the recipe of a soup from its ingredients.
+        on_step: called after each step.
+
+    Raises:
+        CandidateError: none of the models can be scored, not even alone.
+    """
+
+    def score(names: Sequence[str]) -> Candidate | None:
+        try:
+            return judge.score(recipe([models[name] for name in names]))
+        except CandidateError:
+            return None  # what has no score cannot be what is kept
+
+    if order is None:
+        alone = {name: found.total for name in models if (found := score([name]))}
+        order = sorted(alone, key=lambda name: -alone[name])
+    kept: list[str] = []
+    steps: list[SoupStep] = []
+    best: Candidate | None = None
+    for name in order:
+        candidate = score([*kept, name])
+        if candidate is None:
+            continue
+        better = best is None or candidate.total >= best.total
+        steps.append(SoupStep(name, (*kept, name), candidate.total, better))
+        if better:
+            kept, best = [*kept, name], candidate
+        if on_step:
+            on_step(steps[-1])
+    if best is None:
+        raise CandidateError("no model can be scored, not even alone")
+    return GreedySoup(tuple(steps), best)
+
+
+def _n_ingredients(step: SoupStep) -> int:
+    return len(step.ingredients)

@@ -1,0 +1,194 @@
+"""Building the tasks of a suite: what is wrong with one is said here, before a search."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from transformers import PreTrainedTokenizerBase
+
+from mergesearch.errors import CandidateError, InputError
+from mergesearch.tasks.benchmarks import benchmark_of, scored_split
+from mergesearch.tasks.built import BuiltTask
+from mergesearch.tasks.catalogue import Catalogue
+from mergesearch.tasks.fingerprint import fingerprint, tokenizer_hash
+from mergesearch.tasks.groups import aggregate_of
+from mergesearch.tasks.metrics import aggregation_of, better, metric_and_filter
+from mergesearch.tasks.prompts import rendered
+from mergesearch.tasks.suite import Suite, TaskSpec
+from mergesearch.tasks.templates import compile_once
+
+log = logging.getLogger(__name__)
+
+
+def build_tasks(
+    suite: Suite, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, tuple[BuiltTask, ...]]:
+    """Build the tasks of a suite, in order, by split; a group becomes its tasks.
+
+    Raises:
+        InputError: a task is unknown or occurs twice, has no such metric or filter, its data is
+            missing, or it cannot be built for another reason; a search task is a benchmark's
+            test set, and the suite does not allow that.
+    """
+    specs = {"search": suite.search, "held_out": suite.held_out}
+    names = [spec.task for split in specs.values() for spec in split]
+    compile_once()
+    catalogue = Catalogue(suite.include_path, names)
+    found = {
+        split: [(spec, catalogue.load(spec.task)) for spec in ofs] for split, ofs in specs.items()
+    }
+    if not suite.allow_benchmarks:
+        # before prompts are rendered: benchmarks have thousands
+        for _, source in found["search"]:
+            _refuse_benchmarks(source)
+    builder = _Builder(tokenizer)
+    splits = {
+        split: tuple(task for spec, source in pairs for task in builder.build(spec, source))
+        for split, pairs in found.items()
+    }
+    for tasks in splits.values():
+        _check_each_once(tasks)
+    return splits
+
+
+class _Builder:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer_hash = tokenizer_hash(tokenizer)
+
+    def build(self, spec: TaskSpec, found: Task | Group) -> list[BuiltTask]:
+        """The task that a spec names, or the tasks of the group, which share its weight."""
+        if not isinstance(found, Group):
+            return [self._build(spec, found, *metric_and_filter(spec, found))]
+        aggregate = aggregate_of(found, spec)
+        if aggregate.missing:
+            log.warning(
+                "group %r: %d of its tasks do not have %s and do not count: %s",
+                *(spec.task, len(aggregate.missing), spec.metric, ", ".join(aggregate.missing)),
+            )
+        sources = {task.task_name: task for task in found.get_all_tasks()}
+        members = [
+            self._build(spec, sources[name], aggregate.metric, aggregate.filter)
+            for name in aggregate.counts
+        ]
+        if len({member.higher_is_better for member in members}) > 1:
+            raise InputError(
+                f"group {spec.task!r}: a higher {aggregate.metric} is better in some of its tasks "
+                f"and worse in others; list its members instead: {', '.join(found.child_names)}"
+            )
+        now = aggregate.shares({member.name: member.n_documents for member in members})
+        full = aggregate.shares({member.name: member.n_available for member in members})
+        return [
+            replace(
+                member,
+                family=found,
+                weight=spec.weight * now[member.name],
+                full_weight=spec.weight * full[member.name],
+            )
+            for member in members
+        ]
+
+    def _build(self, spec: TaskSpec, source: Task, metric: str, filter_name: str) -> BuiltTask:
+        higher_is_better = better(source, metric)
+        aggregation = aggregation_of(source, metric)
+        documents = rendered(spec, source, self._tokenizer)
+        key = (metric, filter_name, aggregation, higher_is_better)
+        task = BuiltTask(
+            spec=spec,
+            name=source.task_name,
+            family=None,
+            weight=spec.weight,
+            full_weight=spec.weight,
+            metric=metric,
+            filter=filter_name,
+            higher_is_better=higher_is_better,
+            aggregation=aggregation,
+            n_documents=min(spec.limit or len(documents), len(documents)),
+            benchmark=benchmark_of(source),
+            tokenizer_hash=self._tokenizer_hash,
+            fingerprint=fingerprint(source, documents, key, self._tokenizer_hash),
+            source=source,
+            documents=documents,
+        )
+        _try_grading(task)
+        return task
+
+
+def _refuse_benchmarks(source: Task | Group) -> None:
+    tasks = source.get_all_tasks() if isinstance(source, Group) else [source]
+    for task in tasks:
+        if benchmark := benchmark_of(task):
+            group = f" of group {source.name!r}" if isinstance(source, Group) else ""
+            raise InputError(
+                f"a search task must not be a benchmark's test set, but {task.task_name!r}{group} "
+                f"reads the split {scored_split(task)!r} of {benchmark}, on which its numbers are "
+                f"reported; search on another split or a task of your own and keep this one under "
+                f"held_out, or set allow_benchmarks: true, and the report will say so"
+            )
+
+
+def _check_each_once(tasks: Iterable[BuiltTask]) -> None:
+    counts = Counter(task.name for task in tasks)
+    for task in tasks:
+        if counts[task.name] > 1:
+            owners = [
+                f"in group {t.group!r}" if t.group else "by itself"
+                for t in tasks
+                if t.name == task.name
+            ]
+            raise InputError(
+                f"a task may appear once in a split, but {task.name!r} appears "
+                f"{' and '.join(owners)}; list it or the members of the groups once"
+            )
+
+
+def _try_grading(task: BuiltTask) -> None:
+    """Grade made-up responses to every document, to meet the task's errors before a search.
+
+    Raises:
+        InputError: no document has the metric, it is NaN or infinite whatever the response, or
+            the task's own functions fail.
+    """
+    where, faults = f"task {task.name!r}", []
+    for draw in (0, 1):  # the metric may be undefined where all responses are alike
+        _make_up_responses(task, draw)
+        try:
+            documents = task.grade(range(task.n_available))
+            if all(document.value is None for document in documents.values()):
+                raise InputError(
+                    f"{where} lists {task.metric!r} in its metric_list, but its grading does not "
+                    f"compute it; choose one that lm-eval has for {task.source.OUTPUT_TYPE}"
+                )
+            task.score(documents)
+        except CandidateError as error:
+            faults.append(str(error).removeprefix(f"{where}: "))
+        except InputError:
+            raise
+        except Exception as error:  # whatever the task's own functions raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(f"{where}: cannot compute {task.metric}: {reason}") from error
+    if len(faults) == 2:
+        raise InputError(
+            f"{where} has no finite score whatever a model answers: {faults[0]}; "
+            f"check its data and its metric"
+        )
+
+
+def _make_up_responses(task: BuiltTask, draw: int) -> None:
+    """Give every request a response of its kind: likely choices drawn at random, short texts."""
+    generator = np.random.default_rng(draw)
+    for document in task.documents:
+        for request in document:
+            logprob = -float(generator.uniform(1, 2))
+            made_up: dict[str, Any] = {
+                "loglikelihood": (logprob, bool(draw)),
+                "loglikelihood_rolling": logprob,
+                "generate_until": "1" * draw,
+            }
+            request.resps = [made_up[request.request_type]] * request.repeats
+            request.filtered_resps = {}

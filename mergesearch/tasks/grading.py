@@ -1,0 +1,83 @@
+"""Grading: from the responses to a document's requests to its value and its margin."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+
+from mergesearch.errors import CandidateError
+from mergesearch.scores.scores import DocumentScore
+
+#: How a metric divides a choice's log-likelihood, beside its text.
+_LENGTHS = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
+
+
+def grade(
+    source: Task, metric: str, filter_name: str, document: Sequence[Instance]
+) -> DocumentScore:
+    """Grade the responses that a document's requests now hold, after their filters.
+
+    Raises:
+        CandidateError: a value is NaN or infinite.
+    """
+    responses = [request.filtered_resps[filter_name] for request in document]
+    metrics = source.process_results(document[0].doc, responses)
+    value = _jsonable(metrics.get(metric))
+    if isinstance(value, bool | int):
+        value = float(value)
+    if not _finite(value):
+        raise CandidateError(f"document {document[0].doc_id}: {metric} is {value}")
+    margin = _margin(source, metric, document, responses)
+    # as many digits as a store keeps, so that a score is the same fresh and read back
+    return DocumentScore(value, None if margin is None else float(f"{margin:.6g}"))
+
+
+def _margin(
+    source: Task, metric: str, document: Sequence[Instance], responses: Sequence[Any]
+) -> float | None:
+    """See `DocumentScore.margin`."""
+    if any(request.request_type != "loglikelihood" for request in document):
+        return None
+    logprobs = [float(response[0]) for response in responses if isinstance(response, tuple)]
+    if source.OUTPUT_TYPE == "loglikelihood" and len(logprobs) == 1:
+        return logprobs[0]
+    if source.OUTPUT_TYPE != "multiple_choice" or source.config.doc_to_choice is None:
+        return None
+    doc = document[0].doc
+    choices = source.doc_to_choice(doc)
+    gold = _gold(source, doc, choices)
+    if not gold or len(gold) == len(choices) or len(logprobs) < len(choices):
+        return None
+    length = _LENGTHS.get(metric)
+    scores = [
+        logprob / (max(length(choice), 1) if length else 1)
+        # requests beyond the choices are those of acc_mutual_info
+        for logprob, choice in zip(logprobs, choices, strict=False)
+    ]
+    best = [
+        max((s for i, s in enumerate(scores) if (i in gold) is right)) for right in (True, False)
+    ]
+    return best[0] - best[1]
+
+
+def _gold(source: Task, doc: Any, choices: Sequence[str]) -> set[int]:
+    """The indices of the right choices; lm-eval's tasks give an index, a text, or several."""
+    found = source.doc_to_text(doc) if source.multiple_input else source.doc_to_target(doc)
+    many = found if isinstance(found, list | tuple) else [found]
+    indices = (choices.index(g) if isinstance(g, str) and g in choices else g for g in many)
+    return {int(g) for g in indices if isinstance(g, int | np.integer) and 0 <= g < len(choices)}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return [_jsonable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)

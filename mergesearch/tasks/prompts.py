@@ -1,0 +1,70 @@
+"""The prompts of a task: every document's requests, rendered once."""
+
+from functools import partial
+from types import SimpleNamespace
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedTokenizerBase
+
+from mergesearch.errors import InputError
+from mergesearch.tasks.suite import TaskSpec
+
+#: lm-eval's own seed for drawing solved examples, so that prompts are those of `lm_eval run`.
+FEWSHOT_SEED = 1234
+
+
+def rendered(
+    spec: TaskSpec, source: Task, tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[Instance, ...], ...]:
+    """The requests of every document. The whole split is rendered, whatever the limit.
+
+    Solved examples are drawn document by document from one generator; but for rendering all,
+    a limited run would not be the beginning of the full one.
+
+    Raises:
+        InputError: the task cannot be rendered as the spec asks.
+    """
+    where = f"task {source.task_name!r}"
+    if spec.apply_chat_template and not tokenizer.chat_template:
+        raise InputError(f"{where}: the tokenizer has no chat template; drop apply_chat_template")
+    n_shots = _n_shots(spec, source)
+    source.set_config("num_fewshot", n_shots)
+    source.set_fewshot_seed(FEWSHOT_SEED)
+    try:
+        source.build_all_requests(
+            apply_chat_template=spec.apply_chat_template,
+            fewshot_as_multiturn=spec.fewshot_as_multiturn,
+            # lm-eval's own rendering, which needs a tokenizer but no model.
+            chat_template=partial(
+                HFLM.apply_chat_template,
+                SimpleNamespace(tokenizer=tokenizer, chat_template_args={}),
+            )
+            if spec.apply_chat_template
+            else None,
+        )
+    except Exception as error:  # whatever the task's own templates and functions raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{where} cannot be rendered with {n_shots} shots: {reason}") from error
+    documents: dict[int, list[Instance]] = {}
+    for request in source.instances:
+        documents.setdefault(request.doc_id, []).append(request)
+    return tuple(tuple(sorted(requests, key=_index)) for requests in documents.values())
+
+
+def _n_shots(spec: TaskSpec, source: Task) -> int:
+    """Solved examples before each document; what a task fixes at 0 stays, as in lm-eval."""
+    fixed = source.config.num_fewshot
+    if spec.num_fewshot is None or fixed != 0 or spec.num_fewshot == 0:
+        return spec.num_fewshot if spec.num_fewshot is not None else fixed or 0
+    if source.task_name != spec.task:  # a task of a group whose others may take them
+        return 0
+    raise InputError(
+        f"task {spec.task!r} fixes num_fewshot at 0, but the suite asks for {spec.num_fewshot}; "
+        f"drop num_fewshot from the suite"
+    )
+
+
+def _index(request: Instance) -> int:
+    return request.idx

@@ -1,0 +1,96 @@
+"""The finalists: which of the trials they are, and which of them is the winner."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mergesearch.errors import CandidateError, MergesearchError
+from mergesearch.recipe import Recipe
+from mergesearch.runs import Record
+from mergesearch.searching import search
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.searching.finalists import N_FRONT, best_recipes
+from mergesearch.searching.front import spread
+from mergesearch.searching.history import History
+from tests.searching.watch import Ear, ended, goals, load
+
+#: A judge whose recipes are their own hashes and tensors.
+NAMES = cast(
+    CandidateEvaluator,
+    SimpleNamespace(record=SimpleNamespace(digest_of=lambda key: key, recipe=lambda key: key)),
+)
+
+
+def test_of_a_large_front_the_finalists_lie_apart() -> None:
+    # score against size, nearly all of the models among the large ones
+    sizes = [10, 40, *range(80, 98)]
+    trials = [ended(i, n / 100, n, recipe=f"r{n}") for i, n in enumerate(sizes)]
+    dominated = ended(len(sizes), 0.05, 99, recipe="no")
+    history = History((*trials, dominated), goals("score", "size"))
+    assert len(history.front) == len(sizes)
+    found = cast(list[str], best_recipes(history, NAMES, N_FRONT))
+    assert len(found) == N_FRONT
+    assert found[0] == "r97"  # the best score first
+    assert {"r10", "r40", "r80"} < {*found}
+    # of a small front all, and then what comes next
+    few = History((trials[0], trials[-1], dominated), goals("score", "size"))
+    assert best_recipes(few, NAMES, N_FRONT) == ["r97", "r10", "no"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12),
+    st.integers(1, 12),
+)
+def test_points_that_are_spread_keep_the_first_and_the_ends(
+    points: list[tuple[int, int]], n: int
+) -> None:
+    chosen = spread(points, n)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(n, len(points))
+    assert chosen[0] == 0
+    if n > 2 * len(points[0]):  # room for both ends of each objective, and the first
+        for k in range(len(points[0])):
+            values = [point[k] for point in points]
+            assert {min(values), max(values)} <= {points[i][k] for i in chosen}
+
+
+def test_the_point_in_a_crowd_goes_first() -> None:
+    assert spread([(0.0, 9.0), (5.0, 5.0), (5.1, 4.9), (9.0, 0.0)], 3) == [0, 1, 3]
+    assert spread([(math.e, 1.0)], 1) == [0]
+
+
+@pytest.mark.parametrize("n_failing", [1, 2, 100])
+def test_a_winner_without_a_held_out_score_is_out_and_the_next_comes_up(
+    family: Path, monkeypatch: pytest.MonkeyPatch, n_failing: int
+) -> None:
+    original = CandidateEvaluator.score
+    failed: list[str] = []
+
+    def score(
+        self: CandidateEvaluator, recipe: Recipe, split: str = "search", *, full: bool = False
+    ) -> Any:
+        if split == "held_out" and len(failed) < n_failing:
+            failed.append(recipe.hash)
+            raise CandidateError("log-likelihoods are not finite")
+        return original(self, recipe, split, full=full)
+
+    monkeypatch.setattr(CandidateEvaluator, "score", score)
+    space, run, ear = load(family, search={"trials": 4}), family / "run", Ear()
+    if n_failing == 100:
+        with pytest.raises(MergesearchError, match="no finalist has a finite score"):
+            search(space, run, device="cpu", observer=ear)
+        return
+    outcome = search(space, run, device="cpu", observer=ear)
+    assert outcome.best.recipe.hash not in failed
+    record = Record(run, writable=False)
+    (winner,) = (row for row in record.rows if row.role == "winner")
+    assert winner.recipe_hash == outcome.best.recipe.hash
+    assert not {row.recipe_hash for row in record.rows if row.role == "finalist"} & {*failed}
+    line = "winner is not on the leaderboard: log-likelihoods are not finite"
+    assert ear.stages.count(line) == n_failing
+    assert {"base", "one", "two", "uniform soup"} <= {row.label for row in record.rows}
