@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mergesearch.api import evaluate, merge
+    from mergesearch.api import evaluate, merge, search, soup
     from mergesearch.errors import (
         CandidateError,
         ExportMismatchError,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
     from mergesearch.scores import Scores, interval, paired_difference
-    from mergesearch.searching import greedy_soup, search, soup
+    from mergesearch.searching import greedy_soup
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite, load_suite
 
@@ -36,13 +36,13 @@ __version__ = "0.1.0"
 _HOME = {
     # verbs
     "evaluate": "api",
-    "export": "exporting",
+    "export": "api",
     "greedy_soup": "searching",
     "merge": "api",
     "merge_into": "merging",
     "open_parents": "parents",
-    "search": "searching",
-    "soup": "searching",
+    "search": "api",
+    "soup": "api",
     # what they take and give
     "Evaluator": "evaluation",
     "Parents": "parents",

@@ -1,21 +1,34 @@
-"""Merging and scoring one model: the verbs that need no run folder."""
+"""The public verbs: search, soup, merge, evaluate, export."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
-from mergesearch.exporting import write_checkpoint
+from mergesearch.exporting import export, write_checkpoint
 from mergesearch.merging import build, fill, plan
 from mergesearch.parents import Parents, tokenizer_of
 from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
-from mergesearch.runtime import choose_device, merges_on
+from mergesearch.runs import Row
+from mergesearch.runtime import Runtime, RuntimeOptions
 from mergesearch.scores import Scores
+from mergesearch.searching.baselines import soup_of
+from mergesearch.searching.finalists import confirm, judge_beside, judge_in_full, references
+from mergesearch.searching.goals import directions
+from mergesearch.searching.loop import Search
+from mergesearch.searching.observer import Observer, Silent
+from mergesearch.searching.runs import Outcome, check_recorded, open_run, study_name
+from mergesearch.searching.soups import greedy_soup
+from mergesearch.searching.study import best_before, enqueue, finished, open_study
+from mergesearch.space import SearchSpace
 from mergesearch.tasks import Suite, results_json
 from mergesearch.tasks.results import Occasion
 from mergesearch.tasks.rows import ResultRow, rows_of
+
+__all__ = ["Evaluation", "Outcome", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
 
 
 def merge(
@@ -70,9 +83,7 @@ def evaluate(
     suite: Suite,
     *,
     split: str = "search",
-    device: str = "auto",
-    batch_size: int | None = None,
-    memory_budget: int | None = None,
+    **runtime: Unpack[RuntimeOptions],
 ) -> Evaluation:
     """Score a checkpoint or a recipe on a suite; no checkpoint is written.
 
@@ -80,9 +91,7 @@ def evaluate(
         model: a recipe, a mergekit YAML file, a checkpoint's folder, or `model+adapter`.
         suite: the tasks.
         split: "search" or "held_out".
-        device: "auto", "cpu", "cuda", "mps".
-        batch_size: rows a forward pass; None lets their tokens decide.
-        memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
+        runtime: fields of `Runtime`, such as device and memory_budget.
 
     Raises:
         InputError: the model or the suite is wrong.
@@ -90,21 +99,114 @@ def evaluate(
     """
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
-    occasion = Occasion(name, batch_size)
-    place = choose_device(device)
-    parents = Parents.of(recipe, keep=False, device=merges_on(place), memory_budget=memory_budget)
+    where = Runtime.of(runtime)
+    occasion = Occasion(name, where.batch_size)
+    parents = Parents.of(
+        recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
+    )
     work = plan(recipe, parents)
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
-    evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
+    evaluator = Evaluator(suite, tokenizer, batch_size=where.batch_size)
     tasks = evaluator.tasks(split)
-    live = build(work, place)
+    live = build(work, where.torch_device)
     fill(live, work, recipe, parents)
     scores = evaluator.score(live, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)
     return Evaluation(scores, results | occasion.json(live, tokenizer, tasks), rows)
+
+
+def search(
+    space: SearchSpace,
+    out: Path,
+    *,
+    storage: str | None = None,
+    observer: Observer | None = None,
+    **runtime: Unpack[RuntimeOptions],
+) -> Outcome:
+    """Search a space, or go on with a search that was interrupted.
+
+    Where the suite's search tasks, limits or weights have changed since, a new search begins with
+    the best trials of the last one, and only documents that are new are scored.
+
+    Args:
+        space: what to search; its `search.trials` is the budget, trials of earlier calls included.
+        out: the run's folder.
+        storage: a database URL for Optuna instead of a journal file in the folder.
+        observer: is told what goes on.
+        runtime: fields of `Runtime`, such as device and memory_budget.
+
+    Raises:
+        InputError: something in the space is wrong, or the folder is another run's or in use.
+        MergesearchError: every candidate failed.
+    """
+    observer = observer or Silent()
+    with open_run(space, out, Runtime.of(runtime), observer) as (bench, judge):
+        name = study_name(bench, out, storage)
+        study = open_study(out, name, storage, directions(space.search.objectives))
+        check_recorded(study, judge.record, out)
+        if not finished(study) and (best := best_before(out, name, storage)):
+            observer.stage(
+                f"the suite is not that of the trials before: a new search begins with the "
+                f"{len(best)} best of them; what is known of each document is kept"
+            )
+            enqueue(study, best)
+        run = Search(study, space, judge, bench.shape, observer)
+        run.run()
+        return Outcome(out, confirm(run.history, space, judge, observer))
+
+
+def soup(
+    space: SearchSpace,
+    out: Path,
+    *,
+    greedy: bool = True,
+    observer: Observer | None = None,
+    **runtime: Unpack[RuntimeOptions],
+) -> Outcome:
+    """Make the greedy or the uniform soup of a space's parents, and score it beside them.
+
+    The run's folder may be that of a search over the same space: scores are then shared.
+
+    Args:
+        space: gives the parents and the suite.
+        out: the run's folder.
+        greedy: add one parent at a time and keep what does not hurt; else the mean of all.
+        observer: is told what goes on.
+        runtime: fields of `Runtime`, such as device and memory_budget.
+
+    Raises:
+        InputError: something in the space is wrong, or the folder is another run's or in use.
+    """
+    observer = observer or Silent()
+    with open_run(space, out, Runtime.of(runtime), observer) as (_, judge):
+        if greedy:
+            observer.stage("ranking the parents on the search split")
+            made = greedy_soup(
+                judge,
+                space.parents,
+                recipe=partial(soup_of, space),
+                on_step=lambda step: observer.stage(
+                    f"{' + '.join(step.ingredients)}: {step.score:.4f}"
+                    f" ({'kept' if step.kept else 'dropped'} {step.model})"
+                ),
+            )
+            judge.record.set_soup(made.steps)
+            label, recipe = "greedy soup", made.candidate.recipe
+        else:
+            label, recipe = "uniform soup", soup_of(space, list(space.parents.values()))
+        row = Row(label, "soup", recipe.hash)
+        judge_in_full(judge, recipe, row.label, observer)
+        judge.record.add_row(row)
+        others = {
+            r: reference
+            for r, reference in references(space, judge).items()
+            if r.label != row.label
+        }
+        judge_beside(judge, others, observer)
+        return Outcome(out, judge.score(recipe, full=True))
 
 
 def recipe_of(model: Path | str) -> Recipe:

@@ -1,16 +1,94 @@
-"""Where merges and models run."""
+"""Where and how models are merged and asked."""
 
-import torch
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
+
+from mergesearch.config import Config, parse
 from mergesearch.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device that `--device` names; "auto" takes an accelerator where there is one.
+
+def n_bytes(size: Any) -> int:
+    """A size such as 5GB, 500MiB or 1000000 in bytes.
+
+    Raises:
+        ValueError: it is none, or is not above zero.
+    """
+    try:
+        found = int(TypeAdapter(ByteSize).validate_python(size))
+    except (ValidationError, OverflowError):
+        found = 0
+    if found < 1:
+        raise ValueError(f"a size is a number with KB, MB, GB or TB, e.g. 5GB, got {size!r}")
+    return found
+
+
+Size = Annotated[int, BeforeValidator(n_bytes)]
+
+
+class RuntimeOptions(TypedDict, total=False):
+    """The fields of a `Runtime`, each of which may be left out."""
+
+    device: str
+    dtype: str
+    batch_size: int | None
+    memory_budget: int | str | None
+    engine: str
+
+
+class Runtime(Config):
+    """Where and how models are merged and asked.
+
+    Runtime(device="cuda", memory_budget="48GB")
+    """
+
+    #: "auto" (an accelerator where there is one), "cpu", "cuda", "mps".
+    device: str = "auto"
+    #: That models compute in; "auto" is float32 on the CPU, and elsewhere what they are stored in.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    #: Rows of a forward pass; None lets their tokens decide.
+    batch_size: int | None = Field(default=None, ge=1)
+    #: Bytes that merging may bring the process to; None is 80 % of what there is. What scoring a
+    #: batch takes comes on top.
+    memory_budget: Size | None = None
+    #: What answers the requests of tasks.
+    engine: str = "torch"
+
+    @classmethod
+    def of(cls, options: RuntimeOptions) -> Self:
+        """A runtime from options that a user gave.
+
+        Raises:
+            InputError: naming the first that is wrong.
+        """
+        return parse(cls, dict(options), "runtime")
+
+    @property
+    def torch_device(self) -> "torch.device":
+        """The device where models are asked.
+
+        Raises:
+            InputError: torch knows no such device, or it is not there.
+        """
+        return choose_device(self.device)
+
+    @property
+    def merge_device(self) -> "torch.device":
+        """The device where they are merged."""
+        return merges_on(self.torch_device)
+
+
+def choose_device(name: str = "auto") -> "torch.device":
+    """The device of that name; "auto" takes an accelerator where there is one.
 
     Raises:
         InputError: torch knows no such device, or it is not there.
     """
+    import torch
+
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
@@ -23,9 +101,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def merges_on(device: torch.device) -> torch.device:
+def merges_on(device: "torch.device") -> "torch.device":
     """Where merges for a model on a device run: on CUDA devices there, else on the CPU.
 
     Sums and angles are in float64, which Apple's devices do not have.
     """
+    import torch
+
     return device if device.type == "cuda" else torch.device("cpu")

@@ -29,7 +29,7 @@ def family(_family: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _searched(_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mergesearch.searching import search
+    from mergesearch.api import search
     from mergesearch.space import SearchSpace
 
     folder = tmp_path_factory.mktemp("searched") / "family"

@@ -12,8 +12,10 @@ PACKAGE = Path(mergesearch.__file__).parent
 #: The rooms in import order: each may import those before it.
 ROOMS = (
     "errors",
+    "files",
     "logs",
     "config",
+    "plugins",
     "runtime",
     "methods",
     "scores",
@@ -39,7 +41,7 @@ ONLY = {
     "tasks": {"errors", "config", "logs", "scores", "engines"},
     "engines": {"errors", "logs", "tasks"},
     "evaluation": {"errors", "config", "logs", "scores", "tasks", "engines"},
-    "demo": {"errors"},
+    "demo": {"errors", "files"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path

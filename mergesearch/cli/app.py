@@ -89,14 +89,13 @@ def demo(
 def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget = None) -> None:
     """Say what is wrong with a space, before anything big is loaded; estimate time and memory."""
     from mergesearch.cli import show
-    from mergesearch.runtime import choose_device
+    from mergesearch.runtime import Runtime
     from mergesearch.searching import estimate, prepare
     from mergesearch.space import SearchSpace
 
-    place = choose_device(device)
-    budget = _budget(memory_budget)
-    bench = prepare(SearchSpace.load(space), device=place, memory_budget=budget)
-    show.estimate(bench, estimate(bench, place), place)
+    runtime = Runtime.of({"device": device, "memory_budget": memory_budget})
+    bench = prepare(SearchSpace.load(space), runtime)
+    show.estimate(bench, estimate(bench, runtime.torch_device))
 
 
 @app.command()
@@ -131,7 +130,7 @@ def search(
         storage=storage,
         device=device,
         batch_size=batch_size,
-        memory_budget=_budget(memory_budget),
+        memory_budget=memory_budget,
     )
 
 
@@ -145,8 +144,8 @@ def soup(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
+    from mergesearch.api import soup as make_soup
     from mergesearch.cli import show
-    from mergesearch.searching import soup as make_soup
     from mergesearch.space import SearchSpace
 
     outcome = make_soup(
@@ -155,7 +154,7 @@ def soup(
         greedy=greedy,
         device=device,
         batch_size=batch_size,
-        memory_budget=_budget(memory_budget),
+        memory_budget=memory_budget,
         observer=show.Progress(),
     )
     show.run(outcome.folder)
@@ -179,7 +178,7 @@ def merge(
         out,
         dtype=dtype,
         max_shard_bytes=_n_bytes(max_shard_size),
-        memory_budget=_budget(memory_budget),
+        memory_budget=None if memory_budget is None else _n_bytes(memory_budget),
         say=lambda note: typer.echo(note, err=True),
     )
     typer.echo(f"{out}  (tensors xxh3 {digest[:12]})")
@@ -202,7 +201,7 @@ def evaluate(
 
     from mergesearch.api import evaluate as score
     from mergesearch.cli import show
-    from mergesearch.runs import write_whole
+    from mergesearch.files import write_whole
     from mergesearch.tasks import load_suite
 
     found = score(
@@ -211,7 +210,7 @@ def evaluate(
         split=split,
         device=device,
         batch_size=batch_size,
-        memory_budget=_budget(memory_budget),
+        memory_budget=memory_budget,
     )
     show.evaluation(found)
     if json_file is not None:
@@ -287,9 +286,9 @@ def _search(
     **how: Any,
 ) -> None:
     """Search a space, some of its `search` changed, and show what it came to."""
+    from mergesearch.api import search as search_space
     from mergesearch.cli import show
     from mergesearch.config import parse
-    from mergesearch.searching import search as search_space
     from mergesearch.space import SearchSettings, SearchSpace
 
     space = SearchSpace.load(path)
@@ -299,25 +298,18 @@ def _search(
     show.run(run)
 
 
-def _budget(text: str | None) -> int | None:
-    return None if text is None else _n_bytes(text)
-
-
 def _n_bytes(text: str) -> int:
-    """A size such as 5GB, 500MB or 1000000 in bytes, by powers of ten as shard sizes are."""
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
-    number, factor = text.strip().upper(), 1
-    for unit, size in units.items():
-        if number.endswith(unit):
-            number, factor = number.removesuffix(unit), size
-            break
+    """A size such as 5GB, 500MB or 1000000 in bytes.
+
+    Raises:
+        InputError: it is none.
+    """
+    from mergesearch.runtime import n_bytes
+
     try:
-        n_bytes = int(float(number) * factor)
-    except (ValueError, OverflowError):
-        n_bytes = 0
-    if n_bytes < 1:
-        raise InputError(f"a size is a number with KB, MB, GB or TB, e.g. 5GB, got {text!r}")
-    return n_bytes
+        return n_bytes(text)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _fail(message: str, code: int) -> None:

@@ -32,8 +32,6 @@ from mergesearch.searching import Limit, TrialEvent
 from mergesearch.space import SIZE
 
 if TYPE_CHECKING:
-    import torch
-
     from mergesearch.api import Evaluation
     from mergesearch.searching import Estimate, SearchSetup
 
@@ -223,7 +221,7 @@ def evaluation(found: Evaluation) -> None:
     print(drawn.get().strip(" \n"))  # without rich's empty lines above and below
 
 
-def estimate(bench: SearchSetup, found: Estimate, device: torch.device) -> None:
+def estimate(bench: SearchSetup, found: Estimate) -> None:
     """What a search over a space would take."""
     space = bench.space
     tasks = ", ".join(f"{t.name} ({t.metric}, {t.n_documents})" for t in bench.evaluator.tasks())

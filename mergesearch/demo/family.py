@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from mergesearch.demo.skills import SKILLS, Split, exam
 from mergesearch.demo.tokenizer import build_tokenizer
 from mergesearch.demo.train import base_examples, expert_examples, new_model, train
 from mergesearch.errors import InputError
+from mergesearch.files import whole_folder
 
 _SUITE = """\
 # Three skills: what the search may see, and what its winner is judged by.
@@ -91,15 +91,11 @@ def build_family(
             )
         progress(f"{out}: found, built before")
         return
-    partial = out.with_name(f".{out.name}.partial")
-    if partial.exists():  # of a build that was interrupted
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    _write_tasks(partial / "tasks", seed, size)
-    _write_models(partial / "models", seed, size, progress)
-    _write_configs(partial, size)
-    (partial / "family.json").write_text(identity, encoding="utf-8")
-    partial.rename(out)
+    with whole_folder(out) as folder:
+        _write_tasks(folder / "tasks", seed, size)
+        _write_models(folder / "models", seed, size, progress)
+        _write_configs(folder, size)
+        (folder / "family.json").write_text(identity, encoding="utf-8")
 
 
 def _random(seed: int, *purpose: str) -> Random:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
+from mergesearch.files import whole_folder
 from mergesearch.merging import Plan, merging_bytes, plan, run, write_shards
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
@@ -68,34 +69,29 @@ def write_checkpoint(
     parents = parents or Parents.of(recipe, keep=False, memory_budget=memory_budget)
     work = plan(recipe, parents)
     memory = parents.reserve({"merging": merging_bytes(work, parents, streamed=True)})
-    partial = out.absolute().with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        free = shutil.disk_usage(partial).free
-        if work.n_bytes > free:
-            raise InputError(
-                f"no space left on the device for {out}: the model takes "
-                f"{work.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
-                "make room or name a folder elsewhere"
-            )
-        if say is not None:
-            for note in (*parents.alignment.notes, *memory.lines()):
-                say(note)
-        digest = write_shards(work, run(work, recipe, parents), partial, max_shard_bytes)
-        if expected_digest not in (None, digest):
-            raise ExportMismatchError(
-                f"the rebuilt model differs from the one that was scored ({digest[:12]} instead of "
-                f"{str(expected_digest)[:12]}); has a parent changed since? Nothing was written"
-            )
-        _write_companions(_with_dtypes(recipe, work), parents, dict(work.config), partial, notes)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
+        with whole_folder(out) as folder:
+            free = shutil.disk_usage(folder).free
+            if work.n_bytes > free:
+                raise InputError(
+                    f"no space left on the device for {out}: the model takes "
+                    f"{work.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+                    "make room or name a folder elsewhere"
+                )
+            if say is not None:
+                for note in (*parents.alignment.notes, *memory.lines()):
+                    say(note)
+            digest = write_shards(work, run(work, recipe, parents), folder, max_shard_bytes)
+            if expected_digest not in (None, digest):
+                raise ExportMismatchError(
+                    f"the rebuilt model differs from the one that was scored ({digest[:12]} "
+                    f"instead of {str(expected_digest)[:12]}); has a parent changed since? "
+                    "Nothing was written"
+                )
+            written = _with_dtypes(recipe, work)
+            _write_companions(written, parents, dict(work.config), folder, notes)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return digest
 
 

@@ -1,15 +1,16 @@
 """Writing a stream of tensors as safetensors, in one file or in shards with an index."""
 
+import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from mergesearch.errors import InputError, MergesearchError
+from mergesearch.files import whole_file
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.parents.checkpoint import INDEX, SINGLE
@@ -45,12 +46,12 @@ def write_shards(
             name = SINGLE
             if len(groups) > 1:
                 name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-            with ShardWriter(folder / name, group) as shard:
+            with shard(folder / name, group) as writer:
                 # the stream second: a shard must not take the next one's first tensor
                 for job, (tensor_name, tensor) in zip(group, stream, strict=False):
                     tensor = tensor.detach().cpu().contiguous()
                     digest.add(tensor_name, tensor)
-                    shard.write(tensor_name, tensor)
+                    writer.write(tensor_name, tensor)
                     weight_map[job.name] = name
         if (extra := next(stream, None)) is not None:
             raise MergesearchError(f"more tensors than planned: {extra[0]} after the last one")
@@ -65,23 +66,36 @@ def write_shards(
     return digest.hexdigest()
 
 
-class ShardWriter:
-    """One safetensors file, laid out before the first tensor and written as they come.
-
-    The file has its name when it is whole and on the disk, and not before; left by an error, it is
-    removed.
+@contextlib.contextmanager
+def shard(file: Path, jobs: Sequence[Job]) -> Iterator["ShardWriter"]:
+    """Write one safetensors file; it has its name when it is whole and on the disk.
 
     Args:
         file: the file to make.
         jobs: the tensors that it will hold.
+
+    Raises:
+        MergesearchError: a tensor is missing at the end.
+        OSError: the file cannot be written.
+    """
+    with whole_file(file) as opened:
+        writer = ShardWriter(opened, jobs)
+        yield writer
+        writer.finish()
+
+
+class ShardWriter:
+    """The tensors of one safetensors file, laid out before the first and written as they come.
+
+    Args:
+        file: opened for writing.
+        jobs: the tensors that it will hold.
     """
 
-    def __init__(self, file: Path, jobs: Sequence[Job]) -> None:
+    def __init__(self, file: BinaryIO, jobs: Sequence[Job]) -> None:
         self._file = file
-        self._partial = file.with_name(f".{file.name}.partial")
         self._missing = {job.name: job for job in jobs}
         self._header, self._starts = _layout(jobs)
-        self._opened = open(self._partial, "wb")  # noqa: SIM115 - closed by __exit__
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Write one tensor, which must be contiguous and on the CPU.
@@ -97,36 +111,22 @@ class ShardWriter:
                 f"a tensor must be as planned, got {name} {list(tensor.shape)} {tensor.dtype}, "
                 f"planned {planned}"
             )
-        self._opened.seek(self._starts[name])
-        self._opened.write(tensor.flatten().view(torch.uint8).numpy().data)
+        self._file.seek(self._starts[name])
+        self._file.write(tensor.flatten().view(torch.uint8).numpy().data)
 
-    def __enter__(self) -> "ShardWriter":
-        return self
+    def finish(self) -> None:
+        """Write the header, when every tensor is there.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            with self._opened:
-                if error is None:
-                    self._finish()
-            if error is None:
-                self._partial.replace(self._file)
-        finally:
-            self._partial.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
+        Raises:
+            MergesearchError: one is missing.
+            OSError: it cannot be written.
+        """
         if self._missing:
             raise MergesearchError(
                 f"{len(self._missing)} tensors fewer than planned, e.g. {next(iter(self._missing))}"
             )
-        self._opened.seek(0)
-        self._opened.write(self._header)
-        self._opened.flush()
-        os.fsync(self._opened.fileno())
+        self._file.seek(0)
+        self._file.write(self._header)
 
 
 def _layout(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:

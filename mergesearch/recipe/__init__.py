@@ -1,5 +1,6 @@
 """The recipe: everything needed to rebuild one merged model, as a mergekit configuration."""
 
+from mergesearch.recipe.baselines import soup_recipe
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
 from mergesearch.recipe.model import DType, Recipe, Slice, Source, TokenizerSource
 from mergesearch.recipe.reference import ModelPath, ModelRef
@@ -18,5 +19,6 @@ __all__ = [
     "evaluate",
     "load_recipe",
     "read_recipe",
+    "soup_recipe",
     "write_recipe",
 ]

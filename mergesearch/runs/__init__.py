@@ -2,8 +2,8 @@
 
 from mergesearch.runs.documents import Documents
 from mergesearch.runs.entries import Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
-from mergesearch.runs.folder import hold, identity_of, is_run, write_whole
-from mergesearch.runs.record import Record, drop_torn_line
+from mergesearch.runs.folder import hold, identity_of, is_run
+from mergesearch.runs.record import Record
 
 __all__ = [
     "Documents",
@@ -13,9 +13,7 @@ __all__ = [
     "SuiteEntry",
     "TaskEntry",
     "TrialEntry",
-    "drop_torn_line",
     "hold",
     "identity_of",
     "is_run",
-    "write_whole",
 ]

@@ -1,14 +1,13 @@
 """The folder of a run: made by one space, held by one process at a time."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mergesearch.errors import InputError
+from mergesearch.files import held, partial_of, write_whole
 
 _ABOUT, _LOCK = "run.json", "lock"
 #: Of what a run folder holds; another version of mergesearch may read and write another.
@@ -29,21 +28,16 @@ def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"the run folder must be a folder, but {folder} is a file")
     # a kill may have come before the folder said what it is
-    ours = {_LOCK, _partial(folder / _ABOUT).name}
+    ours = {_LOCK, partial_of(folder / _ABOUT).name}
     strangers = folder.exists() and any(p.name not in ours for p in folder.iterdir())
     if strangers and not (folder / _ABOUT).exists():
         raise InputError(f"{folder} is not empty and is no run folder; give --out another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("a")
+        (folder / _LOCK).touch()
     except OSError as error:
         raise InputError(f"cannot write in the run folder {folder}: {error.strerror}") from None
-    with lock:
-        try:
-            # the system frees it when the process ends, however it ends
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder} is in use by another process; wait for it to end") from None
+    with held(folder / _LOCK, folder):
         _claim(folder, identity)
         yield folder
 
@@ -73,28 +67,6 @@ def identity_of(folder: Path) -> dict[str, Any]:
         )
     identity: dict[str, Any] = data
     return identity
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        InputError: the device is full, or the folder cannot be written.
-    """
-    partial = _partial(path)
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
 
 
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:

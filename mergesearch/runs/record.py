@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mergesearch.errors import InputError
+from mergesearch.files import drop_torn_line
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from mergesearch.runs.documents import Documents
 from mergesearch.runs.entries import (
@@ -201,14 +202,3 @@ class Record:
                         f"{self._path}, line {number}: not an entry of a record; "
                         "restore the file, or give --out another name"
                     ) from None
-
-
-def drop_torn_line(path: Path) -> None:
-    """Cut what follows the last newline of a file of lines: what a kill left half written."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            file.truncate(whole)

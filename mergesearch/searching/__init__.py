@@ -3,9 +3,9 @@
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.observer import Observer, Silent, TrialEvent
 from mergesearch.searching.policies.stopping import Limit
-from mergesearch.searching.runs import Outcome, search, soup
+from mergesearch.searching.runs import Outcome, open_run
 from mergesearch.searching.setup import Estimate, SearchSetup, estimate, prepare
-from mergesearch.searching.soups import GreedySoup, greedy_soup, soup_recipe
+from mergesearch.searching.soups import GreedySoup, greedy_soup
 
 __all__ = [
     "Candidate",
@@ -20,8 +20,6 @@ __all__ = [
     "TrialEvent",
     "estimate",
     "greedy_soup",
+    "open_run",
     "prepare",
-    "search",
-    "soup",
-    "soup_recipe",
 ]

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from mergesearch.recipe import ModelRef, Recipe
-from mergesearch.searching import soup_recipe
+from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.space import SearchSpace
 
 

@@ -22,7 +22,7 @@ from mergesearch.merging import (
 )
 from mergesearch.parents import MemoryPlan, Parents, layer_of, tokenizer_of
 from mergesearch.recipe import Recipe
-from mergesearch.runtime import merges_on
+from mergesearch.runtime import Runtime
 from mergesearch.searching.baselines import soup_of
 from mergesearch.searching.goals import check_goals
 from mergesearch.space import SearchSpace, Shape, largest_stack, residual_filters, suggest
@@ -30,9 +30,6 @@ from mergesearch.tasks import Suite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,7 @@ class SearchSetup:
 
 def prepare(
     space: SearchSpace,
-    *,
-    device: torch.device = _CPU,
-    batch_size: int | None = None,
-    memory_budget: int | None = None,
+    runtime: Runtime = Runtime(),  # noqa: B008  frozen
 ) -> SearchSetup:
     """Open a space's models and build its tasks.
 
@@ -68,14 +62,15 @@ def prepare(
     Raises:
         InputError: with what is wrong first.
     """
+    device = runtime.torch_device
     suite = space.load_suite()
     vocabulary = space.tokenizer_source or "error"
     parents = Parents(
         space.models,
         vocabulary=vocabulary,
         base=space.base,
-        device=merges_on(device),
-        memory_budget=memory_budget,
+        device=runtime.merge_device,
+        memory_budget=runtime.memory_budget,
     )
     shape = _shape(space, parents)
     plans = []
@@ -87,7 +82,7 @@ def prepare(
             plans.append(plan(candidate, parents))
     soup = plan(soup_of(space, list(space.parents.values())), parents)
     tokenizer = tokenizer_of(parents)
-    evaluator = Evaluator(suite, tokenizer, batch_size=batch_size)
+    evaluator = Evaluator(suite, tokenizer, batch_size=runtime.batch_size)
     check_goals(space, evaluator)
     dtype = compute_dtype(soup, device)
     deep = _largest(space, parents, shape)

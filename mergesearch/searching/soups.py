@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mergesearch.errors import CandidateError
-from mergesearch.recipe import ModelRef, Recipe, Slice, Source, TokenizerSource
+from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.runs import SoupStep
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 
@@ -20,32 +20,6 @@ class GreedySoup:
     def ingredients(self) -> tuple[str, ...]:
         """The names of the models in it."""
         return max((step for step in self.steps if step.kept), key=_n_ingredients).ingredients
-
-
-def soup_recipe(
-    models: Sequence[ModelRef],
-    tokenizer_source: TokenizerSource | None = None,
-    among: Sequence[ModelRef] = (),
-) -> Recipe:
-    """The plain mean of models (arXiv:2203.05482).
-
-    Args:
-        models: what goes in.
-        tokenizer_source: as the recipe's, for models whose vocabularies differ.
-        among: with it, every model that the vocabulary depends on, the base first. Those that do
-            not go in have weight 0, so that all soups of these models have one vocabulary.
-    """
-    if tokenizer_source is None:
-        among = models
-    sources = tuple(
-        Source(model=model, parameters={"weight": float(model in models)}) for model in among
-    )
-    return Recipe(
-        merge_method="linear",
-        base_model=None if tokenizer_source is None else among[0],
-        slices=(Slice(sources=sources),),
-        tokenizer_source=tokenizer_source,
-    )
 
 
 def greedy_soup(

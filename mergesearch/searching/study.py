@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.errors import InputError
-from mergesearch.runs import drop_torn_line
+from mergesearch.files import drop_torn_line
 
 Direction = Literal["maximize", "minimize"]
 

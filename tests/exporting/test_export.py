@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mergesearch.api import soup
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting import RECIPE_FILE, export
 from mergesearch.merging import Digest
 from mergesearch.recipe import load_recipe
 from mergesearch.report import entries_of, markdown
 from mergesearch.runs import Record, TrialEntry
-from mergesearch.searching import soup
 from mergesearch.space import SearchSpace
 from tests.report.hand_made import Model, make_run, right
 

@@ -97,7 +97,7 @@ def test_a_full_device_is_said_before_anything_is_written(
 def test_a_device_that_fills_up_leaves_nothing_behind(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int
 ) -> None:
-    finish, calls = shards.ShardWriter._finish, []
+    finish, calls = shards.ShardWriter.finish, []
 
     def fails(writer: shards.ShardWriter) -> None:
         calls.append(writer)
@@ -105,7 +105,7 @@ def test_a_device_that_fills_up_leaves_nothing_behind(
         if len(calls) > n_good:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards.ShardWriter, "_finish", fails)
+    monkeypatch.setattr(shards.ShardWriter, "finish", fails)
     with pytest.raises(InputError, match="No space left on device") as caught:
         merge(read(recipes.LINEAR.format(p="")), tmp_path / "out", max_shard_bytes=8_000)
     assert caught.value.exit_code == 2

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergesearch.recipe import ModelRef
+from mergesearch.recipe import ModelRef, soup_recipe
 from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, TrialEntry, hold
 from mergesearch.scores import DocumentScore
-from mergesearch.searching import soup_recipe
 
 #: A model's label, role, and its score on each document of the two splits, if it was scored there.
 Model = tuple[str, str, Sequence[float] | None, Sequence[float] | None]

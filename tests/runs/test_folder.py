@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.runs import hold, identity_of, is_run, write_whole
+from mergesearch.files import write_whole
+from mergesearch.runs import hold, identity_of, is_run
 
 IDENTITY = {"space": {"search": {"seed": 0}, "groups": ("a", "b")}, "tasks": {"first": "1f"}}
 

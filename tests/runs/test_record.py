@@ -4,10 +4,9 @@ from typing import Any
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.runs import Record, Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
 from mergesearch.scores import DocumentScore, Scores
-from mergesearch.searching import soup_recipe
 
 
 def recipe(folder: Path, *names: str) -> Recipe:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mergesearch.api import search
 from mergesearch.errors import CandidateError, MergesearchError
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
-from mergesearch.searching import search
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.finalists import N_FRONT, best_recipes
 from mergesearch.searching.front import spread

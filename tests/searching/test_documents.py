@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import pytest
 
+from mergesearch.api import search
 from mergesearch.errors import InputError
 from mergesearch.exporting import RECIPE_FILE, export
 from mergesearch.recipe import load_recipe
 from mergesearch.report import entries_of
 from mergesearch.runs import Record
-from mergesearch.searching import search
 from mergesearch.searching.study import TOTAL, best_before, enqueue, open_study
 from mergesearch.space import SearchSpace
 from tests import tiny

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mergesearch.api import search
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.scores import Scores
-from mergesearch.searching import search, soup_recipe
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.finalists import split_front
 from mergesearch.searching.goals import Goals, directions

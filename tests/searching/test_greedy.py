@@ -8,9 +8,9 @@ import torch
 from mergesearch.errors import CandidateError
 from mergesearch.merging import merged_tensors
 from mergesearch.parents import Parents
-from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.runs import SoupStep
-from mergesearch.searching import GreedySoup, greedy_soup, soup_recipe
+from mergesearch.searching import GreedySoup, greedy_soup
 from mergesearch.searching.candidates import Candidate
 
 

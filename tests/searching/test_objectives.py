@@ -9,11 +9,11 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
+from mergesearch.api import search
 from mergesearch.errors import InputError
 from mergesearch.exporting import export
 from mergesearch.report import entries_of
 from mergesearch.runs import Documents, Record
-from mergesearch.searching import search
 from mergesearch.searching.goals import directions
 from mergesearch.searching.runs import study_name
 from mergesearch.searching.setup import prepare

@@ -7,9 +7,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from mergesearch.api import search
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.recipe import Recipe
-from mergesearch.searching import search
 from mergesearch.searching.loop import Search
 from mergesearch.searching.policies.starts import starts
 from mergesearch.searching.study import ERROR, finished, open_study

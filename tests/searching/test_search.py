@@ -7,14 +7,15 @@ import torch
 from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 
+from mergesearch.api import search, soup
 from mergesearch.errors import CandidateError, InputError, MergesearchError
 from mergesearch.evaluation import Evaluator
 from mergesearch.evaluation import evaluator as evaluator_module
 from mergesearch.parents import Parents, load_tokenizer
-from mergesearch.recipe import Recipe, Slice, Source
+from mergesearch.recipe import Recipe, Slice, Source, soup_recipe
 from mergesearch.report import entries_of
 from mergesearch.runs import Record
-from mergesearch.searching import Limit, search, soup, soup_recipe
+from mergesearch.searching import Limit
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.loop import RECIPE
 from mergesearch.searching.runs import study_name, suite_entry

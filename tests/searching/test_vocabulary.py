@@ -9,9 +9,9 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mergesearch import export, merge
+from mergesearch.api import search
 from mergesearch.errors import InputError
 from mergesearch.runs import Record
-from mergesearch.searching import search
 from mergesearch.searching.setup import prepare
 from tests import tiny
 from tests.searching.watch import Ear, load

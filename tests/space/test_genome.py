@@ -6,12 +6,12 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
+from mergesearch.api import search
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.merging import plan
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
-from mergesearch.searching import search
 from mergesearch.searching.policies.starts import starts
 from mergesearch.space import SearchSpace, Shape, suggest
 from mergesearch.space.domains import Fixed, Range

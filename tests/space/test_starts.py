@@ -10,8 +10,7 @@ from torch import Tensor
 
 from mergesearch.merging import Digest, merged_tensors
 from mergesearch.parents import Parents
-from mergesearch.recipe import Recipe
-from mergesearch.searching import soup_recipe
+from mergesearch.recipe import Recipe, soup_recipe
 from mergesearch.searching.policies.starts import LAMBDAS, starts
 from mergesearch.space import SearchSpace, Shape, suggest
 from tests import tiny

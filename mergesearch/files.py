@@ -1,0 +1,111 @@
+"""Files and folders that are there whole or not at all, and one process that holds a folder."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from mergesearch.errors import InputError
+
+
+def partial_of(path: Path) -> Path:
+    """The name of a file or folder while it is not whole: beside it, hidden."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that has its name when it is whole and on the disk, and not before.
+
+    Left by an error, nothing of it stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = partial_of(path)
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all, in UTF-8.
+
+    Raises:
+        InputError: the device is full, or the folder cannot be written.
+    """
+    try:
+        with whole_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that has its name when it is whole, and not before.
+
+    What an interrupted process left of it is removed first; left by an error, nothing stays.
+
+    Args:
+        path: the folder to make; where it exists, it must be empty.
+
+    Yields:
+        The folder to fill, which is beside it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    partial = partial_of(path.absolute())
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def held(file: Path, what: Path) -> Iterator[None]:
+    """Keep other processes out until the block ends, or this process does.
+
+    Args:
+        file: of the lock; made where it is missing.
+        what: what is held, for the error.
+
+    Raises:
+        InputError: another process holds it.
+        OSError: the lock's file cannot be made.
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"{what} is in use by another process; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut what follows the last newline of a file of lines: what a kill left half written."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            file.truncate(whole)
