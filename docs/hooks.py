@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the sign for "times" is meant
 """Hooks of the site's build: pages from beside docs/, and tables that are made of the code's own.
 
 Pages link to files beside docs/ as they do in the repository (`../results/benchmarks/search.md`),

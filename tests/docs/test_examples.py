@@ -17,9 +17,16 @@ from tests.cli.conftest import Cli, cli
 from tests.docs.pages import EXAMPLES, PAGES, ROOT, blocks, commands, name_of
 
 __all__ = ["cli"]
-#: Commands that a page shows of what another change brings.
+#: Words of commands that a page shows of what another change brings.
 COMING = {"schema"}
-COMMANDS = [pytest.param(c, id=f"{name_of(p)}: {' '.join(c)}") for p in PAGES for c in commands(p)]
+coming = pytest.mark.xfail(strict=False, reason="the command lands with the merge")
+COMMANDS = [
+    pytest.param(
+        words, id=f"{name_of(p)}: {' '.join(words)}", marks=coming if COMING & {*words} else ()
+    )
+    for p in PAGES
+    for words in commands(p)
+]
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -27,8 +34,6 @@ def test_a_command_that_a_page_shows_can_be_given(words: list[str]) -> None:
     group = typer.main.get_command(app)
     context = typer.Context(group)
     command = group.get_command(context, words[0])  # type: ignore[attr-defined]
-    if command is None and words[0] in COMING:
-        pytest.xfail("the command lands with the merge")
     assert command, f"no command {words[0]}"
     command.make_context(words[0], words[1:], parent=context)
 
@@ -51,11 +56,8 @@ def test_the_readme_shows_the_files_that_the_other_pages_include() -> None:
 
 
 def test_the_search_of_stacks_that_a_page_shows_is_a_search() -> None:
-    (block,) = [
-        b
-        for b in blocks(PAGES[0].parent / "docs" / "search-spaces.md", "yaml")
-        if "stacking" in b.text
-    ]
+    page = ROOT / "docs" / "search-spaces.md"
+    (block,) = (b for b in blocks(page, "yaml") if "stacking" in b.text)
     shown = yaml.safe_load(block.text)
     space = yaml.safe_load((EXAMPLES / "space.yaml").read_text())
     parse(SearchSpace, {**space, "methods": shown["methods"], "granularity": {}}, "space")

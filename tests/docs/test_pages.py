@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the sign for "times" is meant
 """The pages know what the code has, and lead where they say."""
 
 import importlib.util
