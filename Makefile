@@ -25,7 +25,7 @@ lint: $(VENV)/.ready-to-test
 
 # a link that leads nowhere, or code that is included from no file, is an error
 docs: $(VENV)/.ready-for-docs
-	$(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 # on idle cores: merges beside plain copies and mergekit, scoring beside lm-eval on the test bed

@@ -58,12 +58,12 @@ def on_page_markdown(markdown: str, page: "Page", **_: Any) -> str:
 
 
 def beside() -> list[Path]:
-    """The files beside docs/ that the site shows."""
+    """List the files beside docs/ that the site shows."""
     return [path for pattern in BESIDE for path in sorted(ROOT.glob(pattern))]
 
 
 def methods_table() -> str:
-    """A row for each method: its use, its parameters, and how it was measured.
+    """Make a row for each method: its use, its parameters, and how it was measured.
 
     Raises:
         KeyError: docs/methods.yaml has no line for a method.
@@ -88,7 +88,7 @@ def methods_table() -> str:
 
 
 def parameters_table() -> str:
-    """A row for each declaration of a parameter, with the methods that share it."""
+    """Make a row for each declaration of a parameter, with the methods that share it."""
     sharing: dict[Parameter, list[str]] = {}
     for name, method in METHODS.items():
         for parameter in method.parameters:
@@ -112,37 +112,43 @@ def parameters_table() -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
+    """Write a Markdown table."""
     cells = [list(head), *(list(row) for row in rows)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
     return "\n".join([lines[0], "|---" * len(cells[0]) + "|", *lines[1:]])
 
 
 def source(method: Method) -> str:
-    """Where a method comes from, as a link where there is a paper."""
+    """Name where a method comes from, as a link where there is a paper."""
     scheme, _, name = method.source.partition(":")
     hosts = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
     return f"[{name}]({hosts[scheme]}{name})" if scheme in hosts else method.source
 
 
 def parity(method: Method) -> str:
-    """How a method's tensors compare with mergekit's, as tests/parity holds them."""
+    """Say how a method's tensors compare with mergekit's, as tests/parity holds them."""
     if not method.in_mergekit:
         return "-"
     return "in distribution" if method.random else "≤ 1e-6"
 
 
 def figures(dtype: str) -> dict[str, str]:
-    """Seconds of one more candidate, and how many copies of the bytes that is, by method."""
+    """Give seconds of one more candidate, and how many copies of its bytes that is, by method."""
     measured = json.loads((ROOT / "results" / "benchmarks" / "merge.json").read_text())
     rows = next(family["rows"] for family in measured["families"] if family["dtype"] == dtype)
     return {
-        row["method"]: f"{row['per_candidate']:.2f} s, {row['times_copy']:.1f} ×" for row in rows
+        row["method"]: _unbroken(f"{row['per_candidate']:.2f} s, {row['times_copy']:.1f} ×")
+        for row in rows
     }
 
 
+def _unbroken(text: str) -> str:
+    """Keep a text on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def values(parameter: Parameter) -> str:
-    """The values that a parameter may take."""
+    """Say which values a parameter may take."""
     words = [f"`{word}`" for word in parameter.words]
     if parameter.kind is bool:
         return ", ".join(["`true`", "`false`", *words])
@@ -152,14 +158,14 @@ def values(parameter: Parameter) -> str:
 
 
 def default(parameter: Parameter) -> str:
-    """The value of a parameter that a recipe leaves out."""
+    """Say what holds where a recipe leaves a parameter out."""
     if parameter.default is REQUIRED:
         return "none: must be given"
     return "-" if parameter.default is None else f"`{yaml_word(parameter.default)}`"
 
 
 def searched(parameter: Parameter) -> str:
-    """The values that a search tries where the space gives none."""
+    """Say what a search tries where the space gives no range."""
     return "".join(_searched(parameter)) or "no, unless the space says so"
 
 
@@ -173,5 +179,5 @@ def _searched(parameter: Parameter) -> Iterator[str]:
 
 
 def yaml_word(value: bool | float | str) -> str:
-    """A value as YAML writes it."""
+    """Write a value as YAML does."""
     return str(value).lower() if isinstance(value, bool) else str(value)

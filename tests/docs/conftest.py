@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.cli.conftest import cli
 from tests.docs.pages import EXAMPLES
+
+__all__ = ["cli"]
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,9 @@ from mergesearch.config import parse
 from mergesearch.recipe import load_recipe
 from mergesearch.space import SearchSettings, SearchSpace
 from mergesearch.tasks import load_suite
-from tests.cli.conftest import Cli, cli
+from tests.cli.conftest import Cli
 from tests.docs.pages import EXAMPLES, PAGES, ROOT, blocks, commands, name_of
 
-__all__ = ["cli"]
 #: Words of commands that a page shows of what another change brings.
 COMING = {"schema"}
 coming = pytest.mark.xfail(strict=False, reason="the command lands with the merge")

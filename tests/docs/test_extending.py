@@ -80,7 +80,7 @@ def test_a_search_with_all_that_the_package_adds(documented: Path, installed: Pa
     head = space.split("granularity:")[0]
     (documented / "more.yaml").write_text(
         f"{head}methods: {{median: {{}}}}\nsuite: suite.yaml\nsubset: [1, 2]\n"
-        "search: {trials: 5, sampler: wide_tpe, objectives: [score, parents_used]}\n"
+        "search: {trials: 5, sampler: thorough_tpe, objectives: [score, parents_used]}\n"
     )
     command = [sys.executable, "-c", SEARCH]
     done = subprocess.run(command, capture_output=True, text=True)

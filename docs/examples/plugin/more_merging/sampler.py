@@ -1,5 +1,5 @@
-"""A tree of Parzen estimators that takes more trials for good, and so explores more."""
+"""The row of the thorough TPE: all that spaces need to know of it."""
 
 from mergesearch.samplers import Sampler
 
-WIDE_TPE = Sampler("more_merging.wide_tpe:make")
+THOROUGH_TPE = Sampler("more_merging.thorough_tpe:make")

@@ -1,4 +1,4 @@
-"""Optuna's TPE with a wider notion of good."""
+"""Optuna's TPE with four times as many candidates a draw."""
 
 from mergesearch.samplers import seed_of_trial
 from optuna.samplers import TPESampler
@@ -11,5 +11,5 @@ def make(seed: int, n_before: int, n_startup: int) -> TPESampler:
         multivariate=True,
         group=True,
         n_startup_trials=n_startup,
-        gamma=lambda n_trials: max(1, n_trials // 4),
+        n_ei_candidates=96,
     )
