@@ -100,7 +100,7 @@ def parameters_table() -> str:
         (
             (
                 f"`{p.name}`",
-                "each model" if p.per_model else "all models",
+                "each model" if p.per_model else "the merge",
                 values(p),
                 default(p),
                 searched(p),
@@ -154,7 +154,8 @@ def values(parameter: Parameter) -> str:
         return ", ".join(["`true`", "`false`", *words])
     kind = "whole numbers" if parameter.kind is int else "numbers"
     bounded = parameter.interval != Parameter("any").interval
-    return f"{kind} in {parameter.interval}" if bounded else f"any {kind.removesuffix('s')}"
+    interval = _unbroken(parameter.interval.replace("inf", "∞"))
+    return f"{kind} in {interval}" if bounded else f"any {kind.removesuffix('s')}"
 
 
 def default(parameter: Parameter) -> str:
@@ -166,12 +167,12 @@ def default(parameter: Parameter) -> str:
 
 def searched(parameter: Parameter) -> str:
     """Say what a search tries where the space gives no range."""
-    return "".join(_searched(parameter)) or "no, unless the space says so"
+    return "".join(_searched(parameter)) or "-"
 
 
 def _searched(parameter: Parameter) -> Iterator[str]:
     if parameter.search is not None:
-        yield "[{:g}, {:g}]".format(*parameter.search)
+        yield _unbroken("[{:g}, {:g}]".format(*parameter.search))
     elif parameter.choices:
         yield ", ".join(f"`{yaml_word(choice)}`" for choice in parameter.choices)
     if parameter.by_block:
