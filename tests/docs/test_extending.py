@@ -65,6 +65,21 @@ def test_a_row_of_the_package_is_one_of_the_table(group: str, installed: Path) -
     assert set(table) >= set(POINTS[group])
 
 
+@coming
+def test_the_method_of_the_package_keeps_the_contract(installed: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        str(PLUGIN / "test_median.py"),
+        "-c",
+        os.devnull,
+    ]
+    done = subprocess.run([*command, "--rootdir", str(installed)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 SEARCH = """
 from pathlib import Path
 from mergesearch import SearchSpace, search
