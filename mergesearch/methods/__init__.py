@@ -9,7 +9,8 @@ from mergesearch.methods.declare import REQUIRED, Method, Parameter, Scalar
 from mergesearch.methods.table import METHODS
 
 if TYPE_CHECKING:
-    from mergesearch.methods.inputs import Formula, Inputs
+    from mergesearch.methods.formula import Formula
+    from mergesearch.methods.inputs import Inputs
     from mergesearch.methods.tensors import apply
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "apply",
 ]
 
-_LATE = {"Formula": "inputs", "Inputs": "inputs", "apply": "tensors"}
+_LATE = {"Formula": "formula", "Inputs": "inputs", "apply": "tensors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mergesearch.errors import InputError
 
 if TYPE_CHECKING:
-    from mergesearch.methods.inputs import Formula
+    from mergesearch.methods.formula import Formula
 
 Scalar = bool | int | float | str
 REQUIRED = object()

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import ByRow, Formula, Inputs, index_of, numbers
+from mergesearch.methods.formula import ByRow, Formula, index_of, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.noise import uniform
 from mergesearch.methods.sparse import Rescale, sparse
 

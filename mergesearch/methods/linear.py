@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from mergesearch.methods.combine import weighted_sum
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def linear(inputs: Inputs, *, weight: Sequence[float], normalize: bool = True) -> Formula:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import entrywise
+from mergesearch.methods.formula import entrywise
 
 
 @entrywise

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mergesearch.methods.inputs import entrywise
+from mergesearch.methods.formula import entrywise
 
 
 @entrywise
