@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def any_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse nothing: no rule joins the parameters."""
+
+
 def check_sum(arguments: Mapping[str, Any]) -> None:
     """Refuse normalized weights that sum to zero.
 

@@ -54,7 +54,7 @@ def minority(deltas: Sequence[Tensor]) -> list[Tensor]:
     return [(delta * sign) <= 0 for delta in deltas]
 
 
-def elect(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
+def elected_sum(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
     """Sum the weighted deltas that agree with the elected sign, entry by entry (TIES).
 
     The elected sign is that of sum(w_i T_i), zero counting as positive; a zero entry agrees with

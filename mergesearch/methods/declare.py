@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from mergesearch.errors import InputError
+from mergesearch.methods.checks import any_arguments
 
 if TYPE_CHECKING:
     from mergesearch.methods.formula import Formula
+    from mergesearch.methods.sparse import KeepRule
 
 Scalar = bool | int | float | str
 REQUIRED = object()
@@ -85,8 +87,25 @@ class Parameter:
         return f"{self.name} must be {rule}{words}, got {value!r}"
 
 
-def _any(arguments: Mapping[str, Any]) -> None:
-    """No rule joins the parameters."""
+@dataclass(frozen=True)
+class Sparsified:
+    """Task vectors of which a rule keeps a part, and the way in which the parts are merged."""
+
+    #: The `sparse.KeepRule`, or where it is: "module:rule", imported at its first use.
+    keep: "KeepRule | str"
+    #: Elect a sign for each entry (TIES), or add what is kept.
+    elect: bool
+
+    def formula(self) -> "Callable[..., Formula]":
+        """The function from inputs and arguments to a formula.
+
+        Raises:
+            InputError: the rule cannot be imported.
+        """
+        from mergesearch.methods.sparse import sparsified
+
+        rule = imported(self.keep) if isinstance(self.keep, str) else self.keep
+        return sparsified(rule, elect=self.elect)
 
 
 @dataclass(frozen=True)
@@ -106,8 +125,8 @@ class Method:
 
     #: The function from inputs and arguments to a formula, or where it is: "module:function",
     #: imported at its first use, so that the table needs no torch. A module that begins with a dot
-    #: is one of this package's.
-    function: "Callable[..., Formula] | str"
+    #: is one of this package's. Or a rule to sparsify by.
+    function: "Callable[..., Formula] | str | Sparsified"
     parameters: tuple[Parameter, ...]
     #: "required": deltas from the base are merged; "optional": deltas where there is one;
     #: "first": the base is the first of the models; "unused": it is a model like the others.
@@ -119,11 +138,11 @@ class Method:
     #: Whether it draws random numbers: the inputs then have a key for each model.
     random: bool = False
     #: What its formula looks at as a whole, and not block by block.
-    whole: Literal["nothing", "places", "matrices", "everything"] = "nothing"
+    whole: Literal["nothing", "ranks", "matrices", "everything"] = "nothing"
     #: Whether mergekit has it under this name.
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
-    check: Callable[[Mapping[str, Any]], None] = _any
+    check: Callable[[Mapping[str, Any]], None] = any_arguments
 
     def __post_init__(self) -> None:
         if isinstance(self.function, str) and self.function.count(":") != 1:
@@ -140,7 +159,12 @@ class Method:
         Raises:
             InputError: it cannot be imported.
         """
-        return imported(self.function) if isinstance(self.function, str) else self.function
+        match self.function:
+            case str():
+                return imported(self.function)
+            case Sparsified():
+                return self.function.formula()
+        return self.function
 
     def arguments(self, n_models: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """The formula's arguments: those given, and the defaults of all others that have one."""
@@ -155,7 +179,7 @@ class Method:
         """How many float32 tensors of a tensor's size its formula holds at once."""
         if self.whole == "nothing" or (self.whole == "matrices" and not is_matrix(name, n_dims)):
             return 0
-        if self.whole == "places":  # where each entry comes in its row, for each model
+        if self.whole == "ranks":  # the rank of each entry in its row, for each model
             return n_models
         return 2 * n_models + 6
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergesearch.methods.formula import Formula, index_of
+from mergesearch.methods.formula import Formula, index_of, numbers
 from mergesearch.methods.inputs import Inputs
 
 # A float32 of positive sign, read as an integer, is ordered as the float is. Its upper half is
@@ -120,6 +120,15 @@ def _places(mask: Tensor) -> Tensor:
     near = (8 * eights + torch.arange(8, device=mask.device)).flatten()
     rest = mask[n:].nonzero().flatten() + n
     return torch.cat([near[mask[near]], rest])
+
+
+def cut_constants(found: Sequence[Cut], inputs: Inputs) -> dict[str, Tensor]:
+    """Cuts as tensors, one entry for each model."""
+    index = torch.int32 if inputs.n_entries < 2**31 else torch.int64
+    return {
+        "threshold": numbers([c.threshold for c in found], inputs),
+        "last": torch.tensor([c.last for c in found], dtype=index, device=inputs.device),
+    }
 
 
 def among(magnitude: Tensor, threshold: Tensor, last: Tensor, first: Tensor) -> Tensor:

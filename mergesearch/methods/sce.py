@@ -8,8 +8,7 @@ from torch import Tensor
 from mergesearch.methods.combine import minority
 from mergesearch.methods.formula import Formula, numbers
 from mergesearch.methods.inputs import Inputs
-from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, tabulate
-from mergesearch.methods.ties import cut_constants
+from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, cut_constants, tabulate
 
 
 def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:

@@ -3,8 +3,12 @@
 Recipes, the kernel, search spaces, the README's tables and the tests all read it.
 """
 
-from mergesearch.methods.checks import check_epsilon, check_sum
-from mergesearch.methods.declare import Method, Parameter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mergesearch.methods.checks import any_arguments, check_epsilon, check_sum
+from mergesearch.methods.declare import Method, Parameter, Sparsified
 from mergesearch.plugins import Table
 
 
@@ -33,8 +37,64 @@ _SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True, shar
 _GAMMA = Parameter("gamma", per_model=True, default=0.01, low=0, high=1, search=(0.0, 0.1))
 # Ranges whose sum and difference are always probabilities.
 _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, search=(0.01, 0.19))
-_RESCALE = Parameter("rescale", kind=bool, default=True, words=("density",))
 _CHANGED = Parameter("epsilon", default=1e-5, above=0)
+_DENSITY = _density(0.1, 1)
+_KEPT_AS_IT_IS = _flag("rescale", False)
+# What chance drops is made up for, unless a recipe says otherwise.
+_MADE_UP_FOR = Parameter("rescale", kind=bool, default=True, words=("density",))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A keep-rule, and what methods that sparsify by it have in common."""
+
+    keep: str
+    source: str
+    density: Parameter = _DENSITY
+    #: Its parameters beside the density.
+    own: tuple[Parameter, ...] = ()
+    rescale: Parameter = _KEPT_AS_IT_IS
+    random: bool = False
+    whole: Literal["nothing", "ranks"] = "nothing"
+    check: Callable[[Mapping[str, Any]], None] = any_arguments
+
+
+_TOP_K = _Rule(".ties:TOP_K", "arXiv:2306.01708")
+_DARE = _Rule(".dare:DARE", "arXiv:2311.03099", rescale=_MADE_UP_FOR, random=True)
+_DELLA = _Rule(
+    ".della:DELLA",
+    "arXiv:2406.11617",
+    _density(0.2, 0.8),
+    (_EPSILON,),
+    _MADE_UP_FOR,
+    random=True,
+    whole="ranks",
+    check=check_epsilon,
+)
+_BREADCRUMBS = _Rule(".breadcrumbs:BREADCRUMBS", "arXiv:2312.06795", own=(_GAMMA,))
+
+
+def _sparsified(
+    rule: _Rule, *, elect: bool, lambda_: Parameter = _LAMBDA, normalize: bool = False
+) -> Method:
+    """The row of a method that keeps a part of each task vector, and adds or elects signs."""
+    return Method(
+        Sparsified(rule.keep, elect),
+        (
+            _weight(0, 1.5),
+            rule.density,
+            *rule.own,
+            lambda_,
+            _flag("normalize", normalize),
+            rule.rescale,
+        ),
+        base="required",
+        source=rule.source,
+        random=rule.random,
+        whole=rule.whole,
+        check=rule.check,
+    )
+
 
 _ROWS = {
     "linear": Method(
@@ -84,90 +144,14 @@ _ROWS = {
         base="required",
         source="arXiv:2212.04089",
     ),
-    "ties": Method(
-        ".ties:ties",
-        (
-            _weight(0, 1.5),
-            _density(0.1, 1),
-            _EXTRAPOLATION,
-            _flag("normalize", True),
-            _flag("rescale", False),
-        ),
-        base="required",
-        source="arXiv:2306.01708",
-    ),
-    "dare_linear": Method(
-        ".dare:dare_linear",
-        (_weight(0, 1.5), _density(0.1, 1), _LAMBDA, _flag("normalize", False), _RESCALE),
-        base="required",
-        random=True,
-        source="arXiv:2311.03099",
-    ),
-    "dare_ties": Method(
-        ".dare:dare_ties",
-        (_weight(0, 1.5), _density(0.1, 1), _LAMBDA, _flag("normalize", False), _RESCALE),
-        base="required",
-        random=True,
-        source="arXiv:2311.03099",
-    ),
-    "della": Method(
-        ".della:della",
-        (
-            _weight(0, 1.5),
-            _density(0.2, 0.8),
-            _EPSILON,
-            _EXTRAPOLATION,
-            _flag("normalize", True),
-            _RESCALE,
-        ),
-        base="required",
-        random=True,
-        source="arXiv:2406.11617",
-        whole="places",
-        check=check_epsilon,
-    ),
-    "della_linear": Method(
-        ".della:della_linear",
-        (
-            _weight(0, 1.5),
-            _density(0.2, 0.8),
-            _EPSILON,
-            _LAMBDA,
-            _flag("normalize", False),
-            _RESCALE,
-        ),
-        base="required",
-        random=True,
-        source="arXiv:2406.11617",
-        whole="places",
-        check=check_epsilon,
-    ),
-    "breadcrumbs": Method(
-        ".breadcrumbs:breadcrumbs",
-        (
-            _weight(0, 1.5),
-            _density(0.1, 1),
-            _GAMMA,
-            _LAMBDA,
-            _flag("normalize", False),
-            _flag("rescale", False),
-        ),
-        base="required",
-        source="arXiv:2312.06795",
-    ),
-    "breadcrumbs_ties": Method(
-        ".breadcrumbs:breadcrumbs_ties",
-        (
-            _weight(0, 1.5),
-            _density(0.1, 1),
-            _GAMMA,
-            _LAMBDA,
-            _flag("normalize", False),
-            _flag("rescale", False),
-        ),
-        base="required",
-        source="arXiv:2312.06795",
-    ),
+    #                      keep rule, signs and what differs between the twins
+    "ties": _sparsified(_TOP_K, elect=True, lambda_=_EXTRAPOLATION, normalize=True),
+    "dare_linear": _sparsified(_DARE, elect=False),
+    "dare_ties": _sparsified(_DARE, elect=True),
+    "della": _sparsified(_DELLA, elect=True, lambda_=_EXTRAPOLATION, normalize=True),
+    "della_linear": _sparsified(_DELLA, elect=False),
+    "breadcrumbs": _sparsified(_BREADCRUMBS, elect=False),
+    "breadcrumbs_ties": _sparsified(_BREADCRUMBS, elect=True),
     "sce": Method(
         ".sce:sce",
         (Parameter("select_topk", default=1.0, above=0, high=1, search=(0.1, 1.0)),),
