@@ -47,7 +47,7 @@ class Table(Mapping[str, RowT]):
         self._failures: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> RowT:
-        """The row of a name.
+        """Row of a name.
 
         Raises:
             KeyError: there is none.
@@ -62,9 +62,10 @@ class Table(Mapping[str, RowT]):
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the rows that load, the project's own first, then others' in their order.
+        """Names of the rows that load, the project's own first.
 
-        A row that does not load is logged once, in a line.
+        Those of packages come after them, in alphabetical order; a row that does not load is
+        logged once, in a line.
         """
         yield from self._own
         for name in self._entries:

@@ -1,4 +1,4 @@
-"""Model Breadcrumbs' rule: drop the largest entries of each task vector and the smallest."""
+"""Model Breadcrumbs' rule: drop the largest and the smallest of each task vector."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from mergesearch.methods.sparse import KeepRule
 
 
 def bands(inputs: Inputs, density: Sequence[float], gamma: Sequence[float]) -> dict[str, Any]:
-    """The cuts of Model Breadcrumbs (arXiv:2312.06795).
+    """Cuts of Model Breadcrumbs (arXiv:2312.06795).
 
     Of n entries the int(gamma n) of largest magnitude are dropped, and then as many of the
     smallest as leave int(density n); fewer of the largest where less than that would be left.
@@ -46,7 +46,7 @@ def keep_between(
 
 
 def _cuts(inputs: Inputs, i: int, density: float, gamma: float) -> list[Cut]:
-    """The end of the kept entries, and that of the outliers."""
+    """End of the kept entries, and that of the outliers."""
     n = inputs.n_entries
     kept = n if density >= 1 else int(density * n)
     outliers = min(int(gamma * n), n - kept)

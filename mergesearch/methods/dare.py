@@ -13,7 +13,7 @@ from mergesearch.methods.sparse import KeepRule
 
 
 def chances(inputs: Inputs, density: Sequence[float]) -> dict[str, Any]:
-    """The drop of DARE (arXiv:2311.03099): an entry stays with the probability of the density.
+    """Drop of DARE (arXiv:2311.03099): the density is the probability of keeping.
 
     Args:
         inputs: the base and n models, with a random key for each.
@@ -28,6 +28,7 @@ def keep_by_chance(
 ) -> list[Tensor]:
     """Masks of the entries whose random bits are at most `most`."""
     index = index_of(first, deltas[0])
+    # m ~ Bernoulli(p), of which 1 - m stays
     return [bits(index, keys[i]) <= most[i] for i in range(len(deltas))]
 
 

@@ -1,4 +1,4 @@
-"""A row of the method table: a method's formula, parameters and needs, without torch."""
+"""A row of the method table: a method's formula, parameters and needs."""
 
 import keyword
 import math
@@ -50,7 +50,7 @@ class Parameter:
         return f"{self.name}_" if keyword.iskeyword(self.name) else self.name
 
     def check(self, value: Scalar) -> Scalar:
-        """The value, as the method takes it.
+        """Value, as the method takes it.
 
         Raises:
             ValueError: the value is not one that the parameter may take.
@@ -89,7 +89,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Sparsified:
-    """Task vectors of which a rule keeps a part, and the way in which the parts are merged."""
+    """A keep-rule for task vectors, and the way in which the kept parts are merged."""
 
     #: The `sparse.KeepRule`, or where it is: "module:rule", imported at its first use.
     keep: "KeepRule | str"
@@ -97,7 +97,7 @@ class Sparsified:
     elect: bool
 
     def formula(self) -> "Callable[..., Formula]":
-        """The function from inputs and arguments to a formula.
+        """Make the function from inputs and arguments to a formula.
 
         Raises:
             InputError: the rule cannot be imported.
@@ -167,7 +167,7 @@ class Method:
         return self.function
 
     def arguments(self, n_models: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The formula's arguments: those given, and the defaults of all others that have one."""
+        """Formula's arguments: those given, and the defaults of all others that have one."""
         defaults = {
             p.argument: [p.default] * n_models if p.per_model else p.default
             for p in self.parameters
@@ -176,7 +176,7 @@ class Method:
         return {**defaults, **given}
 
     def copies(self, name: str, n_dims: int, n_models: int) -> int:
-        """How many float32 tensors of a tensor's size its formula holds at once."""
+        """Count the float32 tensors of a tensor's size that its formula holds at once."""
         if self.whole == "nothing" or (self.whole == "matrices" and not is_matrix(name, n_dims)):
             return 0
         if self.whole == "ranks":  # the rank of each entry in its row, for each model
@@ -185,32 +185,32 @@ class Method:
 
     @property
     def n_chosen(self) -> int:
-        """How many of a search's parents go into one candidate; 0 means all of them."""
+        """Number of a search's parents in one candidate; 0 means all of them."""
         most = self.n_models[1]
         return 0 if math.isinf(most) else int(most) + (self.base == "first")
 
     @property
     def needs_base(self) -> bool:
-        """Whether a recipe must name a base."""
+        """True where a recipe must name a base."""
         return self.base in ("required", "first")
 
     @property
     def sets_base_apart(self) -> bool:
-        """Whether a base that is named is no model like the others."""
+        """True where a base that is named is no model like the others."""
         return self.base != "unused"
 
     def parameter(self, name: str) -> Parameter | None:
-        """The parameter of that name, if the method has one."""
+        """Parameter of that name, if the method has one."""
         return next((p for p in self.parameters if p.name == name), None)
 
 
 def is_matrix(name: str, n_dims: int) -> bool:
-    """Whether a tensor of that name maps one hidden space to another."""
+    """Say if a tensor of that name maps one hidden space to another."""
     return n_dims == 2 and not any(word in name for word in ("embed", "wte", "wpe", "lm_head"))
 
 
 def imported(reference: str) -> Any:
-    """The object that "module:name" refers to.
+    """Object that "module:name" refers to.
 
     Raises:
         InputError: there is none, or its module cannot be imported.

@@ -16,7 +16,7 @@ from mergesearch.methods.sparse import KeepRule
 def rising_chances(
     inputs: Inputs, density: Sequence[float], epsilon: Sequence[float]
 ) -> dict[str, Any]:
-    """MAGPRUNE, the drop of DELLA (arXiv:2406.11617).
+    """MAGPRUNE, the drop of DELLA (arXiv:2406.11617), before its elect and fuse.
 
     In each row of a task vector, the probability of keeping an entry rises evenly with the rank
     of its magnitude, from density - epsilon to density + epsilon. Among equal magnitudes those of
@@ -25,7 +25,7 @@ def rising_chances(
     Args:
         inputs: the base and n models, with a random key for each.
         density: n floats in (0, 1], the paper's 1 - p; at 1 all is kept.
-        epsilon: n floats, half the paper's; density - epsilon and density + epsilon lie in (0, 1).
+        epsilon: n floats; density - epsilon and density + epsilon lie in (0, 1).
     """
     spread = [0.0 if d >= 1 else e for d, e in zip(density, epsilon, strict=True)]
     # no candidate changes the ranks, and sorting takes longer than all the rest
@@ -47,11 +47,12 @@ def keep_by_rank(
     step: Tensor,
     **ranks: Tensor,
 ) -> list[Tensor]:
-    """Masks of what chance keeps, at a probability of low + step rank, in [0, 1] of its row."""
+    """Masks of what chance keeps, at a probability of low + step rank."""
     index = index_of(first, deltas[0])
     columns = index.shape[-1]
     masks = []
     for i in range(len(deltas)):
+        # r_i of the paper, within its row
         rank = ranks[f"ranks_{i}"].float()
         rank = rank / (columns - 1) if columns > 1 else torch.full_like(rank, 0.5)
         masks.append(uniform(index, keys[i]) < low[i] + step[i] * rank)
@@ -59,7 +60,7 @@ def keep_by_rank(
 
 
 def _ranks(one: Inputs) -> Tensor:
-    """Each entry's rank, from the smallest on, among the magnitudes of its row: (rows, columns).
+    """Ranks of the magnitudes within each row, the smallest being 0: (rows, columns).
 
     In int32, since torch compiles conversions from int16 to slow code.
     """

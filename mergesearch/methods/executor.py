@@ -1,4 +1,4 @@
-"""How formulas are run: block by block, perhaps compiled, with what was computed before."""
+"""The running of formulas: block by block, perhaps compiled, with a memory."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Recall(Protocol):
     """A memory: gives what was computed under a key before, or computes it."""
 
     def __call__(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """The value of the key."""
+        """Value of the key."""
 
 
 class Call(Protocol):
@@ -33,7 +33,7 @@ class Call(Protocol):
         models: Sequence[Tensor],
         constants: Mapping[str, Any],
     ) -> Any:
-        """The formula's values for rows of the inputs, which are as they are stored."""
+        """Formula's values for rows of the inputs, which are as they are stored."""
 
 
 def compute_anew(key: Hashable, compute: Callable[[], T]) -> T:
@@ -65,7 +65,7 @@ class Executor:
         *,
         block: int | None = None,
     ) -> Iterator[tuple[slice, Any]]:
-        """The formula's values, block by block, with the rows of each.
+        """Formula's values, block by block, with the rows of each.
 
         Args:
             formula: what is computed.
@@ -90,7 +90,7 @@ class Executor:
         models: Sequence[Tensor],
         within_rows: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The sums of the formula's values, a tensor of shape (k, rows, columns): float64 (k,).
+        """Add up the formula's values, of shape (k, rows, columns): float64 (k,).
 
         Row by row and then in a fixed order, so that neither blocks nor threads change a bit.
 
@@ -109,7 +109,7 @@ class Executor:
 
 
 def row_ranges(tensor: Tensor, block: int) -> Iterator[slice]:
-    """The rows of each block of so many entries, in order."""
+    """Rows of each block of so many entries, in order."""
     rows, columns = tensor.shape
     if rows and columns:
         step = max(1, block // columns)
@@ -118,7 +118,7 @@ def row_ranges(tensor: Tensor, block: int) -> Iterator[slice]:
 
 
 def _first(tensor: Tensor, rows: slice) -> Tensor:
-    """The flat index of the first entry of some rows."""
+    """Flat index of the first entry of some rows."""
     narrow = tensor.numel() < 2**31
     return torch.tensor(
         rows.start * tensor.shape[1],

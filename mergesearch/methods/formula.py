@@ -1,4 +1,4 @@
-"""Formulas: how each row of a merged tensor follows from the same row of the inputs."""
+"""Formulas: each row of a merged tensor follows from the same row of the inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ def plain(
     models: Sequence[Tensor],
     constants: Mapping[str, Any],
 ) -> Any:
-    """Call the function as it stands, on float32 copies of what is stored in another dtype."""
+    """Call the function as it stands, on float32 copies of other dtypes."""
     return widened(formula.function, base, models, constants)
 
 
@@ -67,7 +67,7 @@ def widened(
 
 
 def index_of(first: Tensor, like: Tensor) -> Tensor:
-    """The flat index of each entry of a block, of the shape of `like` and the dtype of `first`."""
+    """Flat index of each entry of a block: shape of `like`, dtype of `first`."""
     within = torch.arange(like.numel(), dtype=first.dtype, device=like.device)
     return (within + first).view(like.shape)
 
@@ -78,7 +78,7 @@ def numbers(values: Sequence[float] | float, inputs: "Inputs") -> Tensor:
 
 
 def entrywise(function: Callable[..., Tensor]) -> Callable[..., Formula]:
-    """Make a method of a function of rows, whose constants are the method's parameters.
+    """Make a method of a function of rows: the parameters are its constants.
 
     Numbers become float32 tensors; flags and words stay what they are.
     """

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The base's tensor and the models' tensors of one name, as rows of their last dimension.
+    """The base's and the models' tensors of one name, as rows of their last dimension.
 
     >>> import torch
     >>> from mergesearch.methods import Inputs
@@ -45,7 +45,7 @@ class Inputs:
 
     @classmethod
     def of(cls, base: Tensor | None, models: Sequence[Tensor], **more: Any) -> "Inputs":
-        """Inputs from tensors of any one shape."""
+        """Take tensors of any one shape as inputs."""
         return cls(
             None if base is None else as_rows(base),
             tuple(as_rows(model) for model in models),
@@ -71,15 +71,15 @@ class Inputs:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the tensor maps one hidden space to another: no vector, no table of tokens."""
+        """True where the tensor maps one hidden space to another: no vector, no tokens."""
         return is_matrix(self.name, self.n_dims)
 
     def recall(self, what: str, compute: Callable[[], T]) -> T:
-        """A number or tensor that follows from these inputs alone, computed once a study."""
+        """Recall a number or tensor that follows from these inputs alone."""
         return self.executor.memory((what, self.ids), compute)
 
     def only(self, i: int) -> "Inputs":
-        """The base and the i-th model."""
+        """Leave out all models but the i-th."""
         return replace(
             self,
             models=(self.models[i],),
@@ -88,16 +88,16 @@ class Inputs:
         )
 
     def values(self, formula: Formula, *, block: int | None = None) -> Iterator[tuple[slice, Any]]:
-        """The formula's values, block by block, with the rows of each; see `Executor.values`."""
+        """Formula's values, block by block, with the rows of each; see `Executor.values`."""
         return self.executor.values(formula, self.base, self.models, block=block)
 
     def sums(self, formula: Formula, within_rows: torch.dtype = torch.float32) -> Tensor:
-        """The sums of the formula's values, float64 (k,); see `Executor.sums`."""
+        """Add up the formula's values, float64 (k,); see `Executor.sums`."""
         return self.executor.sums(formula, self.base, self.models, within_rows)
 
 
 def as_rows(tensor: Tensor) -> Tensor:
-    """A tensor as rows of its last dimension; a vector is one row."""
+    """Tensor as rows of its last dimension; a vector is one row."""
     if tensor.dim() < 2:
         return tensor.reshape(1, -1)
     return tensor.reshape(-1, tensor.shape[-1]) if tensor.numel() else tensor.reshape(0, 1)

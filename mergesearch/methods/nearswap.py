@@ -9,7 +9,9 @@ from mergesearch.methods.formula import entrywise
 
 @entrywise
 def nearswap(base: Tensor, models: Sequence[Tensor], *, t: Tensor) -> Tensor:
-    """Weigh the two: w W_1 + (1 - w) W0, with w = t / |W0 - W_1| within [0, 1] (mergekit's method).
+    """NearSwap: w W_1 + (1 - w) W0, with w = t / |W0 - W_1| within [0, 1].
+
+    As mergekit has it.
 
     Args:
         base: (rows, columns).

@@ -28,10 +28,10 @@ def slerp(inputs: Inputs, *, t: float) -> Formula:
 
 
 def crossover(inputs: Inputs, *, t: float, split: float) -> Formula:
-    """Split-point crossover (M2N2, arXiv:2508.16204): slerp at t before the point, 1 - t after it.
+    """Split-point crossover (M2N2, arXiv:2508.16204): slerp at t, and then at 1 - t.
 
-    The point lies in the flattened model, so that it may cut a tensor; the angle is that of the
-    whole tensor, as in `slerp`.
+    Slerp at t before the point, at 1 - t after it. The point lies in the flattened model, so that
+    it may cut a tensor; the angle is that of the whole tensor, as in `slerp`.
 
     Args:
         inputs: two models, the base first, and the tensor's range in the flattened model.
@@ -64,7 +64,7 @@ def two_spans(
 
 
 def _ends(inputs: Inputs, t: float) -> list[float]:
-    """How far each model counts at t."""
+    """Coefficient of each model at t."""
     products = gram(inputs)
     norms = [norm(float(products[i, i])) for i in range(2)]
     # norms below 1e-8 count as one

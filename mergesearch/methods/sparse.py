@@ -28,7 +28,7 @@ class KeepRule:
 
 
 def sparsified(rule: KeepRule, *, elect: bool) -> Callable[..., Formula]:
-    """Make a method of a rule: W0 + lambda times the sum of what it keeps of the task vectors.
+    """Make a method of a keep-rule: W0 + lambda sum(w_i T_i) of what it keeps.
 
     The method's parameters are the rule's own, n numbers each, and these:
 
@@ -38,8 +38,8 @@ def sparsified(rule: KeepRule, *, elect: bool) -> Callable[..., Formula]:
         normalize: divide by the sum of the weights (where it is not near zero), with `elect` by
             that of the weights that agree.
         rescale: `True` scales each kept part to the L1 norm of its whole task vector (mergekit's
-            rule), "density" divides it by the density (the rule of DARE, arXiv:2311.03099, section
-            3.2), `False` does neither.
+            rule), "density" divides it by the density (the rescale of DARE,
+            arXiv:2311.03099: delta / (1 - p)), `False` does neither.
 
     Args:
         rule: chooses the entries.
@@ -87,14 +87,16 @@ def merge_kept(
     scale: Tensor,
     **marks: Tensor,
 ) -> Tensor:
-    """The formula of `sparsified`; `scaled` are the weights times the factors of rescaling."""
-    deltas = [model - base for model in models]
+    """Compute `sparsified`; `scaled` are the weights times the factors of rescaling."""
+    deltas = [model - base for model in models]  # task vectors
+    # drop or trim: the step that the rule is
     kept = [
         torch.where(mask, delta, 0.0)
         for mask, delta in zip(keep(deltas, first, **marks), deltas, strict=True)
     ]
     if not by_sign:
         return add(base, kept, scaled, scale)
+    # TIES, Algorithm 1: elect, merge, and W0 + lambda tau
     weighted = [scaled[i] * delta for i, delta in enumerate(kept)]
     return base + scale * elected_sum(weighted, weight, normalize)
 
@@ -107,7 +109,7 @@ def kept_magnitudes(
     keep: Callable[..., list[Tensor]],
     **marks: Tensor,
 ) -> Tensor:
-    """The magnitudes of what is kept, and zero elsewhere: (n, rows, columns)."""
+    """Magnitudes of what is kept, and zero elsewhere: (n, rows, columns)."""
     deltas = [model - base for model in models]
     masks = keep(deltas, first, **marks)
     return torch.stack([torch.where(m, d.abs(), 0.0) for m, d in zip(masks, deltas, strict=True)])
@@ -116,7 +118,7 @@ def kept_magnitudes(
 def _factors(
     inputs: Inputs, kept: Mapping[str, Any], density: Sequence[float], rescale: Rescale
 ) -> list[float]:
-    """The factor of each model's kept part, which `kept` says: a function and its constants."""
+    """Factors of rescaling; `kept` are the function `keep` and its constants."""
     if rescale == "density":
         return [1 / d for d in density]
     if not rescale or all(d >= 1 for d in density) or not inputs.n_entries:

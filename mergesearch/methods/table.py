@@ -1,4 +1,4 @@
-"""The table of merge methods: the only owner of parameter names, ranges and defaults.
+"""The table of merge methods, which owns parameter names, ranges and defaults.
 
 Recipes, the kernel, search spaces, the README's tables and the tests all read it.
 """
@@ -77,7 +77,7 @@ _BREADCRUMBS = _Rule(".breadcrumbs:BREADCRUMBS", "arXiv:2312.06795", own=(_GAMMA
 def _sparsified(
     rule: _Rule, *, elect: bool, lambda_: Parameter = _LAMBDA, normalize: bool = False
 ) -> Method:
-    """The row of a method that keeps a part of each task vector, and adds or elects signs."""
+    """Row of a method that keeps a part of each task vector, and adds or elects signs."""
     return Method(
         Sparsified(rule.keep, elect),
         (

@@ -11,7 +11,7 @@ from mergesearch.methods.sparse import KeepRule
 
 
 def largest(inputs: Inputs, density: Sequence[float]) -> dict[str, Any]:
-    """The cuts of TIES-Merging (arXiv:2306.01708, Algorithm 1, step 1).
+    """Cuts of TIES-Merging (arXiv:2306.01708, Algorithm 1, step 1).
 
     Of each task vector the max(1, int(density n)) entries of largest magnitude are kept; among
     equal magnitudes at the threshold those of lower index (row-major).
@@ -20,7 +20,7 @@ def largest(inputs: Inputs, density: Sequence[float]) -> dict[str, Any]:
         inputs: the base and n models.
         density: n floats in (0, 1], the paper's k: the fraction of each task vector that is kept.
     """
-    n = inputs.n_entries
+    n = inputs.n_entries  # d of the paper
     cuts = [delta_cuts(inputs, i, max(1, int(d * n)))[0] for i, d in enumerate(density)]
     return cut_constants(cuts, inputs)
 

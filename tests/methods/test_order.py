@@ -65,10 +65,10 @@ def test_every_number_of_entries_is_kept_exactly_and_they_are_the_largest(
     values: list[float], columns: int, block: int, data: st.DataObject
 ) -> None:
     inputs = inputs_of(values, columns, block)
-    table = tabulate(inputs, DELTA)
+    histogram = tabulate(inputs, DELTA)
     order = ranked(values)
     for k in range(len(values) + 1):
-        assert kept_by(inputs, cut(inputs, DELTA, table, k)) == sorted(order[:k]), k
+        assert kept_by(inputs, cut(inputs, DELTA, histogram, k)) == sorted(order[:k]), k
 
 
 @pytest.mark.parametrize("block", [1, 1000, 131_072])
@@ -76,23 +76,23 @@ def test_a_tensor_of_many_equal_magnitudes_is_cut_exactly(block: int) -> None:
     values = (torch.randint(-40, 41, (150, 70), generator=torch.Generator().manual_seed(0))) / 16
     flat = values.flatten().tolist()
     inputs = Inputs.of(torch.zeros_like(values), [values], executor=in_blocks(block))
-    table, order = tabulate(inputs, DELTA), ranked(flat)
+    histogram, order = tabulate(inputs, DELTA), ranked(flat)
     for k in (1, 2, 99, 5_000, 10_000, 10_498, 10_499):
-        assert kept_by(inputs, cut(inputs, DELTA, table, k)) == sorted(order[:k]), k
+        assert kept_by(inputs, cut(inputs, DELTA, histogram, k)) == sorted(order[:k]), k
 
 
-def test_a_table_counts_the_entries_of_each_bin_and_above() -> None:
-    table = tabulate(inputs_of([4.0, -1.0, 1.0, 2.0], 4, 64), DELTA)
+def test_a_histogram_counts_the_entries_of_each_bin_and_above() -> None:
+    histogram = tabulate(inputs_of([4.0, -1.0, 1.0, 2.0], 4, 64), DELTA)
     ones = int(torch.tensor(1.0).view(torch.int32)) >> 16
-    assert table.lowest == ones
+    assert histogram.lowest == ones
     # a factor of two is one more in the exponent, which is 2^7 bins
-    assert table.from_above.tolist() == [4] + [2] * 128 + [1] * 128
-    assert [table.bin_of(rank) for rank in (1, 2, 3, 4)] == [
+    assert histogram.from_above.tolist() == [4] + [2] * 128 + [1] * 128
+    assert [histogram.bin_of(rank) for rank in (1, 2, 3, 4)] == [
         (ones + 256, 1), (ones + 128, 1), (ones, 1), (ones, 2),
     ]  # fmt: skip
 
 
-def test_nothing_and_everything_need_no_table() -> None:
+def test_nothing_and_everything_need_no_histogram() -> None:
     inputs = inputs_of([3e38, 0.0], 1, 64)
     assert cut(inputs, DELTA, tabulate(inputs, DELTA), 0) == NOTHING
     assert cut(inputs, DELTA, tabulate(inputs, DELTA), 2) == EVERYTHING
@@ -103,9 +103,9 @@ def test_nothing_and_everything_need_no_table() -> None:
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_among_the_largest_however_few_are_kept(bad: float) -> None:
     inputs = inputs_of([1.0, bad, bad, 3.0], 2, 1)
-    table = tabulate(inputs, DELTA)
+    histogram = tabulate(inputs, DELTA)
     for k in range(1, 5):
-        assert {1, 2} <= set(kept_by(inputs, cut(inputs, DELTA, table, k)))
+        assert {1, 2} <= set(kept_by(inputs, cut(inputs, DELTA, histogram, k)))
 
 
 def survivors(name: str, values: list[float], block: int, **arguments: list[float]) -> Tensor:
