@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods import Formula
-from mergesearch.methods.inputs import Call, plain, widened
+from mergesearch.methods.executor import Call
+from mergesearch.methods.formula import plain, widened
 
 _log = logging.getLogger(__name__)
 

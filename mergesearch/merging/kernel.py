@@ -13,7 +13,9 @@ from mergesearch.merging.fuse import call_for
 from mergesearch.merging.plan import Input, Job, Plan, plan
 from mergesearch.merging.threads import workers
 from mergesearch.methods import Formula, Inputs
-from mergesearch.methods.inputs import BLOCK, Call, as_rows, plain
+from mergesearch.methods.executor import BLOCK, Call, Executor
+from mergesearch.methods.formula import plain
+from mergesearch.methods.inputs import as_rows
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 
@@ -146,12 +148,14 @@ def _inputs(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
         models,
         name=job.name,
         keys=_keys(seed, job.name, len(models), parents.device) if job.method.random else None,
-        place=job.place,
+        flat_range=job.place,
         ids=(job.base if base is not None else None, *sources),
-        memory=parents.memo.recall,
-        call=call,
-        block=block_entries(parents.device),
-        heavy_block=block_entries(parents.device, compiled=call is not plain),
+        executor=Executor(
+            call=call,
+            memory=parents.memo.recall,
+            block=block_entries(parents.device),
+            heavy_block=block_entries(parents.device, compiled=call is not plain),
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.kernel import block_entries
 from mergesearch.merging.plan import Job, Plan
-from mergesearch.methods.inputs import plain
+from mergesearch.methods.formula import plain
 from mergesearch.parents import Parents
 
 #: Float32 temporaries of a block, inputs aside.

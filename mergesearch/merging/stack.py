@@ -13,7 +13,7 @@ from mergesearch.merging.kernel import merge_tensor, read
 from mergesearch.merging.live import check_names
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.merging.threads import workers
-from mergesearch.methods.inputs import plain
+from mergesearch.methods.formula import plain
 from mergesearch.parents import Memo, MemoryPlan, Parents
 from mergesearch.recipe import ModelRef
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.formula import Formula
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.order import Cut, among, delta_cuts
 from mergesearch.methods.sparse import sparse
 from mergesearch.methods.ties import cut_constants

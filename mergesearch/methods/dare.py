@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, index_of
+from mergesearch.methods.formula import Formula, index_of
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.noise import bits, limit
 from mergesearch.methods.sparse import Rescale, sparse
 

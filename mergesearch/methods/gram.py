@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import BLOCK, ByRow, Formula, Inputs, numbers
+from mergesearch.methods.executor import BLOCK
+from mergesearch.methods.formula import ByRow, Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def gram(inputs: Inputs) -> Tensor:
@@ -34,8 +35,8 @@ def gram_of_columns(inputs: Inputs) -> Tensor:
 
     def compute() -> Tensor:
         # always the same blocks, since the order of the sum goes by them
-        same = replace(inputs, block=BLOCK)
-        parts = [value.sum(1, dtype=torch.float64) for _, value in same.values(_PRODUCTS)]
+        values = inputs.values(_PRODUCTS, block=BLOCK)
+        parts = [value.sum(1, dtype=torch.float64) for _, value in values]
         return _square(torch.stack(parts).sum(0), n)
 
     return inputs.recall("gram of columns", compute)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula
 from mergesearch.methods.gram import gram, gram_of_rows, span_by_row, span_of
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.inputs import Inputs
 
 
 def model_stock(inputs: Inputs, *, filter_wise: bool = False) -> Formula:

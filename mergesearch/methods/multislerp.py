@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mergesearch.errors import CandidateError
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula
 from mergesearch.methods.gram import gram, norm, span_of
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.inputs import Inputs
 
 
 def multislerp(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula
 from mergesearch.methods.gram import (
     arc,
     gram,
@@ -15,7 +16,7 @@ from mergesearch.methods.gram import (
     span_by_row,
     span_of,
 )
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.inputs import Inputs
 
 
 def nuslerp(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, index_of
+from mergesearch.methods.formula import Formula, index_of
+from mergesearch.methods.inputs import Inputs
 
 # A float32 of positive sign, read as an integer, is ordered as the float is. Its upper half is
 # one of 32,768 bins: the sign's bit is 0, 8 bits are the exponent, 7 the leading digits.

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def ram(inputs: Inputs, *, epsilon: float = 1e-5) -> Formula:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import minority
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, tabulate
 from mergesearch.methods.ties import cut_constants
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula, index_of
 from mergesearch.methods.gram import arc, gram, norm, span_of
-from mergesearch.methods.inputs import Formula, Inputs, index_of
+from mergesearch.methods.inputs import Inputs
 
 #: Beyond this cosine two tensors count as parallel.
 PARALLEL = 0.9995
@@ -33,11 +34,11 @@ def crossover(inputs: Inputs, *, t: float, split: float) -> Formula:
     whole tensor, as in `slerp`.
 
     Args:
-        inputs: two models, the base first, and the tensor's place in the flattened model.
+        inputs: two models, the base first, and the tensor's range in the flattened model.
         t: the position between them before the split point.
         split: where the point lies, as a fraction of the model's entries, in [0, 1].
     """
-    start, size = inputs.place
+    start, size = inputs.flat_range
     point = max(0, min(round(split * size) - start, inputs.n_entries))
     constants = {
         "before": span_of(inputs, _ends(inputs, t))["coefficient"],

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import add, elect
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.order import DELTA
 
 Rescale = Literal["density"] | bool

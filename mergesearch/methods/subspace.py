@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import ByRow, Formula, Inputs, numbers
+from mergesearch.methods.formula import ByRow, Formula, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.task_arithmetic import add_deltas
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mergesearch.methods.combine import add
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def task_arithmetic(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.order import Cut, among, delta_cuts
 from mergesearch.methods.sparse import sparse
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mergesearch.methods import METHODS, Inputs
+from mergesearch.methods.executor import Executor, row_ranges
 from mergesearch.methods.order import DELTA, EVERYTHING, NOTHING, Cut, among, cut, tabulate
 from tests.methods.cases import having
 
@@ -26,12 +27,16 @@ LISTS = st.sampled_from([COARSE, NEAR, ENDS, ANY, COARSE | NEAR | ENDS | ANY]).f
 BLOCKS = st.sampled_from([1, 3, 7, 64, 131_072])
 
 
+def in_blocks(block: int) -> Executor:
+    return Executor(block=block, heavy_block=block)
+
+
 def inputs_of(values: Sequence[float], columns: int, block: int) -> Inputs:
     """Deltas of those values from a base of zeros, as rows of so many columns."""
     delta = torch.tensor(values, dtype=torch.float32)
     if len(delta) % columns == 0:
         delta = delta.view(-1, columns)
-    return Inputs.of(torch.zeros_like(delta), [delta], block=block, heavy_block=block)
+    return Inputs.of(torch.zeros_like(delta), [delta], executor=in_blocks(block))
 
 
 def ranked(values: Sequence[float]) -> list[int]:
@@ -42,7 +47,7 @@ def ranked(values: Sequence[float]) -> list[int]:
 def kept_by(inputs: Inputs, found: Cut) -> list[int]:
     """The indices that a cut keeps, block by block."""
     kept: list[int] = []
-    for rows in inputs.row_ranges(inputs.block):
+    for rows in row_ranges(inputs.models[0], inputs.executor.block):
         start = rows.start * inputs.shape[1]
         mask = among(
             inputs.models[0][rows].abs(),
@@ -70,7 +75,7 @@ def test_every_number_of_entries_is_kept_exactly_and_they_are_the_largest(
 def test_a_tensor_of_many_equal_magnitudes_is_cut_exactly(block: int) -> None:
     values = (torch.randint(-40, 41, (150, 70), generator=torch.Generator().manual_seed(0))) / 16
     flat = values.flatten().tolist()
-    inputs = Inputs.of(torch.zeros_like(values), [values], block=block, heavy_block=block)
+    inputs = Inputs.of(torch.zeros_like(values), [values], executor=in_blocks(block))
     table, order = tabulate(inputs, DELTA), ranked(flat)
     for k in (1, 2, 99, 5_000, 10_000, 10_498, 10_499):
         assert kept_by(inputs, cut(inputs, DELTA, table, k)) == sorted(order[:k]), k
@@ -107,7 +112,8 @@ def survivors(name: str, values: list[float], block: int, **arguments: list[floa
     """What a method leaves of one task vector, of the weight one."""
     inputs = inputs_of(values, 1, block)
     method = METHODS[name]
-    formula = method.formula(inputs, weight=[1.0], lambda_=1.0, normalize=False, **arguments)
+    given = {"weight": [1.0], "lambda_": 1.0, "normalize": False, **arguments}
+    formula = method.formula(inputs, **method.arguments(1, given))
     return torch.cat([value.flatten() for _, value in inputs.values(formula)])
 
 
