@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from mergesearch.evaluation import Evaluator
     from mergesearch.exporting import export
-    from mergesearch.merging import merge_into, merged_tensors
+    from mergesearch.merging import LiveModel, merge_into, merged_tensors, plan_merge
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
     from mergesearch.scores import Scores, interval, paired_difference
@@ -40,11 +40,13 @@ _HOME = {
     "greedy_soup": "searching",
     "merge": "api",
     "merge_into": "merging",
+    "plan_merge": "merging",
     "open_parents": "parents",
     "search": "api",
     "soup": "api",
     # what they take and give
     "Evaluator": "evaluation",
+    "LiveModel": "merging",
     "Parents": "parents",
     "Recipe": "recipe",
     "Scores": "scores",
@@ -70,6 +72,7 @@ __all__ = [
     "Evaluator",
     "ExportMismatchError",
     "InputError",
+    "LiveModel",
     "MergesearchError",
     "Parents",
     "Recipe",
@@ -88,6 +91,7 @@ __all__ = [
     "merged_tensors",
     "open_parents",
     "paired_difference",
+    "plan_merge",
     "read_recipe",
     "search",
     "soup",

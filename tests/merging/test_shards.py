@@ -165,9 +165,9 @@ WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
 def test_what_was_not_planned_is_refused(
     tmp_path: Path, stream: dict[str, Tensor], message: str, limit: int
 ) -> None:
-    work = plan_of({"a": torch.ones(2), "b": torch.ones(3)})
+    plan = plan_of({"a": torch.ones(2), "b": torch.ones(3)})
     with pytest.raises(MergesearchError, match=message):
-        write_shards(work, stream.items(), tmp_path, limit)
+        write_shards(plan, stream.items(), tmp_path, limit)
     assert "model.safetensors.index.json" not in files(tmp_path)
 
 

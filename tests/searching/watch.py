@@ -100,8 +100,11 @@ class HashJudge:
         known = self.record.documents.known
         return sum(len(known(digest, task)) for digest in digests for task in self._tasks)
 
-    def knows(self, recipe: Recipe) -> bool:
-        return self.known(recipe.hash) is not None
+    def merge(self, recipe: Recipe) -> str:
+        return recipe.hash
+
+    def is_scored(self, digest: str, split: str = "search") -> bool:
+        return self.known(digest) is not None
 
     def known(self, recipe_hash: str) -> Scores | None:
         known = self.record.documents.known
