@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mergesearch.merging import merge_into, merged_tensors
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
-    from mergesearch.scores import Scores, interval, paired_difference
+    from mergesearch.scores import Scores, TaskId, interval, paired_difference
     from mergesearch.searching import greedy_soup
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite, load_suite
@@ -50,6 +50,7 @@ _HOME = {
     "Scores": "scores",
     "SearchSpace": "space",
     "Suite": "tasks",
+    "TaskId": "scores",
     "interval": "scores",
     "load_recipe": "recipe",
     "load_suite": "tasks",
@@ -77,6 +78,7 @@ __all__ = [
     "Scores",
     "SearchSpace",
     "Suite",
+    "TaskId",
     "evaluate",
     "export",
     "greedy_soup",

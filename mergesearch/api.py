@@ -25,7 +25,7 @@ from mergesearch.searching.soups import greedy_soup
 from mergesearch.searching.study import best_before, enqueue, finished, open_study
 from mergesearch.space import SearchSpace
 from mergesearch.tasks import Suite, results_json
-from mergesearch.tasks.results import Occasion
+from mergesearch.tasks.results import Provenance
 from mergesearch.tasks.rows import ResultRow, rows_of
 
 __all__ = ["Evaluation", "Outcome", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
@@ -100,7 +100,7 @@ def evaluate(
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
     where = Runtime.of(runtime)
-    occasion = Occasion(name, where.batch_size)
+    provenance = Provenance(name, where.batch_size)
     parents = Parents.of(
         recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
     )
@@ -108,14 +108,15 @@ def evaluate(
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
-    evaluator = Evaluator(suite, tokenizer, batch_size=where.batch_size)
+    evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
     live = build(work, where.torch_device)
     fill(live, work, recipe, parents)
     scores = evaluator.score(live, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)
-    return Evaluation(scores, results | occasion.json(live, tokenizer, tasks), rows)
+    facts = provenance.json(evaluator.describe(live), tokenizer, tasks)
+    return Evaluation(scores, results | facts, rows)
 
 
 def search(

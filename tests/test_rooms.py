@@ -17,6 +17,7 @@ ROOMS = (
     "config",
     "plugins",
     "runtime",
+    "requests",
     "methods",
     "scores",
     "recipe",
@@ -38,9 +39,10 @@ ROOMS = (
 #: Rooms that know less than their place in the order would let them.
 ONLY = {
     "scores": {"errors"},
-    "tasks": {"errors", "config", "logs", "scores", "engines"},
-    "engines": {"errors", "logs", "tasks"},
-    "evaluation": {"errors", "config", "logs", "scores", "tasks", "engines"},
+    "requests": set(),
+    "tasks": {"errors", "config", "logs", "requests", "scores"},
+    "engines": {"errors", "config", "logs", "plugins", "runtime", "requests"},
+    "evaluation": {"errors", "config", "logs", "runtime", "scores", "tasks", "engines"},
     "demo": {"errors", "files"},
 }
 MODULES = {

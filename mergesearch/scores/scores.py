@@ -1,4 +1,4 @@
-"""What a candidate scored, document by document."""
+"""The scores of a candidate, document by document."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,6 +9,7 @@ import numpy as np
 
 from mergesearch.errors import InputError
 from mergesearch.scores.aggregation import aggregation_function
+from mergesearch.scores.task_id import TaskId
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,14 @@ class DocumentScore:
 class TaskScore:
     """One candidate on one task, or on some documents of it."""
 
-    task: str
-    metric: str
-    filter: str
-    higher_is_better: bool
+    id: TaskId
+    #: Share in the total, relative to the other tasks.
     weight: float
-    #: Name of the aggregation: lm-eval's, or one in `OWN_AGGREGATIONS`.
-    aggregation: str
-    #: Of the task as built: equal where scores may be compared or reused.
-    fingerprint: str
     doc_ids: tuple[int, ...]
     documents: tuple[DocumentScore, ...]
     value: float
     #: Of the mean; None for other aggregations.
     stderr: float | None
-    #: The group that the suite named, of which this is one task.
-    group: str | None = None
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -59,10 +52,10 @@ class TaskScore:
         missing = sorted(set(doc_ids) - known.keys())
         if missing:
             raise InputError(
-                f"task {self.task!r} was scored on {len(known)} documents, without "
+                f"task {self.id.task!r} was scored on {len(known)} documents, without "
                 f"{missing[0]}; score the candidate on it first"
             )
-        return replace(self, **summary(self.aggregation, {i: known[i] for i in doc_ids}))
+        return replace(self, **summary(self.id.aggregation, {i: known[i] for i in doc_ids}))
 
 
 def summary(aggregation: str, documents: Mapping[int, DocumentScore]) -> dict[str, Any]:
@@ -94,7 +87,7 @@ class Scores:
     def total(self) -> float:
         """Weighted mean of the task values, negated where lower is better: higher is better."""
         signed = [
-            task.weight * (task.value if task.higher_is_better else -task.value)
+            task.weight * (task.value if task.id.higher_is_better else -task.value)
             for task in self.tasks
         ]
         return sum(signed) / sum(task.weight for task in self.tasks)
@@ -106,7 +99,7 @@ class Scores:
 
     def of(self, name: str) -> "Scores":
         """The scores of one task, or of one group's tasks."""
-        return Scores(tuple(task for task in self.tasks if name in (task.task, task.group)))
+        return Scores(tuple(task for task in self.tasks if name in (task.id.task, task.id.group)))
 
     def on(self, other: "Scores") -> "Scores":
         """These scores on the tasks and documents of another candidate's.
@@ -114,14 +107,14 @@ class Scores:
         Raises:
             InputError: a task or a document of the other was not scored here.
         """
-        known = {(task.task, task.fingerprint): task for task in self.tasks}
-        found = []
+        known = {(task.id.task, task.id.fingerprint): task for task in self.tasks}
+        parts = []
         for theirs in other.tasks:
-            ours = known.get((theirs.task, theirs.fingerprint))
+            ours = known.get((theirs.id.task, theirs.id.fingerprint))
             if ours is None:
                 raise InputError(
-                    f"task {theirs.task!r} was not scored; score the candidate on it first"
+                    f"task {theirs.id.task!r} was not scored; score the candidate on it first"
                 )
             # of a group whose tasks count by their documents, the weight goes with these
-            found.append(replace(ours.on(theirs.doc_ids), weight=theirs.weight))
-        return Scores(tuple(found))
+            parts.append(replace(ours.on(theirs.doc_ids), weight=theirs.weight))
+        return Scores(tuple(parts))

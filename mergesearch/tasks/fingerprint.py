@@ -1,4 +1,4 @@
-"""What identifies a task's scores: a hash that changes when they could."""
+"""The hash of a task, which changes when a model's scores on it could."""
 
 import hashlib
 import inspect
@@ -23,7 +23,7 @@ def fingerprint(
 
     Args:
         source: the task, for how it grades.
-        documents: the requests of each document that is scored.
+        documents: the instances of each document that is scored.
         metric: what names the metric, its filter and its aggregation.
         tokenizer_hash: from `tokenizer_hash`.
     """
@@ -36,14 +36,14 @@ def fingerprint(
         "filters": config.filter_list,
         "grading": config.process_results,
         "requests": [
-            [request.request_type, request.args, request.repeats]
-            for requests in documents
-            for request in requests
+            [instance.request_type, instance.args, instance.repeats]
+            for instances in documents
+            for instance in instances
         ],
         # A grading of its own may read any field of a document.
         "targets": [
-            requests[0].doc if own_grading else _target(source, requests[0].doc)
-            for requests in documents
+            instances[0].doc if own_grading else _target(source, instances[0].doc)
+            for instances in documents
         ],
     }
     return _sha256(identity)
@@ -60,7 +60,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _target(source: Task, doc: Any) -> list[Any]:
-    """What lm-eval's grading reads of a document."""
+    """The parts of a document that lm-eval's grading reads."""
     gold = [source.doc_to_target(doc)]
     if source.config.doc_to_choice is not None:
         gold += [source.doc_to_choice(doc), source.doc_to_text(doc)]
@@ -73,7 +73,7 @@ def _sha256(identity: Any) -> str:
 
 
 def _source_text(thing: Any) -> str:
-    """What stands for something in a hash that JSON does not hold: a function's source."""
+    """The text in a hash of something that JSON does not hold: a function's source."""
     try:
         return inspect.getsource(thing)
     except (TypeError, OSError):

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mergesearch.scores.intervals import Interval, interval
-from mergesearch.scores.scores import Scores, TaskScore
+from mergesearch.scores import Interval, Scores, TaskScore, interval
 from mergesearch.tasks.built import BuiltTask
 from mergesearch.tasks.groups import aggregate_of
 from mergesearch.tasks.results import groups_of
@@ -90,10 +89,10 @@ def _intervals(
     metrics: Mapping[str, Any], scores: Scores, tasks: Sequence[BuiltTask]
 ) -> dict[str, Interval]:
     """Of each task's value, and of each group's that has one."""
-    by_name = {score.task: score for score in scores.tasks}
+    by_name = {score.id.task: score for score in scores.tasks}
     found = {name: _own_interval([score]) for name, score in by_name.items()}
     for task in tasks:
-        key = f"{task.metric},{task.filter}"
+        key = f"{task.id.metric},{task.id.filter}"
         spec = task.spec.model_copy(update={"metric": key})
         for name, group in groups_of([task]).items():
             if name in found or key not in metrics[name]:
@@ -109,6 +108,6 @@ def _intervals(
 def _own_interval(scores: Sequence[TaskScore]) -> Interval:
     """The interval of a metric, rather than of a total, in which higher is better."""
     found = interval(Scores(tuple(scores)))
-    if scores[0].higher_is_better:
+    if scores[0].id.higher_is_better:
         return found
     return Interval(-found.value, -found.high, -found.low)

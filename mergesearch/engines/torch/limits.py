@@ -1,12 +1,16 @@
-"""How much one forward pass may hold: rows of a batch, and their memory, from a model's sizes."""
+"""The most that one forward pass may hold, from a model's sizes: rows of a batch, and bytes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedConfig
 
 from mergesearch.engines.torch.packing import Context, Group, rows_of
+
+if TYPE_CHECKING:
+    from mergesearch.engines.torch.hflm import Harness
 
 #: Columns that rows are filled to with further contexts: more means less padding and fewer copies
 #: of the prefix, and more keys that a query looks at in vain.
@@ -20,6 +24,9 @@ _TOKENS_ELSEWHERE = 16_384
 _PROMPTS = {"cpu": 64}
 _PROMPTS_ELSEWHERE = 256
 
+#: Attributes of a model's config that bound how far a layer looks back.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
 #: Bytes of the keys and values of a batch, and of its logits.
 _CACHE_BYTES = 1 << 30
 _LOGITS_BYTES = 1 << 28
@@ -27,7 +34,7 @@ _LOGITS_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Limits:
-    """What a batch may be on one model."""
+    """The largest batches of one model."""
 
     device: str
     #: Bytes of a number that the model computes.
@@ -125,3 +132,10 @@ class Limits:
         """The same for a batch that generates rows of so many columns at their end."""
         cache = n_rows * n_columns * self.cache_bytes
         return cache + self.batch_bytes(n_rows, n_columns, 0, n_rows)
+
+
+def longest_packed(harness: "Harness") -> int:
+    """Tokens up to which a packed context is right: within the context and any local window."""
+    config = harness.model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in _WINDOWS]
+    return min([harness.max_length, *(w for w in windows if isinstance(w, int) and w > 0)])

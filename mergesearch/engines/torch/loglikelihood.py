@@ -12,9 +12,7 @@ from transformers import PreTrainedModel
 
 from mergesearch.engines.torch.packing import Batch
 from mergesearch.engines.torch.prefix import Prefixes, behind
-
-#: Log-probability of a continuation (nats), and whether greedy decoding would give it.
-Answer = tuple[float, bool]
+from mergesearch.requests import Likelihood
 
 #: Logits that a processor looks at together: what is between stays in its cache.
 _CHUNK = 1 << 19
@@ -22,25 +20,36 @@ _CHUNK = 1 << 19
 
 def loglikelihoods(
     model: PreTrainedModel, prefixes: Prefixes, batch: Batch
-) -> Iterator[tuple[int, Answer]]:
-    """Answers of one batch, each with the index of its request."""
-    n_rows = len(batch.ids)
-    context: dict[str, Any] = {"use_cache": False}
+) -> Iterator[tuple[int, Likelihood]]:
+    """Answers of one batch, each with the index of its owner."""
+    cache: dict[str, Any] = {"use_cache": False}
     if batch.prefix:
-        context = behind(model, prefixes.of(batch.prefix).before(n_rows))
-    with torch.no_grad(), _head_only_at(model, batch.kept_row, batch.kept_column):
-        logits = model(
-            input_ids=batch.ids,
-            attention_mask=batch.attention_mask(model.dtype),
-            position_ids=batch.positions,
-            **context,
-        ).logits[0]  # (places, vocabulary)
+        cache = behind(model, prefixes.of(batch.prefix).before(len(batch.ids)))
+    with torch.no_grad():
+        logits = logits_of(model, batch, cache)
         scored = _scored(logits, batch.scored_place, batch.scored_id).cpu().numpy()  # the one sync
     owners, token_of = np.unique(batch.owners, return_inverse=True)
     logprobs = np.bincount(token_of, scored[0])
     misses = np.bincount(token_of, 1 - scored[1])
     for owner, logprob, missed in zip(owners, logprobs, misses, strict=True):
         yield int(owner), (float(logprob), not missed)
+
+
+def logits_of(model: PreTrainedModel, batch: Batch, cache: dict[str, Any]) -> Tensor:
+    """Logits where a batch is scored, (places, vocabulary).
+
+    Args:
+        model: as it is now.
+        batch: of that model's tokens.
+        cache: the arguments that give the batch's prefix to the forward pass, or no cache.
+    """
+    with _head_only_at(model, batch.kept_row, batch.kept_column):
+        return model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention_mask(model.dtype),
+            position_ids=batch.positions,
+            **cache,
+        ).logits[0]
 
 
 def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Requests as trees of tokens: a prefix that all share, contexts behind it, continuations there.
+"""Trees of tokens: a prefix that all share, contexts behind it, and continuations there.
 
 A multiple-choice document asks for the log-likelihood of several continuations of one context, and
 the contexts of a task often begin alike: with its instruction, or the same solved examples. What
@@ -22,7 +22,10 @@ import torch
 from torch import Tensor
 
 #: A context's token ids, at least one, and a continuation's.
-Request = tuple[list[int], list[int]]
+TokenPair = tuple[list[int], list[int]]
+
+#: Tokens that sharing a prefix must save: about what one more forward pass costs.
+LEAST_SAVING = 64
 
 
 @dataclass

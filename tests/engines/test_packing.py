@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mergesearch.engines.torch.packing import (
     Context,
     Group,
-    Request,
+    TokenPair,
     batch_of,
     contexts_of,
     groups_of,
@@ -22,7 +22,7 @@ TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 REQUESTS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=20)
 
 
-def numbered(requests: Sequence[Request]) -> list[tuple[int, list[int], list[int]]]:
+def numbered(requests: Sequence[TokenPair]) -> list[tuple[int, list[int], list[int]]]:
     return [(i, *request) for i, request in enumerate(requests)]
 
 
@@ -32,7 +32,7 @@ def groups(*contexts: list[int], least_saving: int | None = 1) -> list[tuple[int
 
 
 def test_requests_with_one_context_share_it_until_a_row_is_full() -> None:
-    requests: list[Request] = [
+    requests: list[TokenPair] = [
         ([1, 2, 3], [4, 5]),
         ([1, 2], [7]),
         ([1, 2, 3], [6, 7, 8]),
@@ -77,7 +77,7 @@ def test_a_prefix_must_save_enough() -> None:
 
 @given(requests=REQUESTS, saving=st.integers(0, 6), n_columns=st.integers(1, 12))
 def test_every_request_is_in_one_place_of_one_row(
-    requests: list[Request], saving: int, n_columns: int
+    requests: list[TokenPair], saving: int, n_columns: int
 ) -> None:
     owners = []
     for group in groups_of(contexts_of(numbered(requests), n_columns), saving):
@@ -99,7 +99,7 @@ def test_every_request_is_in_one_place_of_one_row(
 @settings(deadline=None)
 @given(requests=REQUESTS, saving=st.sampled_from([None, 0, 3]))
 def test_a_scored_token_stands_behind_all_that_it_follows(
-    requests: list[Request], saving: int | None
+    requests: list[TokenPair], saving: int | None
 ) -> None:
     """Read along the mask, what a place sees is the request up to the token that it predicts."""
     for group in groups_of(contexts_of(numbered(requests), 10), saving):
