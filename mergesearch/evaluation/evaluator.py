@@ -5,6 +5,7 @@ import copy
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.config import unknown
@@ -66,8 +67,8 @@ class Evaluator:
             self._splits = build_tasks(suite, tokenizer)
         for split in self._splits.values():
             _check_capabilities(split, self._engine, runtime.engine)
-        #: Stands for the model that the engine has, of which there may be several in turn.
-        self._turn: object = None
+        #: Of the model that the engine has now: several may be scored in turns, block by block.
+        self._turn: _Turn | None = None
 
     def tasks(self, split: str = "search", *, full: bool = False) -> tuple["BuiltTask", ...]:
         """The tasks of a split.
@@ -185,14 +186,13 @@ class Evaluator:
         n_blocks = min(n_blocks, max(task.n_documents for task in tasks))
         ranges = [split_evenly(task.n_documents, n_blocks) for task in tasks]
         scored = [dict(store.known(task)) for task in tasks]
-        turn = object()
+        turn = _Turn(model)
         try:
             for k in range(n_blocks):
                 for task, of_task, documents in zip(tasks, ranges, scored, strict=True):
                     missing = [i for i in (task.order[p] for p in of_task[k]) if i not in documents]
                     if missing:
-                        self._take_turn(turn, model)
-                        new = self._answer(task, sorted(missing))
+                        new = self._answer(task, sorted(missing), turn)
                         store.add(task, new)
                         documents |= new
                 so_far = [
@@ -211,19 +211,12 @@ class Evaluator:
                 self._turn = None
                 self._engine.unload()
 
-    def _take_turn(self, turn: object, model: "PreTrainedModel | None") -> None:
-        """Load a model, unless it has been since another had its turn."""
-        if model is None:
-            raise ValueError("without a model, the store must know every document")
-        if self._turn is not turn:
-            self._turn = None  # should loading fail
-            with quiet():
-                self._engine.load(model)
-            self._turn = turn
-
-    def _answer(self, task: "BuiltTask", doc_ids: Sequence[int]) -> dict[int, DocumentScore]:
-        """Score some documents of a task by the model that is loaded."""
+    def _answer(
+        self, task: "BuiltTask", doc_ids: Sequence[int], turn: "_Turn"
+    ) -> dict[int, DocumentScore]:
+        """Score a model on some documents of a task."""
         requests = task.requests(doc_ids)
+        self._load(turn)
         try:
             with quiet():
                 responses = self._engine.answer(requests)
@@ -232,6 +225,23 @@ class Evaluator:
             raise InputError(f"task {task.id.task!r} does not fit the model: {error}") from error
         except CandidateError as error:
             raise CandidateError(f"task {task.id.task!r}: {error}") from error
+
+    def _load(self, turn: "_Turn") -> None:
+        """Load a turn's model, unless no other was since."""
+        if turn.model is None:
+            raise ValueError("without a model, the store must know every document")
+        if self._turn is not turn:
+            self._turn = None  # should loading fail
+            with quiet():
+                self._engine.load(turn.model)
+            self._turn = turn
+
+
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    """One model's way through its blocks."""
+
+    model: "PreTrainedModel | None"
 
 
 def _has_values(documents: Mapping[int, DocumentScore]) -> bool:

@@ -4,11 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
-from transformers import PreTrainedTokenizerBase
 
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.requests import LogLikelihood, Request, Response, RollingLogLikelihood
@@ -23,11 +23,14 @@ from mergesearch.tasks.prompts import rendered
 from mergesearch.tasks.suite import Suite, TaskSpec
 from mergesearch.tasks.templates import compile_once
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 log = logging.getLogger(__name__)
 
 
 def build_tasks(
-    suite: Suite, tokenizer: PreTrainedTokenizerBase
+    suite: Suite, tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, tuple[BuiltTask, ...]]:
     """Build the tasks of a suite, in order, by split; a group becomes its tasks.
 
@@ -58,7 +61,7 @@ def build_tasks(
 
 
 class _Builder:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._tokenizer_hash = tokenizer_hash(tokenizer)
 

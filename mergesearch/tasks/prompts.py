@@ -3,20 +3,23 @@
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
-from transformers import PreTrainedTokenizerBase
 
 from mergesearch.errors import InputError
 from mergesearch.tasks.suite import TaskSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 #: lm-eval's own seed for drawing solved examples, so that prompts are those of `lm_eval run`.
 FEWSHOT_SEED = 1234
 
 
 def rendered(
-    spec: TaskSpec, source: Task, tokenizer: PreTrainedTokenizerBase
+    spec: TaskSpec, source: Task, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[tuple[Instance, ...], ...]:
     """Render the instances of every document of the split, whatever the limit.
 
@@ -47,7 +50,7 @@ def rendered(
     return tuple(tuple(sorted(instances, key=_index)) for instances in documents.values())
 
 
-def _chat_template(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
+def _chat_template(tokenizer: "PreTrainedTokenizerBase") -> Callable[..., str]:
     """lm-eval's own rendering, which needs a tokenizer but no model."""
     from lm_eval.models.huggingface import HFLM  # slow to import
 

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval
 import numpy as np
@@ -14,7 +14,6 @@ from lm_eval.api.group import Group
 from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
 from lm_eval.loggers.utils import get_commit_from_path
 from lm_eval.utils import handle_non_serializable, hash_string, sanitize_model_name
-from transformers import PreTrainedTokenizerBase
 
 from mergesearch.logs import quiet
 from mergesearch.scores import Scores, TaskScore
@@ -22,6 +21,9 @@ from mergesearch.scores.aggregation import aggregation_function
 from mergesearch.tasks.built import BuiltTask
 from mergesearch.tasks.metrics import filters_of
 from mergesearch.tasks.prompts import FEWSHOT_SEED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 #: Resamples for the standard error of those aggregations that lm-eval bootstraps as well; fewer of
 #: those that go through texts, as in lm-eval.
@@ -92,7 +94,7 @@ class Provenance:
     def json(
         self,
         described: Mapping[str, Any],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         tasks: Sequence[BuiltTask],
     ) -> dict[str, Any]:
         """The same as `lm_eval run --output_path` writes it, with an end of now.

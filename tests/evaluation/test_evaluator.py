@@ -633,3 +633,43 @@ def test_nothing_is_drawn_on_the_terminal(
         TaskSpec(task="r", metric="bits_per_byte"),
     ).score(model)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("pair")
+def test_models_may_be_scored_in_turns(build: Build, make_model: MakeModel) -> None:
+    alone = [list(build(*PAIR).blocks(make_model(seed=seed), n_blocks=3)) for seed in (0, 1)]
+    evaluator = build(*PAIR)
+    turns = zip(*(evaluator.blocks(make_model(seed=s), n_blocks=3) for s in (0, 1)), strict=True)
+    assert [list(scores) for scores in zip(*turns, strict=True)] == alone
+
+
+def test_grading_leaves_the_tasks_as_they_were(
+    write_task: Write, build: Build, model: PreTrainedModel
+) -> None:
+    write_task("t", **GENERATE, filter_list=FILTERS)
+    evaluator = build("t", metric="exact_match,letters")
+    evaluator.score(model)
+    (task,) = evaluator.tasks()
+    instances = [instance for document in task.documents for instance in document]
+    assert all(i.resps == [] and i.filtered_resps == {} for i in instances)
+    right = [instances[k].doc["answer"] for k in (2, 0)]
+    (two, zero) = (f"12 {right[0]}!", right[1].upper())
+    grades = task.grade([2, 0], [two, zero])
+    assert {i: grade.value for i, grade in grades.items()} == {2: 1.0, 0: 0.0}
+    with pytest.raises(ValueError, match="fewer responses than requests"):
+        task.grade([2, 0], [two])
+    with pytest.raises(ValueError, match="more responses than requests"):
+        task.grade([2], [two, zero])
+
+
+def test_a_prompt_that_is_asked_several_times_is_answered_each_time(
+    write_task: Write, build: Build, lm_eval_run: Run, model: PreTrainedModel
+) -> None:
+    take = {"name": "none", "filter": [{"function": "take_first"}]}
+    write_task("t", **GENERATE, repeats=3, filter_list=[take])
+    (task,) = build("t", metric="exact_match").tasks()
+    assert task.requests([4]) == task.requests([4])[:1] * 3
+    write_task("l", **LOGLIKELIHOOD, repeats=3)
+    (once,) = build("l").tasks()
+    assert len(once.requests([4])) == 1
+    assert_equal_runs(build, lm_eval_run, model, "exact_match")

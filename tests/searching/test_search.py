@@ -31,9 +31,9 @@ def n_scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     answered: list[int] = []
     original = Evaluator._answer
 
-    def counted(evaluator: Any, task: Any, doc_ids: Any) -> Any:
+    def counted(evaluator: Any, task: Any, doc_ids: Any, turn: Any) -> Any:
         answered.extend(doc_ids)
-        return original(evaluator, task, doc_ids)
+        return original(evaluator, task, doc_ids, turn)
 
     monkeypatch.setattr(Evaluator, "_answer", counted)
     return lambda: len(answered)

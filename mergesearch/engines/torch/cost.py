@@ -1,19 +1,21 @@
 """The cost of answering requests, known before a model is there."""
 
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from mergesearch.engines.base import Cost
 from mergesearch.engines.torch.limits import Limits
 from mergesearch.engines.torch.packing import LEAST_SAVING, contexts_of, groups_of
 from mergesearch.requests import Generation, LogLikelihood, Request, RollingLogLikelihood
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 #: lm-eval's own limit, where a task sets none.
 _MAX_GEN_TOKS = 256
 
 
-def cost(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits: Limits) -> Cost:
+def cost(requests: Sequence[Request], tokenizer: "PreTrainedTokenizerBase", limits: Limits) -> Cost:
     """The cost of requests, at least one, on models of certain sizes."""
     scored = [request for request in requests if not isinstance(request, Generation)]
     prompts = [request for request in requests if isinstance(request, Generation)]
@@ -26,7 +28,7 @@ def cost(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits
 
 def _scored(
     requests: Sequence[LogLikelihood | RollingLogLikelihood],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     limits: Limits,
 ) -> Cost:
     texts = [
@@ -48,7 +50,7 @@ def _scored(
 
 
 def _generated(
-    requests: Sequence[Generation], tokenizer: PreTrainedTokenizerBase, limits: Limits
+    requests: Sequence[Generation], tokenizer: "PreTrainedTokenizerBase", limits: Limits
 ) -> Cost:
     prompts = _ids([request.prompt for request in requests], tokenizer)
     written = [request.options.get("max_gen_toks", _MAX_GEN_TOKS) for request in requests]
@@ -60,7 +62,7 @@ def _generated(
     return Cost(sum(lengths) - n_saved, limits.prompts_bytes(n_rows, max(lengths)))
 
 
-def _ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def _ids(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
     """Token ids of texts, each encoded once; an empty one has the prefix token."""
     once = list(dict.fromkeys(texts))
     encoded = tokenizer(once, add_special_tokens=False)["input_ids"]

@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mergesearch.engines.base import Capabilities, Cost
 from mergesearch.engines.torch.batches import (
@@ -43,6 +42,8 @@ from mergesearch.requests import (
 from mergesearch.runtime import Runtime
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
     from mergesearch.engines.torch.hflm import Harness
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         runtime: Runtime = Runtime(),  # noqa: B008  frozen
     ) -> None:
         self._tokenizer = tokenizer
@@ -95,7 +96,7 @@ class TorchEngine:
         self._divisor = 1
         self._model: _Loaded | None = None
 
-    def load(self, model: PreTrainedModel) -> None:
+    def load(self, model: "PreTrainedModel") -> None:
         """Take a model with the weights it has now, and forget the prefixes of others.
 
         Raises:
@@ -158,7 +159,7 @@ class TorchEngine:
     def cost(
         self,
         requests: Sequence[Request],
-        config: PreTrainedConfig,
+        config: "PreTrainedConfig",
         dtype: torch.dtype,
         device: torch.device,
     ) -> Cost:
@@ -166,7 +167,7 @@ class TorchEngine:
         limits = Limits.of(config, dtype, device.type, self._batch_size)
         return cost(requests, self._tokenizer, limits)
 
-    def describe(self, model: PreTrainedModel) -> Mapping[str, Any]:
+    def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
         """What lm-eval's result files say of a model and its tokenizer."""
         return self._harness(model, self._batch_size or 1).describe()
 
@@ -176,7 +177,7 @@ class TorchEngine:
             raise RuntimeError("an engine answers after a model was loaded")
         return self._model
 
-    def _harness(self, model: PreTrainedModel, batch_size: int) -> "Harness":
+    def _harness(self, model: "PreTrainedModel", batch_size: int) -> "Harness":
         from mergesearch.engines.torch.hflm import Harness  # slow to import
 
         return Harness(model, self._tokenizer, batch_size)

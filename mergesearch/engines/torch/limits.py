@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedConfig
 
 from mergesearch.engines.torch.packing import Context, Group, rows_of
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from mergesearch.engines.torch.hflm import Harness
 
 #: Columns that rows are filled to with further contexts: more means less padding and fewer copies
@@ -54,7 +55,7 @@ class Limits:
 
     @classmethod
     def of(
-        cls, config: PreTrainedConfig, dtype: torch.dtype, device: str, batch_size: int | None
+        cls, config: "PreTrainedConfig", dtype: torch.dtype, device: str, batch_size: int | None
     ) -> "Limits":
         """The limits of a model of that configuration, computing in `dtype` on a device type."""
         config = config.get_text_config()

@@ -3,23 +3,25 @@
 import contextlib
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from mergesearch.engines.torch.packing import Batch
 from mergesearch.engines.torch.prefix import Prefixes, behind
 from mergesearch.requests import Likelihood
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Logits that a processor looks at together: what is between stays in its cache.
 _CHUNK = 1 << 19
 
 
 def loglikelihoods(
-    model: PreTrainedModel, prefixes: Prefixes, batch: Batch
+    model: "PreTrainedModel", prefixes: Prefixes, batch: Batch
 ) -> Iterator[tuple[int, Likelihood]]:
     """Answers of one batch, each with the index of its owner."""
     cache: dict[str, Any] = {"use_cache": False}
@@ -35,7 +37,7 @@ def loglikelihoods(
         yield int(owner), (float(logprob), not missed)
 
 
-def logits_of(model: PreTrainedModel, batch: Batch, cache: dict[str, Any]) -> Tensor:
+def logits_of(model: "PreTrainedModel", batch: Batch, cache: dict[str, Any]) -> Tensor:
     """Logits where a batch is scored, (places, vocabulary).
 
     Args:
@@ -81,7 +83,7 @@ def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _head_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
+def _head_only_at(model: "PreTrainedModel", rows: Tensor, columns: Tensor) -> Iterator[None]:
     """Let the output layer see some places only, in one row: (1, places, hidden size).
 
     What the model does to its logits after it, such as soft-capping, is left to the model.

@@ -1,19 +1,21 @@
 """Negative log-likelihoods of packed batches, with gradients."""
 
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from mergesearch.engines.torch.loglikelihood import logits_of
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from mergesearch.engines.torch.batches import LikelihoodBatches
     from mergesearch.engines.torch.packing import TokenPair
 
 
-def losses(model: PreTrainedModel, batches: "LikelihoodBatches") -> Tensor:
+def losses(model: "PreTrainedModel", batches: "LikelihoodBatches") -> Tensor:
     """Negative log-likelihood (nats) of each request, (requests,), in float32 at least.
 
     Args:
@@ -47,10 +49,12 @@ def _loss(logits: Tensor, place: Tensor, ids: Tensor, dtype: torch.dtype) -> Ten
     return logits.logsumexp(-1)[place] - logits[place, ids]
 
 
-def _loss_alone(model: PreTrainedModel, pair: "TokenPair", dtype: torch.dtype) -> Tensor:
+def _loss_alone(model: "PreTrainedModel", pair: "TokenPair", dtype: torch.dtype) -> Tensor:
     """Of one continuation, in a forward pass of its own."""
     context, continuation = pair
     ids = torch.tensor([[*context, *continuation[:-1]]], device=model.device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, len(context) - 1 :]
+    takes = signature(model.forward).parameters
+    cache = {"use_cache": False} if "use_cache" in takes else {}
+    logits = model(input_ids=ids, **cache).logits[0, len(context) - 1 :]
     place = torch.arange(len(continuation), device=model.device)
     return _loss(logits, place, torch.tensor(continuation, device=model.device), dtype).sum()

@@ -4,12 +4,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Bytes of keys and values that a model's prefixes may hold between batches.
 _KEPT_BYTES = 1 << 30
@@ -105,12 +108,12 @@ class GrowingLayer(DynamicLayer):
         self.values = room_of_values[:, :, : columns.stop]
 
 
-def cache_argument(model: PreTrainedModel) -> str:
+def cache_argument(model: "PreTrainedModel") -> str:
     """What the forward pass calls its cache: `past_key_values` before transformers 5.24."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
-def behind(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
+def behind(model: "PreTrainedModel", cache: DynamicCache) -> dict[str, Any]:
     """The arguments by which a forward pass goes on from a cache."""
     return {cache_argument(model): cache, "use_cache": True}
 
@@ -118,7 +121,7 @@ def behind(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
 class Prefixes:
     """The prefixes of one model, with the weights it has now, each computed once."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         self._model = model
         self._kept: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
 
