@@ -1,4 +1,4 @@
-"""What tasks ask of a model, and what engines answer."""
+"""Requests, which tasks make of a model, and the responses of engines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """Ask for the log-likelihood of a continuation behind a context, which may be empty."""
+    """A question for the log-likelihood of a continuation behind a context."""
 
     kind: ClassVar[str] = "log-likelihood"
+    #: May be empty.
     context: str
     continuation: str
 
 
 @dataclass(frozen=True)
 class RollingLogLikelihood:
-    """Ask for the log-likelihood of a whole text, which may be longer than a model's context."""
+    """A question for the log-likelihood of a text, which may be longer than a context."""
 
     kind: ClassVar[str] = "rolling log-likelihood"
     text: str
@@ -24,7 +25,7 @@ class RollingLogLikelihood:
 
 @dataclass(frozen=True)
 class Generation:
-    """Ask for the text that a model writes behind a prompt."""
+    """A question for the text that a model writes behind a prompt."""
 
     kind: ClassVar[str] = "generation"
     prompt: str

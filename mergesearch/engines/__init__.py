@@ -1,4 +1,4 @@
-"""How a model is asked: engines, and the one on torch."""
+"""Engines, which answer requests with a model's weights, and the one on torch."""
 
 from mergesearch.engines.base import (
     ENGINES,

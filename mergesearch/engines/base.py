@@ -1,4 +1,4 @@
-"""What an engine is: it takes a model's weights, and answers requests."""
+"""The protocol of engines, which answer requests with a model's weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can be asked."""
+    """The requests that an engine answers, and whether these have gradients."""
 
     #: The kinds of requests that it answers.
     requests: frozenset[type[Request]]
@@ -27,7 +27,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Cost:
-    """What answering requests takes, but for what a model's own context cuts off."""
+    """The cost of answering requests, but for what a model's own context cuts off."""
 
     #: Tokens that the model reads or writes; what requests share counts once.
     n_tokens: int
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can be asked."""
+        """The requests that it answers."""
 
     def load(self, model: "PreTrainedModel") -> None:
         """Take the weights that a model in memory has now.
@@ -86,7 +86,7 @@ class Engine(Protocol):
         dtype: "torch.dtype",
         device: "torch.device",
     ) -> Cost:
-        """The cost of answering requests by a model that need not be there yet.
+        """Estimate the cost of answering requests by a model that need not be there yet.
 
         Args:
             requests: at least one.
@@ -96,7 +96,7 @@ class Engine(Protocol):
         """
 
     def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
-        """What lm-eval's result files say of a model and its tokenizer, by lm-eval's names.
+        """Describe a model and its tokenizer in the words of lm-eval's result files.
 
         What belongs into their `config` is under that key.
         """
@@ -106,14 +106,14 @@ class DifferentiableEngine(Engine, Protocol):
     """An engine whose answers have gradients."""
 
     def loss(self, requests: Sequence[Request]) -> "torch.Tensor":
-        """Negative log-likelihood of each continuation or text by the model that was loaded last.
+        """Compute negative log-likelihoods by the model that was loaded last.
 
         Args:
             requests: of log-likelihoods.
 
         Returns:
-            Shape (requests,), in nats, differentiable with respect to those of the model's
-            parameters that require a gradient.
+            Of each continuation or text, (requests,), in nats; differentiable with respect to
+            those of the model's parameters that require a gradient.
 
         Raises:
             UnfitRequestError: a request does not fit the model's context.
@@ -125,7 +125,7 @@ class EngineFactory(Protocol):
     """Makes an engine for the models of one tokenizer."""
 
     def __call__(self, tokenizer: "PreTrainedTokenizerBase", runtime: Runtime) -> Engine:
-        """An engine.
+        """Make an engine.
 
         Args:
             tokenizer: of all models that will be loaded; the engine may set its padding.

@@ -1,4 +1,4 @@
-"""The tasks of a suite, built once, and any number of candidates scored on them."""
+"""Scores of any number of candidates on a suite, whose tasks are built once."""
 
 import contextlib
 import copy
@@ -29,7 +29,7 @@ _BLOCK = 256
 
 
 class Evaluator:
-    """Scores candidates on a suite; prompts are rendered and tokenised once for all of them.
+    """The tasks of a suite, rendered once, on which an engine scores candidates.
 
     >>> from pathlib import Path
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -71,7 +71,7 @@ class Evaluator:
         self._turn: _Turn | None = None
 
     def tasks(self, split: str = "search", *, full: bool = False) -> tuple["BuiltTask", ...]:
-        """The tasks of a split.
+        """Give the tasks of a split.
 
         Args:
             split: "search" or "held_out".
@@ -94,7 +94,7 @@ class Evaluator:
         device: "torch.device",
         split: str = "search",
     ) -> Cost:
-        """The cost of scoring one candidate on a split.
+        """Estimate the cost of scoring one candidate on a split.
 
         Args:
             config: of the models.
@@ -112,12 +112,12 @@ class Evaluator:
         return Cost(sum(c.n_tokens for c in costs), max(c.n_bytes for c in costs))
 
     def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
-        """A model in the words of lm-eval's result files; see `Engine.describe`."""
+        """Describe a model in the words of lm-eval's result files; see `Engine.describe`."""
         with quiet():
             return self._engine.describe(model)
 
     def n_missing(self, store: DocumentStore, split: str = "search", *, full: bool = False) -> int:
-        """The number of documents of a split that a store does not know.
+        """Count the documents of a split that a store does not know.
 
         Raises:
             InputError: there is no such split, or it has no tasks.
@@ -245,7 +245,7 @@ class _Turn:
 
 
 def _has_values(documents: Mapping[int, DocumentScore]) -> bool:
-    """Whether the metric is defined on any of the documents."""
+    """Tell whether the metric is defined on any of the documents."""
     return any(document.value is not None for document in documents.values())
 
 

@@ -1,4 +1,4 @@
-"""Where an evaluator looks up and keeps what one candidate scored."""
+"""Stores, in which an evaluator keeps and looks up what one candidate scored."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +13,7 @@ class DocumentStore(Protocol):
     """A memory of one candidate's scores, document by document."""
 
     def known(self, task: "BuiltTask") -> Mapping[int, DocumentScore]:
-        """The documents of a task that were scored before, by id."""
+        """Look up the documents of a task that were scored before, by id."""
 
     def add(self, task: "BuiltTask", documents: Mapping[int, DocumentScore]) -> None:
         """Keep newly scored documents; they are safe when this returns."""
@@ -23,7 +23,7 @@ class NoStore:
     """A store that keeps nothing."""
 
     def known(self, task: "BuiltTask") -> Mapping[int, DocumentScore]:
-        """Nothing."""
+        """Know nothing."""
         return {}
 
     def add(self, task: "BuiltTask", documents: Mapping[int, DocumentScore]) -> None:

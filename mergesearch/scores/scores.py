@@ -43,7 +43,7 @@ class TaskScore:
         return tuple(document.value for document in self.documents)
 
     def on(self, doc_ids: Collection[int]) -> Self:
-        """The score on some of the documents.
+        """Restrict the score to some of the documents.
 
         Raises:
             InputError: one of them was not scored.
@@ -59,7 +59,7 @@ class TaskScore:
 
 
 def summary(aggregation: str, documents: Mapping[int, DocumentScore]) -> dict[str, Any]:
-    """The fields of a task's score that its documents decide, these in the order of their ids.
+    """Compute the fields of a task's score that its documents, by id, decide.
 
     A document whose value is None is left out, as lm-eval leaves it.
     """
@@ -79,13 +79,22 @@ def summary(aggregation: str, documents: Mapping[int, DocumentScore]) -> dict[st
 
 @dataclass(frozen=True)
 class Scores:
-    """One candidate on the tasks of a split."""
+    """One candidate on the tasks of a split.
+
+    >>> from mergesearch import Scores, TaskId
+    >>> from mergesearch.scores import DocumentScore, TaskScore, summary
+    >>> sums = TaskId("sums", "acc", "none", True, "mean", fingerprint="4fe1")
+    >>> documents = {0: DocumentScore(1.0), 1: DocumentScore(0.0), 2: DocumentScore(1.0)}
+    >>> scores = Scores((TaskScore(sums, weight=2.0, **summary("mean", documents)),))
+    >>> round(scores.total, 3)
+    0.667
+    """
 
     tasks: tuple[TaskScore, ...]
 
     @property
     def total(self) -> float:
-        """Weighted mean of the task values, negated where lower is better: higher is better."""
+        """Weighted mean of the tasks' values, those negated in which lower is better."""
         signed = [
             task.weight * (task.value if task.id.higher_is_better else -task.value)
             for task in self.tasks
@@ -98,11 +107,11 @@ class Scores:
         return sum(len(task.doc_ids) for task in self.tasks)
 
     def of(self, name: str) -> "Scores":
-        """The scores of one task, or of one group's tasks."""
+        """Select the scores of one task, or of one group's tasks."""
         return Scores(tuple(task for task in self.tasks if name in (task.id.task, task.id.group)))
 
     def on(self, other: "Scores") -> "Scores":
-        """These scores on the tasks and documents of another candidate's.
+        """Restrict these scores to the tasks and documents of another candidate's.
 
         Raises:
             InputError: a task or a document of the other was not scored here.

@@ -1,4 +1,4 @@
-"""What names a task's scores, wherever they are kept or shown."""
+"""The name of a task's scores, wherever they are kept or shown."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""From lm-eval's instances to requests, and from responses back to answered instances."""
+"""Requests of lm-eval's instances, and copies of these that hold the responses."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -17,7 +17,7 @@ from mergesearch.requests import (
 
 
 def requests_of(instance: Instance) -> tuple[Request, ...]:
-    """The requests of one instance: one, or each repetition of one that generates."""
+    """Give the requests of an instance: one, or each repetition of one that generates."""
     arguments: tuple[Any, ...] = instance.args
     match instance.request_type:
         case "loglikelihood":
@@ -32,7 +32,7 @@ def requests_of(instance: Instance) -> tuple[Request, ...]:
 def answered(
     documents: Iterable[Sequence[Instance]], responses: Iterable[Response]
 ) -> list[list[Instance]]:
-    """Copies of documents' instances that hold responses, one log-likelihood for all repetitions.
+    """Copy documents' instances with their responses, each log-likelihood repeated.
 
     Args:
         documents: the instances of each.

@@ -1,4 +1,4 @@
-"""The tasks of a suite as they are built; what is wrong with one is said before a search."""
+"""Building a suite's tasks, and saying what is wrong with one before a search."""
 
 import logging
 from collections import Counter
@@ -66,7 +66,7 @@ class _Builder:
         self._tokenizer_hash = tokenizer_hash(tokenizer)
 
     def build(self, spec: TaskSpec, loaded: Task | Group) -> list[BuiltTask]:
-        """The task that a spec names, or the tasks of the group, which share its weight."""
+        """Build the task that a spec names, or those of the group, which share its weight."""
         if not isinstance(loaded, Group):
             return [self._build(spec, loaded, *metric_and_filter(spec, loaded))]
         aggregate = aggregate_of(loaded, spec)
@@ -155,7 +155,7 @@ def _check_each_once(tasks: Iterable[BuiltTask]) -> None:
 
 
 def _try_grading(task: BuiltTask) -> None:
-    """Grade made-up responses to every document, to meet the task's errors before a search.
+    """Grade made-up responses to every document, to meet errors before a search.
 
     Raises:
         InputError: no document has the metric, it is NaN or infinite whatever the response, or
@@ -187,7 +187,7 @@ def _try_grading(task: BuiltTask) -> None:
 
 
 def _made_up(requests: Iterable[Request], draw: int) -> list[Response]:
-    """Responses of each request's kind: likely choices drawn at random, short texts."""
+    """Make up responses of each kind: likely choices drawn at random, short texts."""
     generator = np.random.default_rng(draw)
     responses: list[Response] = []
     for request in requests:

@@ -1,4 +1,4 @@
-"""lm-eval's tasks as they are built: their requests, their grading, and what names their scores."""
+"""lm-eval's tasks as they are built: requests, grading, and ids of scores."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from mergesearch.tasks.suite import TaskSpec
 
 @dataclass(frozen=True, eq=False)
 class BuiltTask:
-    """A task whose prompts are rendered; its first `n_documents` are what is scored."""
+    """A task whose prompts are rendered; its first `n_documents` are scored."""
 
     id: TaskId
     spec: TaskSpec
@@ -50,7 +50,7 @@ class BuiltTask:
         return range(self.n_documents)
 
     def requests(self, doc_ids: Iterable[int]) -> list[Request]:
-        """The requests of some documents, in order; one to generate n times is there n times."""
+        """List the requests of some documents; one to generate n times is there n times."""
         return [request for i in doc_ids for request in self._requests[i]]
 
     def grade(
@@ -72,7 +72,7 @@ class BuiltTask:
         }
 
     def score(self, documents: Mapping[int, DocumentScore]) -> TaskScore:
-        """The task's score from those of some of its documents.
+        """Sum up the scores of some of the documents.
 
         Raises:
             CandidateError: the aggregation is NaN or infinite, or no document has the metric.
@@ -84,11 +84,11 @@ class BuiltTask:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The documents that are scored in the order of scoring, stratified by their targets."""
+        """The documents in the order of scoring, stratified by their targets."""
         return stratified_order([self._stratum(i) for i in self.doc_ids])
 
     def full(self) -> "BuiltTask":
-        """The same task over all of its documents; the instances are shared."""
+        """Take all documents of the task; the instances are shared."""
         limited = self.n_documents < self.n_available or self.weight != self.full_weight
         return self._unlimited if limited else self
 
@@ -106,7 +106,7 @@ class BuiltTask:
         )
 
     def _stratum(self, doc_id: int) -> Hashable:
-        """What a document's right answer is, where it is one of a few choices."""
+        """Name a document's right answer, where it is one of a few choices."""
         if self.source.OUTPUT_TYPE != "multiple_choice":
             return None
         return repr(self.source.doc_to_target(self.documents[doc_id][0].doc))

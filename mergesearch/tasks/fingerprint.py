@@ -19,7 +19,7 @@ def fingerprint(
     metric: tuple[Any, ...],
     tokenizer_hash: str,
 ) -> str:
-    """Hash of what a model's scores on a task depend on, the model aside.
+    """Hash what a model's scores on a task depend on, the model aside.
 
     Paths, names and templates are left out: what they lead to is in the prompts and targets.
 
@@ -52,7 +52,7 @@ def fingerprint(
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Hash of how a tokenizer encodes and decodes."""
+    """Hash how a tokenizer encodes and decodes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend else tokenizer.get_vocab()
     # The backend remembers how its last call padded and truncated.
@@ -62,7 +62,7 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _target(source: Task, doc: Any) -> list[Any]:
-    """The parts of a document that lm-eval's grading reads."""
+    """Collect the parts of a document that lm-eval's grading reads."""
     gold = [source.doc_to_target(doc)]
     if source.config.doc_to_choice is not None:
         gold += [source.doc_to_choice(doc), source.doc_to_text(doc)]
@@ -75,7 +75,7 @@ def _sha256(identity: Any) -> str:
 
 
 def _source_text(thing: Any) -> str:
-    """The text in a hash of something that JSON does not hold: a function's source."""
+    """Write something that JSON does not hold as a text to hash: a function's source."""
     try:
         return inspect.getsource(thing)
     except (TypeError, OSError):

@@ -38,7 +38,7 @@ def grade(
 def _margin(
     source: Task, metric: str, document: Sequence[Instance], responses: Sequence[Any]
 ) -> float | None:
-    """See `DocumentScore.margin`."""
+    """Compute a `DocumentScore.margin`."""
     if any(instance.request_type != "loglikelihood" for instance in document):
         return None
     logprobs = [float(response[0]) for response in responses if isinstance(response, tuple)]
@@ -64,7 +64,7 @@ def _margin(
 
 
 def _gold(source: Task, doc: Any, choices: Sequence[str]) -> set[int]:
-    """The indices of the right choices; lm-eval's tasks give an index, a text, or several."""
+    """Find the indices of the right choices: tasks give an index, a text, or several."""
     target = source.doc_to_text(doc) if source.multiple_input else source.doc_to_target(doc)
     many = target if isinstance(target, list | tuple) else [target]
     indices = (choices.index(g) if isinstance(g, str) and g in choices else g for g in many)

@@ -1,4 +1,4 @@
-"""The order of scoring: seeded and stratified, so that every beginning is a sample."""
+"""The order of scoring: seeded and stratified, for every beginning to be a sample."""
 
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ _SEED = 20_26
 
 
 def stratified_order(strata: Sequence[Hashable]) -> tuple[int, ...]:
-    """Indices in an order whose every beginning holds about its share of each stratum.
+    """Order indices so that every beginning holds about its share of each stratum.
 
     Args:
         strata: of each document, in the order of their ids.
@@ -28,6 +28,6 @@ def stratified_order(strata: Sequence[Hashable]) -> tuple[int, ...]:
 
 
 def split_evenly(n: int, n_blocks: int) -> list[range]:
-    """Cut `n` positions into that many ranges in a row, whose lengths differ by one at most."""
+    """Cut `n` indices into so many ranges, whose lengths differ by one at most."""
     edges = [round(n * k / n_blocks) for k in range(n_blocks + 1)]
     return [range(start, end) for start, end in pairwise(edges)]

@@ -51,7 +51,7 @@ def rendered(
 
 
 def _chat_template(tokenizer: "PreTrainedTokenizerBase") -> Callable[..., str]:
-    """lm-eval's own rendering, which needs a tokenizer but no model."""
+    """Take lm-eval's own rendering, which needs a tokenizer but no model."""
     from lm_eval.models.huggingface import HFLM  # slow to import
 
     owner = SimpleNamespace(tokenizer=tokenizer, chat_template_args={})
@@ -59,7 +59,7 @@ def _chat_template(tokenizer: "PreTrainedTokenizerBase") -> Callable[..., str]:
 
 
 def _n_shots(spec: TaskSpec, source: Task) -> int:
-    """Solved examples before each document; what a task fixes at 0 stays, as in lm-eval."""
+    """Count the solved examples before each document; a task's 0 stays, as in lm-eval."""
     fixed = source.config.num_fewshot
     if spec.num_fewshot is None or fixed != 0 or spec.num_fewshot == 0:
         return spec.num_fewshot if spec.num_fewshot is not None else fixed or 0

@@ -1,4 +1,4 @@
-"""Scores in the format of lm-eval's result files, which its viewers and leaderboards read."""
+"""Scores in the format of lm-eval's result files, which its viewers read."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ _RESAMPLES |= dict.fromkeys(("bleu", "chrf", "chrf++", "ter"), 100)
 
 
 def results_json(scores: Scores, tasks: Sequence[BuiltTask]) -> dict[str, Any]:
-    """One candidate's scores, and the groups', as `lm_eval.evaluate` gives them.
+    """Give one candidate's scores, and the groups', as `lm_eval.evaluate` does.
 
     Only the metric that the suite names is there of each task.
 
@@ -71,7 +71,7 @@ def results_json(scores: Scores, tasks: Sequence[BuiltTask]) -> dict[str, Any]:
 
 
 def groups_of(tasks: Sequence[BuiltTask]) -> dict[str, Group]:
-    """The groups that some tasks belong to, subgroups among them, by name."""
+    """Collect the groups that some tasks belong to, subgroups among them, by name."""
     families = {task.family.name: task.family for task in tasks if task.family}
     return {
         group.name: group
@@ -82,7 +82,7 @@ def groups_of(tasks: Sequence[BuiltTask]) -> dict[str, Group]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The part of lm-eval's result files beside the scores; the run begins when this is made."""
+    """The part of a result file beside the scores; the run begins when it is made."""
 
     #: As the user named it.
     model: str
@@ -97,7 +97,7 @@ class Provenance:
         tokenizer: "PreTrainedTokenizerBase",
         tasks: Sequence[BuiltTask],
     ) -> dict[str, Any]:
-        """The same as `lm_eval run --output_path` writes it, with an end of now.
+        """Give what `lm_eval run --output_path` writes, with an end of now.
 
         `pretty_env_info` is left out, which takes seconds to collect.
 
@@ -149,7 +149,7 @@ class Provenance:
 
 
 def _git_hash() -> str | None:
-    """Of the repository of the working folder, if it is one; git says so in silence."""
+    """Describe the repository of the working folder, if it is one, in silence."""
     try:
         ran = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True)
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def _git_hash() -> str | None:
 
 
 def _stderr(score: TaskScore) -> float | str:
-    """In closed form, by a bootstrap, or not at all: as lm-eval gives it."""
+    """Compute a standard error as lm-eval does, where it has one."""
     if score.stderr is not None:
         return score.stderr
     values = [value for value in score.values if value is not None]
@@ -174,7 +174,7 @@ def _stderr(score: TaskScore) -> float | str:
 
 
 def _documents_hash(task: BuiltTask, doc_ids: Sequence[int]) -> str:
-    """lm-eval's hash of the documents, prompts and targets that were scored, for each filter."""
+    """Hash the documents, prompts and targets that were scored, as lm-eval does."""
     hashes = []
     for i in doc_ids:
         request = task.documents[i][0]
@@ -185,5 +185,5 @@ def _documents_hash(task: BuiltTask, doc_ids: Sequence[int]) -> str:
 
 
 def _plain(results: Any) -> dict[str, Any]:
-    """The same in the types of JSON."""
+    """Turn results into the types of JSON."""
     return json.loads(json.dumps(results, default=handle_non_serializable))

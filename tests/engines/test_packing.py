@@ -107,9 +107,7 @@ def test_a_scored_token_stands_behind_all_that_it_follows(
         mask = batch.attention_mask(torch.float32)[:, 0] == 0
         assert bool(mask.any(-1).all())
         n_scored = dict.fromkeys(batch.owners.tolist(), 0)
-        for place, token, owner in zip(
-            batch.scored_place, batch.scored_id, batch.owners, strict=True
-        ):
+        for place, token, owner in zip(batch.scored_at, batch.scored_id, batch.owners, strict=True):
             row, column = batch.kept_row[place], batch.kept_column[place]
             tokens = torch.cat([torch.tensor(group.prefix, dtype=torch.int64), batch.ids[row]])
             seen = mask[row, column]
@@ -135,7 +133,7 @@ def test_the_layout_of_a_batch() -> None:
     assert batch.parents.tolist() == [[0, 0, 0, 0, 0, 3, 3], [0, -1, -1, -1, -1, -1, -1]]
     kept = list(zip(batch.kept_row.tolist(), batch.kept_column.tolist(), strict=True))
     assert kept == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0)]
-    assert batch.scored_place.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
+    assert batch.scored_at.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
     assert batch.scored_id.tolist() == [20, 30, 21, 31, 32, 40, 41, 50]
     assert np.array_equal(batch.owners, [0, 1, 0, 1, 1, 2, 2, 3])
 

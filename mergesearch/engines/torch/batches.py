@@ -1,4 +1,4 @@
-"""Requests cut into the batches of forward passes, which stay the same from model to model."""
+"""Batches of requests, which stay the same from model to model."""
 
 import logging
 from collections.abc import Sequence

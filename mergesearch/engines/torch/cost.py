@@ -16,7 +16,7 @@ _MAX_GEN_TOKS = 256
 
 
 def cost(requests: Sequence[Request], tokenizer: "PreTrainedTokenizerBase", limits: Limits) -> Cost:
-    """The cost of requests, at least one, on models of certain sizes."""
+    """Estimate the cost of requests, at least one, on models of certain sizes."""
     scored = [request for request in requests if not isinstance(request, Generation)]
     prompts = [request for request in requests if isinstance(request, Generation)]
     costs = [

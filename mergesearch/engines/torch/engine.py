@@ -1,4 +1,4 @@
-"""Requests on a model in memory: packed, behind shared prefixes, or by lm-eval's own path.
+"""The engine on torch: requests packed, behind shared prefixes, or in lm-eval's way.
 
 lm-eval runs a context again for each continuation of more than one token and for each document
 that begins like another, and the output layer at every position. Here what is alike runs once
@@ -67,7 +67,7 @@ class _Loaded:
 
 
 class TorchEngine:
-    """An `Engine` that runs the module itself; what no weights change is computed once.
+    """An `Engine` that runs the module itself, on batches that are made once.
 
     Args:
         tokenizer: of the models; its padding is set as lm-eval sets it.
@@ -135,7 +135,7 @@ class TorchEngine:
                 self._halve_batches()
 
     def loss(self, requests: Sequence[Request]) -> Tensor:
-        """Negative log-likelihoods; see `DifferentiableEngine.loss`.
+        """Compute negative log-likelihoods; see `DifferentiableEngine.loss`.
 
         All of their graph is in memory until it is gone backwards through, so that the caller
         decides by the number of requests what that takes. Prefixes are never shared, so the
@@ -145,16 +145,16 @@ class TorchEngine:
         if any(isinstance(request, Generation) for request in requests):
             raise ValueError("what is generated has no loss")
         paths = replace(loaded.paths, shares=False)
-        found = torch.zeros(len(requests), device=loaded.harness.device)
+        result = torch.zeros(len(requests), device=loaded.harness.device)
         for kind in dict.fromkeys(map(type, requests)):
             members = [i for i, request in enumerate(requests) if type(request) is kind]
             asked = tuple(requests[i] for i in members)
             batches = self._once(likelihood_batches, cast(Any, asked), paths)
             values = losses(loaded.harness.model, batches)
-            found = found.to(values.dtype).index_copy(
+            result = result.to(values.dtype).index_copy(
                 0, torch.tensor(members, device=values.device), values
             )
-        return found
+        return result
 
     def cost(
         self,
@@ -163,12 +163,12 @@ class TorchEngine:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Cost:
-        """The cost of requests, at least one; see `Engine.cost`."""
+        """Estimate the cost of requests, at least one; see `Engine.cost`."""
         limits = Limits.of(config, dtype, device.type, self._batch_size)
         return cost(requests, self._tokenizer, limits)
 
     def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
-        """What lm-eval's result files say of a model and its tokenizer."""
+        """Describe a model and its tokenizer; see `Engine.describe`."""
         return self._harness(model, self._batch_size or 1).describe()
 
     @property
@@ -211,7 +211,7 @@ class TorchEngine:
     def _once(
         self, cut: Callable[..., BatchesT], requests: tuple[Request, ...], paths: FastPaths
     ) -> BatchesT:
-        """The batches of requests of one kind, cut the first time that they are asked."""
+        """Cut requests of one kind into batches, the first time that they are asked."""
         harness = self._loaded.harness
         room = harness.max_length, longest_packed(harness), str(harness.device)
         key = (requests, paths, room)

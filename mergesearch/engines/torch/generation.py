@@ -21,7 +21,7 @@ from mergesearch.engines.torch.prefix import Prefixes, behind, cache_argument, g
 if TYPE_CHECKING:
     from mergesearch.engines.torch.hflm import Harness
 
-#: Options of a task with which a cache of ours could not be used: beams change places in it.
+#: Options of a task with which a cache of ours could not be used: beams swap their rows.
 _ODD = {"num_beams", "max_length", "use_cache", "cache_implementation"}
 
 
@@ -103,7 +103,7 @@ def prompt_batches(
 def continuations(
     harness: "Harness", prefixes: Prefixes, batch: PromptBatch
 ) -> Iterator[tuple[int, str]]:
-    """The text that follows each prompt of a batch, with the prompt's index."""
+    """Generate the text that follows each prompt of a batch, with the prompt's index."""
     with torch.no_grad():
         begun = _begun(harness, prefixes, batch) if batch.parts else None
         cache = {} if begun is None else {cache_argument(harness.model): begun}
@@ -155,7 +155,7 @@ def _batch(
 
 
 def _begun(harness: "Harness", prefixes: Prefixes, batch: PromptBatch) -> DynamicCache:
-    """The cache of a batch's rows, their last tokens still to come."""
+    """Run a batch's rows into a cache, but for their last tokens."""
     n_rows, n_columns = batch.ids.shape
     n_layers = harness.config.get_text_config().num_hidden_layers
     cache = growing(n_layers, n_rows, n_columns + batch.prompt.max_gen_toks)

@@ -1,4 +1,4 @@
-"""lm-eval's own model class: its tokenisation for every path, and its whole path where needed.
+"""lm-eval's own model class: its tokenisation, and its whole path where needed.
 
 The one file of an engine that uses lm-eval, private parts of it among them.
 """
@@ -78,7 +78,7 @@ class Harness(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = True, override_bs: int | None = None
     ) -> list[Likelihood]:
-        """Where every encoded request comes by: while encoding, each counts one."""
+        """Answer encoded requests, or note them and count each as one while encoding."""
         if self._encoded is None:
             return super()._loglikelihood_tokens(list(requests), disable_tqdm=True)
         for _, context, continuation in requests:
@@ -86,7 +86,7 @@ class Harness(HFLM):
         return [(1.0, False)] * len(requests)
 
     def _truncated(self, context: list[int], continuation: list[int]) -> TokenPair:
-        """The request within the model's context, cut on the left as lm-eval cuts it."""
+        """Cut a request on the left to the model's context, as lm-eval does."""
         assert context and continuation
         assert len(continuation) <= self.max_length
         whole = [*context, *continuation][-(self.max_length + 1) :]
@@ -116,7 +116,7 @@ class Harness(HFLM):
         return postprocess_generated_text(self.tok_decode(tokens), list(prompt.until), None)
 
     def describe(self) -> Mapping[str, Any]:
-        """See `Engine.describe`."""
+        """Describe the model and the tokenizer; see `Engine.describe`."""
         from lm_eval.loggers.utils import add_tokenizer_info  # slow to import
 
         facts = {"config": {**self.get_model_info(), "device": str(self.model.device)}}
@@ -124,7 +124,7 @@ class Harness(HFLM):
         return facts
 
     def plain(self, pairs: Sequence[TokenPair]) -> list[Likelihood]:
-        """Answers by lm-eval's own path."""
+        """Answer by lm-eval's own path."""
         if not pairs:
             return []
         # It keeps one answer of requests that are equal in context and all but the last token of
@@ -148,7 +148,7 @@ class Harness(HFLM):
         )
 
     def generate(self, ids: Tensor, mask: Tensor, prompt: Prompt, **cache: Any) -> list[list[int]]:
-        """Continuations of one batch, as token ids.
+        """Generate the continuations of one batch, as token ids.
 
         Args:
             ids: contexts, padded on the left, (rows, columns).

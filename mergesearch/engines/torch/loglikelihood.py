@@ -1,4 +1,4 @@
-"""Log-likelihoods of packed batches: one forward pass, the output layer only where it is scored."""
+"""Log-likelihoods of packed batches, the output layer run only where needed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ _CHUNK = 1 << 19
 def loglikelihoods(
     model: "PreTrainedModel", prefixes: Prefixes, batch: Batch
 ) -> Iterator[tuple[int, Likelihood]]:
-    """Answers of one batch, each with the index of its owner."""
+    """Answer one batch, each answer with the index of its owner."""
     cache: dict[str, Any] = {"use_cache": False}
     if batch.prefix:
         cache = behind(model, prefixes.of(batch.prefix).before(len(batch.ids)))
     with torch.no_grad():
         logits = logits_of(model, batch, cache)
-        scored = _scored(logits, batch.scored_place, batch.scored_id).cpu().numpy()  # the one sync
+        scored = _scored(logits, batch.scored_at, batch.scored_id).cpu().numpy()  # the one sync
     owners, token_of = np.unique(batch.owners, return_inverse=True)
     logprobs = np.bincount(token_of, scored[0])
     misses = np.bincount(token_of, 1 - scored[1])
@@ -38,7 +38,7 @@ def loglikelihoods(
 
 
 def logits_of(model: "PreTrainedModel", batch: Batch, cache: dict[str, Any]) -> Tensor:
-    """Logits where a batch is scored, (places, vocabulary).
+    """Compute the logits where a batch is scored, (kept positions, vocabulary).
 
     Args:
         model: as it is now.
@@ -54,37 +54,37 @@ def logits_of(model: "PreTrainedModel", batch: Batch, cache: dict[str, Any]) -> 
         ).logits[0]
 
 
-def _scored(logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
-    """Of each scored token its log-probability, and 1 where it is the likeliest: (2, tokens).
+def _scored(logits: Tensor, at: Tensor, ids: Tensor) -> Tensor:
+    """Score tokens: the log-probability, and 1 where it is the likeliest, (2, tokens).
 
     Args:
-        logits: (places, vocabulary).
-        place: of each token the row of its logits, rising.
+        logits: (kept positions, vocabulary).
+        at: of each token the row of its logits, rising.
         ids: of each token.
     """
     if logits.device.type != "cpu":
         logprobs = logits.float().log_softmax(-1)
-        return torch.stack([logprobs[place, ids], (logprobs.argmax(-1)[place] == ids).float()])
-    found = torch.empty(2, len(place))
+        return torch.stack([logprobs[at, ids], (logprobs.argmax(-1)[at] == ids).float()])
+    scores = torch.empty(2, len(at))
     n = max(1, _CHUNK // logits.shape[-1])
     starts = torch.arange(0, len(logits) + n, n)
-    edges = torch.searchsorted(place, starts).tolist()
+    edges = torch.searchsorted(at, starts).tolist()
     for chunk, start, here in zip(logits.split(n), starts.tolist(), pairwise(edges), strict=False):
         tokens = slice(*here)
-        rows, chosen = place[tokens] - start, ids[tokens]
+        rows, chosen = at[tokens] - start, ids[tokens]
         logprobs = chunk.float().log_softmax(-1)
-        found[0, tokens] = own = logprobs[rows, chosen]
+        scores[0, tokens] = own = logprobs[rows, chosen]
         # several times faster than argmax, which is left to find the first among equals
         best = own == logprobs.amax(-1)[rows]
         for token in best.nonzero()[:, 0].tolist():
             best[token] = logprobs[rows[token]].argmax() == chosen[token]
-        found[1, tokens] = best.float()
-    return found
+        scores[1, tokens] = best.float()
+    return scores
 
 
 @contextlib.contextmanager
 def _head_only_at(model: "PreTrainedModel", rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Let the output layer see some places only, in one row: (1, places, hidden size).
+    """Let the output layer see some positions only, (1, positions, hidden size).
 
     What the model does to its logits after it, such as soft-capping, is left to the model.
     """

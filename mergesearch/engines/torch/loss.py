@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def losses(model: "PreTrainedModel", batches: "LikelihoodBatches") -> Tensor:
-    """Negative log-likelihood (nats) of each request, (requests,), in float32 at least.
+    """Compute negative log-likelihoods (nats), (requests,), in float32 at least.
 
     Args:
         model: whose parameters that require a gradient get one.
@@ -27,7 +27,7 @@ def losses(model: "PreTrainedModel", batches: "LikelihoodBatches") -> Tensor:
     by_pair = torch.zeros(len(batches.pairs), dtype=dtype, device=device)
     for batch in batches.batches:
         logits = logits_of(model, batch, {"use_cache": False})
-        scored = _loss(logits, batch.scored_place, batch.scored_id, dtype)
+        scored = _loss(logits, batch.scored_at, batch.scored_id, dtype)
         by_pair = by_pair.index_add(0, torch.from_numpy(batch.owners).to(device), scored)
     for i in batches.unpacked:
         alone = _loss_alone(model, batches.pairs[i], dtype)
@@ -36,25 +36,25 @@ def losses(model: "PreTrainedModel", batches: "LikelihoodBatches") -> Tensor:
     return by_request.index_add(0, torch.from_numpy(batches.owners).to(device), by_pair)
 
 
-def _loss(logits: Tensor, place: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of each scored token, (tokens,).
+def _loss(logits: Tensor, at: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Compute the loss of each scored token, (tokens,).
 
     Args:
         logits: (positions, vocabulary).
-        place: of each token the row of its logits.
+        at: of each token the row of its logits.
         ids: of each token.
         dtype: of the result.
     """
     logits = logits.to(dtype)
-    return logits.logsumexp(-1)[place] - logits[place, ids]
+    return logits.logsumexp(-1)[at] - logits[at, ids]
 
 
 def _loss_alone(model: "PreTrainedModel", pair: "TokenPair", dtype: torch.dtype) -> Tensor:
-    """Of one continuation, in a forward pass of its own."""
+    """Compute the loss of one continuation, in a forward pass of its own."""
     context, continuation = pair
     ids = torch.tensor([[*context, *continuation[:-1]]], device=model.device)
     takes = signature(model.forward).parameters
     cache = {"use_cache": False} if "use_cache" in takes else {}
     logits = model(input_ids=ids, **cache).logits[0, len(context) - 1 :]
-    place = torch.arange(len(continuation), device=model.device)
-    return _loss(logits, place, torch.tensor(continuation, device=model.device), dtype).sum()
+    at = torch.arange(len(continuation), device=model.device)
+    return _loss(logits, at, torch.tensor(continuation, device=model.device), dtype).sum()

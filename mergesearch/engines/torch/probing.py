@@ -62,7 +62,7 @@ def probe(harness: "Harness") -> FastPaths:
 
 
 def _some_pairs(harness: "Harness") -> list[TokenPair]:
-    """Six continuations of two contexts that begin alike."""
+    """Draw six continuations of two contexts that begin alike."""
     draw = np.random.default_rng(_SEED).integers
     n = harness.model.get_input_embeddings().weight.shape[0]
     prefix = draw(n, size=4).tolist()
@@ -84,7 +84,7 @@ def _missing_arguments(harness: "Harness") -> str:
 def _difference(
     harness: "Harness", pairs: Sequence[TokenPair], plain: Sequence[Likelihood], saving: int | None
 ) -> str:
-    """The reason not to pack: packed answers that differ from lm-eval's, or nothing."""
+    """Say why not to pack: packed answers that differ from lm-eval's, or nothing."""
 
     def packed() -> dict[int, Likelihood]:
         prefixes = Prefixes(harness.model)
@@ -106,12 +106,12 @@ def _difference(
 
 
 def _difference_of_texts(harness: "Harness", pairs: Sequence[TokenPair]) -> str:
-    """The reason not to share prefixes in generation, or nothing."""
+    """Say why not to share prefixes in generation, or nothing."""
     contexts = {tuple(context): None for context, _ in pairs}
     prompts = [Prompt(list(context), (), 3, {"do_sample": False}) for context in contexts]
 
     def texts(saving: int | None) -> dict[int, str]:
-        found: dict[int, str] = {}
+        generated: dict[int, str] = {}
         for batch in prompt_batches(
             prompts,
             least_saving=saving,
@@ -119,8 +119,8 @@ def _difference_of_texts(harness: "Harness", pairs: Sequence[TokenPair]) -> str:
             pad_id=harness.tokenizer.pad_token_id,
             device=harness.device,
         ):
-            found.update(continuations(harness, Prefixes(harness.model), batch))
-        return found
+            generated.update(continuations(harness, Prefixes(harness.model), batch))
+        return generated
 
     shared, failure = _tried(lambda: texts(1))
     if shared is None:
@@ -129,7 +129,7 @@ def _difference_of_texts(harness: "Harness", pairs: Sequence[TokenPair]) -> str:
 
 
 def _tried(path: Callable[[], T]) -> tuple[T | None, str]:
-    """The result of a path, or the reason why it cannot be gone."""
+    """Go a path: its result, or the reason why it cannot be gone."""
     try:
         return path(), ""
     except torch.OutOfMemoryError:
