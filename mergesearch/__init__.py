@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mergesearch.merging import LiveModel, merge_into, merged_tensors, plan_merge
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
-    from mergesearch.scores import Scores, interval, paired_difference
+    from mergesearch.scores import Scores, TaskId, interval, paired_difference
     from mergesearch.searching import greedy_soup
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite, load_suite
@@ -52,6 +52,7 @@ _HOME = {
     "Scores": "scores",
     "SearchSpace": "space",
     "Suite": "tasks",
+    "TaskId": "scores",
     "interval": "scores",
     "load_recipe": "recipe",
     "load_suite": "tasks",
@@ -80,6 +81,7 @@ __all__ = [
     "Scores",
     "SearchSpace",
     "Suite",
+    "TaskId",
     "evaluate",
     "export",
     "greedy_soup",

@@ -92,13 +92,13 @@ def evaluate(
     from mergesearch.merging import LiveModel, plan_merge
     from mergesearch.parents import Parents, tokenizer_of
     from mergesearch.tasks import results_json
-    from mergesearch.tasks.results import Occasion
+    from mergesearch.tasks.results import Provenance
     from mergesearch.tasks.rows import rows_of
 
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
     where = Runtime.of(runtime)
-    occasion = Occasion(name, where.batch_size)
+    provenance = Provenance(name, where.batch_size)
     parents = Parents.of(
         recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
     )
@@ -106,14 +106,15 @@ def evaluate(
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
-    evaluator = Evaluator(suite, tokenizer, batch_size=where.batch_size)
+    evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
     live = LiveModel(parents, where.torch_device)
     live.become(recipe)
     scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)
-    return Evaluation(scores, results | occasion.json(live.model, tokenizer, tasks), rows)
+    facts = provenance.json(evaluator.describe(live.model), tokenizer, tasks)
+    return Evaluation(scores, results | facts, rows)
 
 
 def search(

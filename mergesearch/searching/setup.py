@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import optuna
 import torch
 
-from mergesearch.engines.torch.cost import Cost
+from mergesearch.engines import Cost
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.merging import (
@@ -82,7 +82,7 @@ def prepare(
             plans.append(plan_merge(candidate, parents))
     soup = plan_merge(soup_of(space, list(space.parents.values())), parents)
     tokenizer = tokenizer_of(parents)
-    evaluator = Evaluator(suite, tokenizer, batch_size=runtime.batch_size)
+    evaluator = Evaluator(suite, tokenizer, runtime)
     check_goals(space, evaluator)
     dtype = compute_dtype(soup, device)
     deep = _largest(space, parents, shape)

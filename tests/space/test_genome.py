@@ -201,7 +201,7 @@ def test_tasks_have_weights_metrics_and_what_is_said_for_all_of_them(folder: Pat
 def test_the_metric_that_is_left_out_is_accuracy(family: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(family / "models" / "base")
     (task,) = Evaluator(load(family).load_suite(), tokenizer).tasks("search")
-    assert (task.metric, task.filter, task.higher_is_better) == ("acc", "none", True)
+    assert (task.id.metric, task.id.filter, task.id.higher_is_better) == ("acc", "none", True)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
