@@ -1,34 +1,25 @@
-"""The public verbs: search, soup, merge, evaluate, export."""
+"""The public verbs: search, soup, merge, evaluate, export; each imports late what it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator
 from mergesearch.exporting import export, write_checkpoint
-from mergesearch.merging import build, fill, plan
-from mergesearch.parents import Parents, tokenizer_of
 from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
-from mergesearch.runs import Row
 from mergesearch.runtime import Runtime, RuntimeOptions
-from mergesearch.scores import Scores
-from mergesearch.searching.baselines import soup_of
-from mergesearch.searching.finalists import confirm, judge_beside, judge_in_full, references
-from mergesearch.searching.goals import directions
-from mergesearch.searching.loop import Search
-from mergesearch.searching.observer import Observer, Silent
-from mergesearch.searching.runs import Outcome, check_recorded, open_run, study_name
-from mergesearch.searching.soups import greedy_soup
-from mergesearch.searching.study import best_before, enqueue, finished, open_study
-from mergesearch.space import SearchSpace
-from mergesearch.tasks import Suite, results_json
-from mergesearch.tasks.results import Occasion
-from mergesearch.tasks.rows import ResultRow, rows_of
 
-__all__ = ["Evaluation", "Outcome", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
+if TYPE_CHECKING:
+    from mergesearch.scores import Scores
+    from mergesearch.searching.observer import Observer
+    from mergesearch.searching.runs import Outcome
+    from mergesearch.space import SearchSpace
+    from mergesearch.tasks import Suite
+    from mergesearch.tasks.rows import ResultRow
+
+__all__ = ["Evaluation", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
 
 
 def merge(
@@ -71,16 +62,16 @@ def merge(
 class Evaluation:
     """One model's scores on a split."""
 
-    scores: Scores
+    scores: "Scores"
     #: The same in the format of lm-eval's result files.
     results: dict[str, Any]
     #: The same as a table, the groups that the suite names among the tasks.
-    rows: tuple[ResultRow, ...]
+    rows: "tuple[ResultRow, ...]"
 
 
 def evaluate(
     model: Recipe | Path | str,
-    suite: Suite,
+    suite: "Suite",
     *,
     split: str = "search",
     **runtime: Unpack[RuntimeOptions],
@@ -97,35 +88,43 @@ def evaluate(
         InputError: the model or the suite is wrong.
         CandidateError: weights or scores are NaN or infinite.
     """
+    from mergesearch.evaluation import Evaluator
+    from mergesearch.merging import LiveModel, plan_merge
+    from mergesearch.parents import Parents, tokenizer_of
+    from mergesearch.tasks import results_json
+    from mergesearch.tasks.results import Provenance
+    from mergesearch.tasks.rows import rows_of
+
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
     where = Runtime.of(runtime)
-    occasion = Occasion(name, where.batch_size)
+    provenance = Provenance(name, where.batch_size)
     parents = Parents.of(
         recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
     )
-    work = plan(recipe, parents)
+    plan_merge(recipe, parents)  # whatever is wrong with it is said before tasks are built
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
-    evaluator = Evaluator(suite, tokenizer, batch_size=where.batch_size)
+    evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
-    live = build(work, where.torch_device)
-    fill(live, work, recipe, parents)
-    scores = evaluator.score(live, split)
+    live = LiveModel(parents, where.torch_device)
+    live.become(recipe)
+    scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)
-    return Evaluation(scores, results | occasion.json(live, tokenizer, tasks), rows)
+    facts = provenance.json(evaluator.describe(live.model), tokenizer, tasks)
+    return Evaluation(scores, results | facts, rows)
 
 
 def search(
-    space: SearchSpace,
+    space: "SearchSpace",
     out: Path,
     *,
     storage: str | None = None,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
-) -> Outcome:
+) -> "Outcome":
     """Search a space, or go on with a search that was interrupted.
 
     Where the suite's search tasks, limits or weights have changed since, a new search begins with
@@ -142,6 +141,13 @@ def search(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         MergesearchError: every candidate failed.
     """
+    from mergesearch.searching.finalists import confirm
+    from mergesearch.searching.goals import directions
+    from mergesearch.searching.loop import Search
+    from mergesearch.searching.observer import Silent
+    from mergesearch.searching.runs import Outcome, check_recorded, open_run, study_name
+    from mergesearch.searching.study import best_before, enqueue, finished, open_study
+
     observer = observer or Silent()
     with open_run(space, out, Runtime.of(runtime), observer) as (bench, judge):
         name = study_name(bench, out, storage)
@@ -159,13 +165,13 @@ def search(
 
 
 def soup(
-    space: SearchSpace,
+    space: "SearchSpace",
     out: Path,
     *,
     greedy: bool = True,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
-) -> Outcome:
+) -> "Outcome":
     """Make the greedy or the uniform soup of a space's parents, and score it beside them.
 
     The run's folder may be that of a search over the same space: scores are then shared.
@@ -180,6 +186,13 @@ def soup(
     Raises:
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
+    from mergesearch.runs import Row
+    from mergesearch.searching.baselines import soup_of
+    from mergesearch.searching.finalists import judge_beside, judge_in_full, references
+    from mergesearch.searching.observer import Silent
+    from mergesearch.searching.runs import Outcome, open_run
+    from mergesearch.searching.soups import greedy_soup
+
     observer = observer or Silent()
     with open_run(space, out, Runtime.of(runtime), observer) as (_, judge):
         if greedy:
@@ -210,7 +223,7 @@ def soup(
 
 
 def recipe_of(model: Path | str) -> Recipe:
-    """A YAML file's recipe, or a copy of the one model that is named.
+    """Read a YAML file's recipe, or make that of a copy of the one model that is named.
 
     Raises:
         InputError: there is no such file or model.

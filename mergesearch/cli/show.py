@@ -161,7 +161,7 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
     labels = run_labels(found)
     several = len(labels) > 1
     best = found[0].deciding if found else None
-    names = [task.task for task in best.tasks] if best and tasks else []
+    names = [task.id.task for task in best.tasks] if best and tasks else []
     further = [name for name in further_objectives(found) if name not in names]
     table = Table(box=None, header_style="bold")
     for name in [*(["run"] if several else []), "model", "method"]:
@@ -176,7 +176,7 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for entry in found:
         shown = entry.deciding.tasks if entry.deciding else ()
-        values = {task.task: f"{task.value:.3f}" for task in shown}
+        values = {task.id.task: f"{task.value:.3f}" for task in shown}
         table.add_row(
             *([escape(labels[entry.run])] if several else []),
             entry.label,
@@ -224,7 +224,9 @@ def evaluation(found: Evaluation) -> None:
 def estimate(bench: SearchSetup, found: Estimate) -> None:
     """What a search over a space would take."""
     space = bench.space
-    tasks = ", ".join(f"{t.name} ({t.metric}, {t.n_documents})" for t in bench.evaluator.tasks())
+    tasks = ", ".join(
+        f"{t.id.task} ({t.id.metric}, {t.n_documents})" for t in bench.evaluator.tasks()
+    )
     search, seconds = space.search, found.seconds_per_candidate
     minutes = seconds * search.trials / 60
     if search.documents is not None:

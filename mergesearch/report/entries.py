@@ -43,7 +43,7 @@ class Entry:
 
     def is_spoiled(self, scores: Scores | None) -> bool:
         """Whether a total of this entry rests on a spoiled task."""
-        return scores is not None and any(task.task in self.spoiled for task in scores.tasks)
+        return scores is not None and any(task.id.task in self.spoiled for task in scores.tasks)
 
     def part(self, name: str) -> Scores | None:
         """Its scores on the tasks of the whole search split that a name stands for."""
@@ -58,7 +58,7 @@ class Entry:
             return self.n_parameters
         if (found := self.part(objective)) is None:
             return None
-        is_task = objective == found.tasks[0].task
+        is_task = objective == found.tasks[0].id.task
         return found.tasks[0].value if is_task else found.total
 
     @property

@@ -79,8 +79,9 @@ def _table(entries: list[Entry]) -> pd.DataFrame:
             row[PARAMETERS] = entry.n_parameters
         for scores in (entry.search, entry.held_out):
             for task in scores.tasks if scores else ():
-                row[f"{task.task} {task.metric}" + "*" * (task.task in entry.spoiled)] = task.value
-        tasks = {task.task for task in entry.search.tasks} if entry.search else set()
+                name = task.id.task
+                row[f"{name} {task.id.metric}" + "*" * (name in entry.spoiled)] = task.value
+        tasks = {task.id.task for task in entry.search.tasks} if entry.search else set()
         for group in (name for name in further if name not in tasks | {SIZE}):
             row[group + "*" * entry.is_spoiled(entry.part(group))] = entry.value(group)
         rows.append({**row, "recipe": entry.recipe.hash[:12]})
@@ -150,14 +151,14 @@ def _details(entry: Entry, scores: Scores | None) -> dict[str, Any] | None:
     if scores is None:
         return None
     tasks = {
-        t.task: {
-            "metric": t.metric,
+        t.id.task: {
+            "metric": t.id.metric,
             "value": t.value,
             "stderr": t.stderr,
             "n_documents": len(t.doc_ids),
-            "higher_is_better": t.higher_is_better,
+            "higher_is_better": t.id.higher_is_better,
             "weight": t.weight,
-            "searched_on_benchmark": entry.spoiled.get(t.task),
+            "searched_on_benchmark": entry.spoiled.get(t.id.task),
         }
         for t in scores.tasks
     }

@@ -1,4 +1,4 @@
-"""How sure a score is, and a comparison of two: bootstraps over documents."""
+"""Intervals of scores and of their differences: bootstraps over documents."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class Interval:
 def interval(
     scores: Scores, *, n_resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """The total of one candidate, with a bootstrap over the documents of each task.
+    """Bound the total of one candidate, by a bootstrap over each task's documents.
 
     Args:
         scores: at least one task.
@@ -48,7 +48,7 @@ def interval(
 def paired_difference(
     a: Scores, b: Scores, *, n_resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """The total of `a` minus that of `b`, with a paired bootstrap over the documents of each task.
+    """Bound the total of `a` minus that of `b`, by a paired bootstrap over documents.
 
     Both candidates answered the same documents, so a resample draws documents and takes both
     candidates' values on them: what makes a document hard for both cancels. Where one of them was
@@ -70,7 +70,7 @@ def paired_difference(
 
 
 def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
-    """The lead of one candidate over another on the documents that it was scored on, and its error.
+    """Estimate the lead of one candidate over another, which was scored on more.
 
     The error is that of the lead on all documents, of which these are a sample without replacement:
     it is nothing where all were scored. In closed form where every task's value is a mean, which is
@@ -89,7 +89,7 @@ def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
     """
     same = whole.on(part)
     _check_paired(part, same)
-    if any(task.aggregation != "mean" for task in part.tasks):
+    if any(task.id.aggregation != "mean" for task in part.tasks):
         bounds = paired_difference(part, same, n_resamples=_SLOW_RESAMPLES, confidence=_ONE_SIGMA)
         left = 1 - part.n_documents / whole.n_documents
         return bounds.value, (bounds.high - bounds.low) / 2 * math.sqrt(left)
@@ -102,7 +102,7 @@ def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
 
 
 def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
-    """The variance of a task's mean lead as an estimate of that on so many documents."""
+    """Estimate the variance of a task's mean lead on part of so many documents."""
     left = 1 - len(ours.doc_ids) / n_documents
     if left == 0:
         return 0.0
@@ -116,14 +116,11 @@ def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
 def _check_paired(a: Scores, b: Scores) -> None:
     """Refuse candidates that were scored on other documents than one another."""
     for ours, theirs in zip(a.tasks, b.tasks, strict=False):
-        if (ours.task, ours.fingerprint, ours.doc_ids) != (
-            theirs.task,
-            theirs.fingerprint,
-            theirs.doc_ids,
-        ):
+        pair = [(task.id.task, task.id.fingerprint, task.doc_ids) for task in (ours, theirs)]
+        if pair[0] != pair[1]:
             raise InputError(
-                f"only scores of the same documents can be paired, but {ours.task!r} "
-                f"({len(ours.doc_ids)} documents) and {theirs.task!r} ({len(theirs.doc_ids)} "
+                f"only scores of the same documents can be paired, but {ours.id.task!r} "
+                f"({len(ours.doc_ids)} documents) and {theirs.id.task!r} ({len(theirs.doc_ids)} "
                 f"documents) differ in task, prompts or documents; score both again"
             )
     if len(a.tasks) != len(b.tasks):
@@ -134,9 +131,9 @@ def _check_paired(a: Scores, b: Scores) -> None:
 
 
 def _resampled_totals(candidates: Sequence[Scores], n_resamples: int, seed: int) -> list[Floats]:
-    """Totals under resampling, (resamples,) each; all candidates see the same documents drawn."""
+    """Resample totals, (resamples,) each; all candidates see the same documents drawn."""
     generator = np.random.default_rng(seed)
-    if any(task.aggregation not in VECTORISED for task in candidates[0].tasks):
+    if any(task.id.aggregation not in VECTORISED for task in candidates[0].tasks):
         n_resamples = min(n_resamples, _SLOW_RESAMPLES)
     per_task = [
         _resampled_values(tasks, n_resamples, generator)
@@ -149,9 +146,9 @@ def _resampled_totals(candidates: Sequence[Scores], n_resamples: int, seed: int)
 
 
 def _total(scores: Scores, values: Sequence[Floats]) -> Floats:
-    """`Scores.total` of tasks' values under resampling, (resamples,)."""
+    """Total tasks' values under resampling as `Scores.total`, (resamples,)."""
     signed = [
-        task.weight * (value if task.higher_is_better else -value)
+        task.weight * (value if task.id.higher_is_better else -value)
         for task, value in zip(scores.tasks, values, strict=True)
     ]
     return np.sum(signed, axis=0) / sum(task.weight for task in scores.tasks)
@@ -160,7 +157,7 @@ def _total(scores: Scores, values: Sequence[Floats]) -> Floats:
 def _resampled_values(
     tasks: Sequence[TaskScore], n_resamples: int, generator: np.random.Generator
 ) -> list[Floats]:
-    """One task's value under resampling, (resamples,) for each candidate."""
+    """Resample one task's value, (resamples,) for each candidate."""
     # a metric that is not defined on a document is not defined on it for any candidate
     defined = [
         i
@@ -180,12 +177,12 @@ def _resampled_values(
 
 
 def _statistic(task: TaskScore, defined: Sequence[int]) -> Callable[[NDArray[np.int32]], Floats]:
-    """From the documents drawn, (resamples, documents), to the task's value under each resample."""
+    """Make the function from drawn documents, (resamples, documents), to values."""
     values = [task.documents[i].value for i in defined]
-    if task.aggregation in VECTORISED:
-        vectorised, table = VECTORISED[task.aggregation], np.asarray(values, dtype=float)
+    if task.id.aggregation in VECTORISED:
+        vectorised, table = VECTORISED[task.id.aggregation], np.asarray(values, dtype=float)
         return lambda drawn: vectorised(table[drawn])
-    aggregate = aggregation_function(task.aggregation)
+    aggregate = aggregation_function(task.id.aggregation)
     return lambda drawn: np.array([aggregate([values[i] for i in row]) for row in drawn])
 
 

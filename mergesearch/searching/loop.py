@@ -183,7 +183,7 @@ class Search:
             recipe = partial(soup_of, self._space)
             soup = greedy_soup(self._judge, self._space.parents, proposal.names, recipe=recipe)
             return _Result(soup.candidate.recipe, soup.candidate.scores, 1.0)
-        if not self._space.search.racing or self._judge.knows(proposal):
+        if not self._space.search.racing or self._judge.is_scored(self._judge.merge(proposal)):
             return _Result(proposal, self._judge.score(proposal).scores, 1.0)
         blocks = self._judge.blocks(proposal, n_blocks=N_BLOCKS)
         raced = race(blocks, self._rivals(history), self.goals)

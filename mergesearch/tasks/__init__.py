@@ -1,4 +1,4 @@
-"""All that is lm-eval's but the model: suites, building tasks, prompts, metrics, grading, results.
+"""Suites and lm-eval's tasks: building, prompts, metrics, grading, result files.
 
 Reading a suite imports neither lm-eval nor transformers; what is built imports both.
 """

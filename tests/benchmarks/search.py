@@ -30,7 +30,7 @@ from tests.benchmarks import arena
 from tests.benchmarks.arena import ARMS, REFERENCE, Family, Run
 from tests.benchmarks.curves import curves, draw, goals
 from tests.benchmarks.merge import machine
-from tests.benchmarks.works import PREPARE
+from tests.benchmarks.workloads import PREPARE
 
 #: Seeds of each family.
 _SEEDS = {"demo": 8, "testbed": 3}

@@ -30,7 +30,7 @@ def accuracies(folder: Path, weights: Mapping[str, float], scale: float = 1.0) -
     )
     suite = load_suite(folder / "suite.yaml")
     found = evaluate(recipe, suite, split="held_out", device="cpu", batch_size=64)
-    return {task.task.removesuffix("_test"): task.value for task in found.scores.tasks}
+    return {task.id.task.removesuffix("_test"): task.value for task in found.scores.tasks}
 
 
 @pytest.fixture(scope="module")

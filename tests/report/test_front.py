@@ -41,7 +41,9 @@ def grouped(run: Path) -> Path:
     """The run, its search task one of a group of that name."""
     record = Record(run)
     rows, splits = record.rows, dict(record.suite.splits)
-    splits["search_full"] = tuple(replace(t, group="both") for t in splits["search_full"])
+    splits["search_full"] = tuple(
+        replace(t, id=replace(t.id, group="both")) for t in splits["search_full"]
+    )
     record.set_suite(SuiteEntry(splits))
     for row in rows:
         record.add_row(row)

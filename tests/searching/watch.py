@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
 from mergesearch.runs.frames import Frames
-from mergesearch.scores import DocumentScore, Scores, TaskScore
+from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore
 from mergesearch.scores.scores import summary
 from mergesearch.searching import TrialEvent
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
@@ -100,8 +100,11 @@ class HashJudge:
         known = self.record.documents.known
         return sum(len(known(digest, task)) for digest in digests for task in self._tasks)
 
-    def knows(self, recipe: Recipe) -> bool:
-        return self.known(recipe.hash) is not None
+    def merge(self, recipe: Recipe) -> str:
+        return recipe.hash
+
+    def is_scored(self, digest: str, split: str = "search") -> bool:
+        return self.known(digest) is not None
 
     def known(self, recipe_hash: str) -> Scores | None:
         known = self.record.documents.known
@@ -178,13 +181,8 @@ def scores(
     return Scores(
         tuple(
             TaskScore(
-                task=name,
-                metric="acc",
-                filter="none",
-                higher_is_better=name not in lower,
+                id=TaskId(name, "acc", "none", name not in lower, "mean", fingerprint=name),
                 weight=weights.get(name, 1.0),
-                aggregation="mean",
-                fingerprint=name,
                 **summary("mean", {i: DocumentScore(value) for i, value in enumerate(of)}),
             )
             for name, of in values.items()

@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
+from mergesearch.requests import LogLikelihood
 from mergesearch.tasks import Suite, TaskSpec
+from tests.evaluating import ROWS
 
 Write = Callable[..., Path]
 Build = Callable[..., Evaluator]
@@ -38,11 +40,19 @@ def refusal(build: Build, *tasks: Any, **spec: Any) -> str:
 def test_what_is_built(write_task: Write, build: Build) -> None:
     write_task("t")
     (task,) = build("t", metric="acc_norm", weight=2, limit=4).tasks()
-    assert (task.name, task.metric, task.filter, task.weight) == ("t", "acc_norm", "none", 2)
-    assert (task.n_documents, task.n_available, task.higher_is_better) == (4, 10, True)
-    assert task.group is None
+    assert (task.id.task, task.id.metric, task.id.filter, task.weight) == (
+        "t",
+        "acc_norm",
+        "none",
+        2,
+    )
+    assert (task.n_documents, task.n_available, task.id.higher_is_better) == (4, 10, True)
+    assert task.id.group is None
     assert sorted(task.order) == list(task.doc_ids) == [0, 1, 2, 3]
-    assert [request.doc_id for request in task.requests([3, 1])] == [3, 3, 1, 1]
+    contexts = [f"{ROWS[i]['text']}?" for i in (3, 3, 1, 1)]
+    choices = [" no way", " yes"] * 2
+    asked = [LogLikelihood(*texts) for texts in zip(contexts, choices, strict=True)]
+    assert task.requests([3, 1]) == asked
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def test_several_filters_need_a_name(write_task: Write, build: Build) -> None:
         "task 't' has 2 filters, so a metric must name one; "
         "write metric: 'exact_match,strict' or 'exact_match,loose'"
     )
-    assert build("t", metric="exact_match,loose").tasks()[0].filter == "loose"
+    assert build("t", metric="exact_match,loose").tasks()[0].id.filter == "loose"
 
 
 @pytest.mark.parametrize(
@@ -158,11 +168,11 @@ def test_the_fingerprint_stays_where_scores_cannot_change(
     (task,) = build("t").tasks()
     write_task("other_name", description="", metadata={"version": 7}, task_alias="T")
     (renamed,) = build("other_name", weight=3).tasks()
-    assert renamed.fingerprint == task.fingerprint
+    assert renamed.id.fingerprint == task.id.fingerprint
     tokenizer(["a", "bcd"], padding=True)  # leaves its padding behind in the tokenizer
-    assert build("t").tasks()[0].fingerprint == task.fingerprint
+    assert build("t").tasks()[0].id.fingerprint == task.id.fingerprint
     (limited,) = build("t", limit=5).tasks()  # a document's score is the same under any limit
-    assert limited.fingerprint == limited.full().fingerprint == task.fingerprint
+    assert limited.id.fingerprint == limited.full().id.fingerprint == task.id.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -182,9 +192,9 @@ def test_the_fingerprint_changes_where_scores_could(
     write_task: Write, build: Build, settings: Any, spec: Any
 ) -> None:
     write_task("t")
-    before = build("t").tasks()[0].fingerprint
+    before = build("t").tasks()[0].id.fingerprint
     write_task("t", **settings)
-    assert build("t", **spec).tasks()[0].fingerprint != before
+    assert build("t", **spec).tasks()[0].id.fingerprint != before
 
 
 def test_the_fingerprint_holds_the_tokenizer(
@@ -193,8 +203,8 @@ def test_the_fingerprint_holds_the_tokenizer(
     suite = Suite(include_path=(write_task("t"),), search=(TaskSpec(task="t", metric="acc"),))
     other = copy.deepcopy(tokenizer)
     other.eos_token = "z"
-    before, after = (Evaluator(suite, t).tasks()[0].fingerprint for t in (tokenizer, other))
-    assert before == build("t").tasks()[0].fingerprint
+    before, after = (Evaluator(suite, t).tasks()[0].id.fingerprint for t in (tokenizer, other))
+    assert before == build("t").tasks()[0].id.fingerprint
     assert before != after
 
 
@@ -218,10 +228,10 @@ def test_a_grading_and_an_aggregation_of_its_own(
     evaluator = build("t", metric="worth")
     (score,) = evaluator.score(model).tasks
     assert (score.values, score.value, score.stderr) == ((2.0, 4.0), 4.0, None)
-    before = evaluator.tasks()[0].fingerprint
+    before = evaluator.tasks()[0].id.fingerprint
     # Its grading may read any field.
     (tmp_path / "t.jsonl").write_text('{"text": "a", "answer": "x", "worth": 3}\n' * 2)
-    assert build("t", metric="worth").tasks()[0].fingerprint != before
+    assert build("t", metric="worth").tasks()[0].id.fingerprint != before
 
 
 def test_both_splits_are_built(write_task: Write, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -67,7 +67,7 @@ def assert_equal_totals(
     """The total over group 'g' is what lm-eval makes of it, with the suite's limit and without."""
     evaluator = build("g", metric=metric, **spec)
     key = metric if "," in metric else f"{metric},none"
-    sign = 1 if evaluator.tasks()[0].higher_is_better else -1
+    sign = 1 if evaluator.tasks()[0].id.higher_is_better else -1
     for full, limit in ((False, spec.get("limit")), (True, None)):
         scores = evaluator.score(model, full=full)
         expected = run(model, "g", limit=limit)["results"]
@@ -90,14 +90,14 @@ def test_a_group_totals_what_lm_eval_aggregates(
     write_group("g", ["a", "b", "c"], {"metric": "acc", "weight_by_size": weight_by_size})
     evaluator = assert_equal_totals(build, lm_eval_run, model, limit=limit, weight=2.0)
     tasks = evaluator.tasks()
-    assert [(task.name, task.group) for task in tasks] == [("a", "g"), ("b", "g"), ("c", "g")]
+    assert [(task.id.task, task.id.group) for task in tasks] == [("a", "g"), ("b", "g"), ("c", "g")]
     sizes = [min(n, limit or n) if weight_by_size else 1 for n in SIZES.values()]
     assert [task.weight for task in tasks] == pytest.approx([2 * n / sum(sizes) for n in sizes])
     scores = evaluator.score(model)
     assert [len(score.doc_ids) for score in scores.tasks] == [
         min(n, limit or n) for n in SIZES.values()
     ]
-    assert {score.group for score in scores.tasks} == {"g"}
+    assert {score.id.group for score in scores.tasks} == {"g"}
     assert len({score.value for score in scores.tasks}) == 3  # so that weights matter
 
 
@@ -126,7 +126,7 @@ def test_groups_within_groups(
     write_group("h", ["b", "c"])
     write_group("g", members, {"metric": "acc"})
     evaluator = assert_equal_totals(build, lm_eval_run, model, limit=7)
-    names = [task.name for task in evaluator.tasks()]
+    names = [task.id.task for task in evaluator.tasks()]
     assert len(names) == len(set(names))
 
 
@@ -152,12 +152,12 @@ def test_filters_of_a_group(
     write_group("g", ["a", "b"], {"metric": "exact_match", "filter_list": listed})
     assert_equal_totals(build, lm_eval_run, model, "exact_match,strict", limit=3)
     if listed == "strict":
-        assert build("g", metric="exact_match").tasks()[0].filter == "strict"
+        assert build("g", metric="exact_match").tasks()[0].id.filter == "strict"
         with pytest.raises(InputError, match=r"^group 'g': unknown filter 'loose'; available: st"):
             build("g", metric="exact_match,loose")
     else:
         (loose_only,) = assert_equal_totals(build, lm_eval_run, model, "exact_match,loose").tasks()
-        assert loose_only.name == "a"
+        assert loose_only.id.task == "a"
         with pytest.raises(InputError, match=r"^group 'g' has 2 filters, so a metric must name"):
             build("g", metric="exact_match")
 
@@ -173,7 +173,7 @@ def test_lower_may_be_better(
         write_task(name, rows=rows(name), **ROLLING)
     write_group("g", list(SIZES), {"metric": "bits_per_byte"})
     evaluator = assert_equal_totals(build, lm_eval_run, model, "bits_per_byte", limit=6)
-    assert not evaluator.tasks()[0].higher_is_better
+    assert not evaluator.tasks()[0].id.higher_is_better
 
 
 def test_a_task_without_the_metric_does_not_count(
@@ -193,7 +193,7 @@ def test_a_task_without_the_metric_does_not_count(
     assert "group 'g': 1 of its tasks do not have acc_norm and do not count: c" in caplog.text
     theirs = lm_eval_run(model, "g")["results"]
     assert evaluator.score(model).total == pytest.approx(theirs["acc_norm,none"])
-    assert [task.name for task in evaluator.tasks()] == ["a", "b"]
+    assert [task.id.task for task in evaluator.tasks()] == ["a", "b"]
 
 
 @pytest.mark.usefixtures("tasks")
@@ -223,7 +223,7 @@ def test_solved_examples_as_lm_eval_gives_them(
     assert evaluator.score(model).total == pytest.approx(theirs["results"]["g"]["acc,none"])
     for task in evaluator.tasks():
         prompts = [requests[0].args[0] for requests in task.documents]
-        assert prompts == [s["arguments"][0][0] for s in theirs["samples"][task.name]]
+        assert prompts == [s["arguments"][0][0] for s in theirs["samples"][task.id.task]]
 
 
 def test_data_lies_beside_the_yaml_of_each_member(

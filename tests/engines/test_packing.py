@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mergesearch.engines.torch.packing import (
     Context,
     Group,
-    Request,
+    TokenPair,
     batch_of,
     contexts_of,
     groups_of,
@@ -22,7 +22,7 @@ TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 REQUESTS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=20)
 
 
-def numbered(requests: Sequence[Request]) -> list[tuple[int, list[int], list[int]]]:
+def numbered(requests: Sequence[TokenPair]) -> list[tuple[int, list[int], list[int]]]:
     return [(i, *request) for i, request in enumerate(requests)]
 
 
@@ -32,7 +32,7 @@ def groups(*contexts: list[int], least_saving: int | None = 1) -> list[tuple[int
 
 
 def test_requests_with_one_context_share_it_until_a_row_is_full() -> None:
-    requests: list[Request] = [
+    requests: list[TokenPair] = [
         ([1, 2, 3], [4, 5]),
         ([1, 2], [7]),
         ([1, 2, 3], [6, 7, 8]),
@@ -77,7 +77,7 @@ def test_a_prefix_must_save_enough() -> None:
 
 @given(requests=REQUESTS, saving=st.integers(0, 6), n_columns=st.integers(1, 12))
 def test_every_request_is_in_one_place_of_one_row(
-    requests: list[Request], saving: int, n_columns: int
+    requests: list[TokenPair], saving: int, n_columns: int
 ) -> None:
     owners = []
     for group in groups_of(contexts_of(numbered(requests), n_columns), saving):
@@ -99,7 +99,7 @@ def test_every_request_is_in_one_place_of_one_row(
 @settings(deadline=None)
 @given(requests=REQUESTS, saving=st.sampled_from([None, 0, 3]))
 def test_a_scored_token_stands_behind_all_that_it_follows(
-    requests: list[Request], saving: int | None
+    requests: list[TokenPair], saving: int | None
 ) -> None:
     """Read along the mask, what a place sees is the request up to the token that it predicts."""
     for group in groups_of(contexts_of(numbered(requests), 10), saving):
@@ -107,9 +107,7 @@ def test_a_scored_token_stands_behind_all_that_it_follows(
         mask = batch.attention_mask(torch.float32)[:, 0] == 0
         assert bool(mask.any(-1).all())
         n_scored = dict.fromkeys(batch.owners.tolist(), 0)
-        for place, token, owner in zip(
-            batch.scored_place, batch.scored_id, batch.owners, strict=True
-        ):
+        for place, token, owner in zip(batch.scored_at, batch.scored_id, batch.owners, strict=True):
             row, column = batch.kept_row[place], batch.kept_column[place]
             tokens = torch.cat([torch.tensor(group.prefix, dtype=torch.int64), batch.ids[row]])
             seen = mask[row, column]
@@ -135,7 +133,7 @@ def test_the_layout_of_a_batch() -> None:
     assert batch.parents.tolist() == [[0, 0, 0, 0, 0, 3, 3], [0, -1, -1, -1, -1, -1, -1]]
     kept = list(zip(batch.kept_row.tolist(), batch.kept_column.tolist(), strict=True))
     assert kept == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0)]
-    assert batch.scored_place.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
+    assert batch.scored_at.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
     assert batch.scored_id.tolist() == [20, 30, 21, 31, 32, 40, 41, 50]
     assert np.array_equal(batch.owners, [0, 1, 0, 1, 1, 2, 2, 3])
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
 from mergesearch.parents.footprint import Footprint
-from mergesearch.parents.residency import Memory, MemoryPlan, Row, plan_memory
+from mergesearch.parents.memory import Memory, MemoryPlan, MemoryRow, plan_memory
 
 GB = 10**9
 
@@ -27,7 +27,10 @@ def footprints(draw: st.DrawFn) -> list[Footprint]:
 
 
 OTHERS = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(
-    lambda sizes: [Row("this process so far", sizes[0], "host"), Row("merging", sizes[1], "host")]
+    lambda sizes: [
+        MemoryRow("this process so far", sizes[0], "host"),
+        MemoryRow("merging", sizes[1], "host"),
+    ]
 )
 
 
@@ -36,7 +39,7 @@ def budgets(host: int, device: int | None) -> dict[Memory, int]:
 
 
 def resident(plan: MemoryPlan) -> int:
-    return sum(place != "mapped" for place in plan.places)
+    return sum(residence != "mapped" for residence in plan.residences)
 
 
 def held(parents: list[Footprint], plan: MemoryPlan, memory: Memory) -> int:
@@ -44,15 +47,15 @@ def held(parents: list[Footprint], plan: MemoryPlan, memory: Memory) -> int:
     other: Memory = "device"
     elsewhere = {
         key
-        for parent, place in zip(parents, plan.places, strict=True)
-        if place == other != memory
+        for parent, residence in zip(parents, plan.residences, strict=True)
+        if residence == other != memory
         for key in parent.kept
     }
     return sum(
         {
             key: n_bytes
-            for parent, place in zip(parents, plan.places, strict=True)
-            if place == memory
+            for parent, residence in zip(parents, plan.residences, strict=True)
+            if residence == memory
             for key, n_bytes in parent.kept.items()
             if key not in elsewhere
         }.values()
@@ -61,7 +64,7 @@ def held(parents: list[Footprint], plan: MemoryPlan, memory: Memory) -> int:
 
 @given(footprints(), OTHERS, st.integers(0, 300), st.none() | st.integers(0, 150))
 def test_the_peak_is_within_the_budget_or_it_is_refused(
-    parents: list[Footprint], others: list[Row], host: int, device: int | None
+    parents: list[Footprint], others: list[MemoryRow], host: int, device: int | None
 ) -> None:
     rest = sum(row.n_bytes for row in others)
     if rest + sum(parent.streamed for parent in parents) > host:
@@ -71,13 +74,13 @@ def test_the_peak_is_within_the_budget_or_it_is_refused(
     plan = plan_memory(parents, others, budgets(host, device))
     streamed = sum(
         parent.streamed
-        for parent, place in zip(parents, plan.places, strict=True)
-        if place == "mapped"
+        for parent, residence in zip(parents, plan.residences, strict=True)
+        if residence == "mapped"
     )
     assert plan.peak_bytes == rest + streamed + held(parents, plan, "host") <= plan.budget == host
     assert plan.spare("host") == host - plan.peak_bytes
     if device is None:
-        assert "device" not in plan.places
+        assert "device" not in plan.residences
     else:
         assert plan.peak("device") == held(parents, plan, "device") <= device
 
@@ -91,7 +94,7 @@ def test_the_peak_is_within_the_budget_or_it_is_refused(
 )
 def test_a_larger_budget_never_keeps_fewer(
     parents: list[Footprint],
-    others: list[Row],
+    others: list[MemoryRow],
     host: int,
     more: int,
     device: tuple[int, int] | None,
@@ -101,14 +104,16 @@ def test_a_larger_budget_never_keeps_fewer(
     small = plan_memory(parents, others, budgets(host, device and device[0]))
     large = plan_memory(parents, others, budgets(host + more, device and sum(device)))
     assert resident(large) >= resident(small)
-    assert small.places[0] == "mapped" or large.places[0] != "mapped"
+    assert small.residences[0] == "mapped" or large.residences[0] != "mapped"
 
 
 @given(footprints(), OTHERS)
-def test_all_are_kept_where_there_is_room(parents: list[Footprint], others: list[Row]) -> None:
-    assert set(plan_memory(parents, others, {"host": 10**6}).places) == {"host"}
+def test_all_are_kept_where_there_is_room(
+    parents: list[Footprint], others: list[MemoryRow]
+) -> None:
+    assert set(plan_memory(parents, others, {"host": 10**6}).residences) == {"host"}
     both: dict[Memory, int] = {"host": 10**6, "device": 10**6}
-    assert set(plan_memory(parents, others, both).places) == {"device"}
+    assert set(plan_memory(parents, others, both).residences) == {"device"}
 
 
 def models(*sizes: int) -> list[Footprint]:
@@ -119,11 +124,11 @@ def models(*sizes: int) -> list[Footprint]:
     ]
 
 
-PROCESS = [Row("this process so far", GB, "host")]
+PROCESS = [MemoryRow("this process so far", GB, "host")]
 
 
 @pytest.mark.parametrize(
-    ("budget", "places"),
+    ("budget", "residences"),
     [
         (4, ("mapped", "mapped", "mapped")),
         (11, ("mapped", "mapped", "mapped")),  # the base first, though others would fit
@@ -134,14 +139,16 @@ PROCESS = [Row("this process so far", GB, "host")]
         (18, ("host", "host", "host")),
     ],
 )
-def test_the_base_is_kept_first_and_then_the_smallest(budget: int, places: tuple[str, ...]) -> None:
-    assert plan_memory(models(9, 5, 3), PROCESS, {"host": budget * GB}).places == places
+def test_the_base_is_kept_first_and_then_the_smallest(
+    budget: int, residences: tuple[str, ...]
+) -> None:
+    assert plan_memory(models(9, 5, 3), PROCESS, {"host": budget * GB}).residences == residences
 
 
 def test_what_does_not_fit_the_device_is_kept_on_the_host() -> None:
-    others = [*PROCESS, Row("live model", 3 * GB, "device")]
+    others = [*PROCESS, MemoryRow("live model", 3 * GB, "device")]
     plan = plan_memory(models(5, 5, 5, 5), others, {"host": 8 * GB, "device": 9 * GB})
-    assert plan.places == ("device", "host", "mapped", "mapped")
+    assert plan.residences == ("device", "host", "mapped", "mapped")
     assert (plan.peak_bytes, plan.peak("device")) == (8 * GB, 8 * GB)
 
 
@@ -149,12 +156,12 @@ def test_what_is_shared_is_held_once() -> None:
     base, one = models(5, 5)
     adapter = Footprint("m+a", {**base.kept, "delta": GB}, 2 * GB)
     plan = plan_memory([base, one, adapter], PROCESS, {"host": 9 * GB})
-    assert plan.places == ("host", "mapped", "host")
+    assert plan.residences == ("host", "mapped", "host")
     assert plan.peak_bytes == 8 * GB
 
 
 def test_a_plan_is_a_table() -> None:
-    others = [*PROCESS, Row("live model", GB // 2, "host")]
+    others = [*PROCESS, MemoryRow("live model", GB // 2, "host")]
     plan = plan_memory(models(2, 14), others, {"host": 6 * GB})
     assert str(plan).splitlines() == [
         "memory plan: peak 4.50 GB of a budget of 6.00 GB",
@@ -163,7 +170,7 @@ def test_a_plan_is_a_table() -> None:
         "  m1                      1.00 GB  mapped",
         "  live model              0.50 GB  host",
     ]
-    others.append(Row("merging", GB, "device"))
+    others.append(MemoryRow("merging", GB, "device"))
     plan = plan_memory(models(2), others, {"host": 6 * GB, "device": 2 * GB})
     assert plan.lines()[0] == (
         "memory plan: peak 3.50 GB of a budget of 6.00 GB, "
@@ -172,7 +179,7 @@ def test_a_plan_is_a_table() -> None:
 
 
 def test_too_small_a_budget_is_refused_with_its_parts() -> None:
-    others = [*PROCESS, Row("live model", 2 * GB, "host"), Row("reading", 0, "host")]
+    others = [*PROCESS, MemoryRow("live model", 2 * GB, "host"), MemoryRow("reading", 0, "host")]
     with pytest.raises(InputError) as caught:
         plan_memory(models(5, 5), others, {"host": 4 * GB})
     assert str(caught.value) == (
@@ -180,7 +187,7 @@ def test_too_small_a_budget_is_refused_with_its_parts() -> None:
         "(this process so far 1.00 GB, live model 2.00 GB, m0 1.00 GB, m1 1.00 GB) for a budget of "
         "4.00 GB; raise the budget, or merge fewer or smaller models"
     )
-    assert plan_memory(models(5, 5), others, {"host": 5 * GB}).places == ("mapped", "mapped")
-    device = [*PROCESS, Row("live model", 2 * GB, "device")]
+    assert plan_memory(models(5, 5), others, {"host": 5 * GB}).residences == ("mapped", "mapped")
+    device = [*PROCESS, MemoryRow("live model", 2 * GB, "device")]
     with pytest.raises(InputError, match=r"on the device .* got 2.00 GB \(live model 2.00 GB\)"):
         plan_memory(models(5), device, {"host": 9 * GB, "device": GB})

@@ -14,22 +14,26 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from mergesearch.engines.torch import batches as batching
 from mergesearch.engines.torch import engine as module
+from mergesearch.engines.torch.engine import TorchEngine
 from mergesearch.engines.torch.hflm import Harness
-from mergesearch.engines.torch.limits import Limits
-from mergesearch.engines.torch.loglikelihood import Answer, loglikelihoods
-from mergesearch.engines.torch.packing import Request, batch_of, contexts_of, groups_of, rows_of
+from mergesearch.engines.torch.limits import Limits, longest_packed
+from mergesearch.engines.torch.loglikelihood import loglikelihoods
+from mergesearch.engines.torch.packing import TokenPair, batch_of, contexts_of, groups_of, rows_of
 from mergesearch.engines.torch.prefix import Prefixes, cache_argument
-from mergesearch.engines.torch.probing import FastPaths, longest_packed, probe
+from mergesearch.engines.torch.probing import FastPaths, probe
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation import Evaluator
+from mergesearch.requests import Generation, Likelihood, LogLikelihood
+from mergesearch.runtime import Runtime
 from mergesearch.tasks import Suite, TaskSpec
 
 MakeModel = Callable[..., PreTrainedModel]
 ARCHITECTURES = ["llama", "gpt2", "gemma3"]
 
 
-def random_requests(seed: int, n_contexts: int = 6, n_prefix: int = 0) -> list[Request]:
+def random_pairs(seed: int, n_contexts: int = 6, n_prefix: int = 0) -> list[TokenPair]:
     draw = np.random.default_rng(seed).integers
     prefix = draw(3, 80, size=n_prefix).tolist()
     return [
@@ -40,9 +44,9 @@ def random_requests(seed: int, n_contexts: int = 6, n_prefix: int = 0) -> list[R
 
 
 def packed(
-    harness: Harness, requests: Sequence[Request], saving: int | None, n_columns: int = 40
-) -> list[Answer]:
-    answers: dict[int, Answer] = {}
+    harness: Harness, requests: Sequence[TokenPair], saving: int | None, n_columns: int = 40
+) -> list[Likelihood]:
+    answers: dict[int, Likelihood] = {}
     prefixes = Prefixes(harness.model)
     contexts = contexts_of(((i, *r) for i, r in enumerate(requests)), n_columns)
     for group in groups_of(contexts, saving):
@@ -68,7 +72,7 @@ def test_packed_answers_are_those_of_requests_alone(
     model = make_model(architecture)
     model.set_attn_implementation(attention)
     harness = Harness(model, tokenizer, 4)
-    requests = random_requests(0, n_prefix=4)
+    requests = random_pairs(0, n_prefix=4)
     for request, (logprob, greedy) in zip(requests, packed(harness, requests, saving), strict=True):
         ((expected, expected_greedy),) = harness.plain([request])
         assert logprob == pytest.approx(expected, abs=1e-4)
@@ -83,7 +87,7 @@ def test_an_answer_is_greedy_where_every_token_is(
     for _ in range(3):
         ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
     best = ids[0, 4:].tolist()
-    requests: list[Request] = [
+    requests: list[TokenPair] = [
         (context, best),
         (context, [*best[:2], (best[2] + 1) % 90]),
         (context, [(best[0] + 1) % 90, *best[1:]]),
@@ -97,9 +101,14 @@ def test_lm_evals_path_answers_requests_that_differ_in_the_split_alone(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     harness = Harness(model, tokenizer, 8)
-    requests: list[Request] = [([4, 5], [6, 7]), ([4, 5, 6], [7]), ([4], [5, 6, 8]), ([4, 5], [9])]
-    together = harness.plain(requests)
-    for request, (logprob, greedy) in zip(requests, together, strict=True):
+    pairs: list[TokenPair] = [
+        ([4, 5], [6, 7]),
+        ([4, 5, 6], [7]),
+        ([4], [5, 6, 8]),
+        ([4, 5], [9]),
+    ]
+    together = harness.plain(pairs)
+    for request, (logprob, greedy) in zip(pairs, together, strict=True):
         ((expected, expected_greedy),) = harness.plain([request])
         assert logprob == pytest.approx(expected, abs=1e-5)
         assert greedy == expected_greedy
@@ -244,10 +253,10 @@ def test_requests_longer_than_a_sliding_window_take_lm_evals_path(
     model = make_model("gemma3")
     assert longest_packed(Harness(model, tokenizer, 4)) == 16
     write_task("t", doc_to_choice=["no", "yes"])
-    plain: list[Request] = []
+    plain: list[TokenPair] = []
     run = Harness.plain
 
-    def spy(harness: Harness, requests: Sequence[Request]) -> list[Answer]:
+    def spy(harness: Harness, requests: Sequence[TokenPair]) -> list[Likelihood]:
         plain.extend(requests)
         return run(harness, requests)
 
@@ -258,11 +267,12 @@ def test_requests_longer_than_a_sliding_window_take_lm_evals_path(
     with caplog.at_level(logging.WARNING):
         (score,) = evaluator.score(make_model("gemma3")).tasks
     plain = [r for r in plain if len(r[0]) + len(r[1]) - 1 > 16]
+    (task,) = evaluator.tasks()
     long = [
         request
-        for document in evaluator.tasks()[0].documents
-        for request in document
-        if len("".join(request.args)) - 1 > 16
+        for request in task.requests(task.doc_ids)
+        if isinstance(request, LogLikelihood)
+        and len(request.context + request.continuation) - 1 > 16
     ]
     assert 0 < len(long) < 20
     assert len(plain) == len(long)
@@ -289,27 +299,34 @@ def test_what_a_batch_may_hold(make_model: MakeModel) -> None:
     assert wide.prompts(512) == 2
 
 
+def by_lm_eval(harness: Harness, request: Generation) -> str:
+    """The text that lm-eval's own path gives for a prompt alone."""
+    instance = Instance(
+        "generate_until", {}, (request.prompt, dict(request.options)), 0, ("t", 0, 1)
+    )
+    (text,) = harness.generate_until([instance], disable_tqdm=True)
+    return text
+
+
 def test_generation_behind_a_prefix_gives_the_texts_of_prompts_alone(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batching, "LEAST_SAVING", 1)
     for architecture in ARCHITECTURES:
-        harness = Harness(make_model(architecture), tokenizer, 4)
-        monkeypatch.setattr(module, "LEAST_SAVING", 1)
+        model = make_model(architecture)
+        harness = Harness(model, tokenizer, 4)
         options = {"until": ["e"], "max_gen_toks": 8}
-        instances = [
-            Instance("generate_until", {}, (f"one two {text}", options), i, ("t", i, 1))
-            for i, text in enumerate(["three", "a", "fox.", "one", ""])
+        requests = [
+            Generation(f"one two {text}", options) for text in ["three", "a", "fox.", "one", ""]
         ]
-        limits = limits_of(harness.model)
-        work = module._prompts(instances, harness, FastPaths(True, True), limits)
-        assert len(work.batches) == 1
-        assert [len(part.prefix) for part in work.batches[0].parts] == [7]
-        sitting = module.Sitting(module.Scorer(tokenizer, None), harness, FastPaths(True, True))
-        sitting._generate(work)
-        for instance in instances:
-            alone = Instance("generate_until", {}, instance.args, 0, ("t", 0, 1))
-            expected = Harness.generate_until(harness, [alone], disable_tqdm=True)
-            assert instance.resps == expected
+        (batch,) = batching.generation_batches(
+            requests, harness, FastPaths(True, True), limits_of(model)
+        )
+        assert [len(part.prefix) for part in batch.parts] == [7]
+        engine = TorchEngine(tokenizer)
+        engine.load(model)
+        for request, text in zip(requests, engine.answer(requests), strict=True):
+            assert text == by_lm_eval(harness, request)
 
 
 def test_generation_from_prompts_of_one_token_and_of_others(
@@ -317,17 +334,11 @@ def test_generation_from_prompts_of_one_token_and_of_others(
 ) -> None:
     for texts in (["a", "b"], ["a", "moon", "b"]):
         harness = Harness(model, tokenizer, 4)
-        options = {"until": ["q"], "max_gen_toks": 5}
-        instances = [
-            Instance("generate_until", {}, (text, options), i, ("t", i, 1))
-            for i, text in enumerate(texts)
-        ]
-        work = module._prompts(instances, harness, FastPaths(True, True), limits_of(model))
-        module.Sitting(module.Scorer(tokenizer, None), harness, FastPaths(True, True))._generate(
-            work
-        )
-        for instance in instances:
-            assert instance.resps == Harness.generate_until(harness, [instance], disable_tqdm=True)
+        requests = [Generation(text, {"until": ["q"], "max_gen_toks": 5}) for text in texts]
+        engine = TorchEngine(tokenizer)
+        engine.load(model)
+        for request, text in zip(requests, engine.answer(requests), strict=True):
+            assert text == by_lm_eval(harness, request)
 
 
 def test_logits_that_are_not_finite_are_the_candidates_fault(
@@ -341,13 +352,13 @@ def test_logits_that_are_not_finite_are_the_candidates_fault(
         evaluator.score(model)
 
 
-def test_a_model_elsewhere_than_the_evaluator_was_told_is_refused(
+def test_a_model_elsewhere_than_the_runtime_says_is_refused(
     write_task: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
     suite = Suite(include_path=(write_task("t"),), search=(TaskSpec(task="t", metric="acc"),))
-    assert Evaluator(suite, tokenizer, device="cpu").score(model).n_documents == 10
-    with pytest.raises(InputError, match="must be on meta, as the evaluator was told, but is on"):
-        Evaluator(suite, tokenizer, device="meta").score(model)
+    assert Evaluator(suite, tokenizer, Runtime(device="cpu")).score(model).n_documents == 10
+    with pytest.raises(InputError, match="must be on meta, as the runtime says, but is on"):
+        Evaluator(suite, tokenizer, Runtime(device="meta")).score(model)
 
 
 def test_batches_shrink_until_the_device_holds_them_and_stay_so(

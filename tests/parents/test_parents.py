@@ -44,7 +44,7 @@ def models(folder: Path) -> list[ModelRef]:
 @pytest.fixture
 def streamed(models: list[ModelRef], monkeypatch: pytest.MonkeyPatch) -> Parents:
     """The models with the most reserved that can be: there is no room but for streaming."""
-    monkeypatch.setattr("mergesearch.parents.store.process_bytes", lambda: 0)
+    monkeypatch.setattr("mergesearch.parents.residency.process_bytes", lambda: 0)
     parents = Parents(models, memory_budget=PLENTY)
     fits, too_much = 0, PLENTY
     while too_much - fits > 1:
@@ -55,7 +55,7 @@ def streamed(models: list[ModelRef], monkeypatch: pytest.MonkeyPatch) -> Parents
         except InputError:
             too_much = middle
     parents.reserve({"ballast": fits})
-    assert set(parents.places.values()) == {"mapped"}
+    assert set(parents.residences.values()) == {"mapped"}
     return parents
 
 
@@ -79,7 +79,7 @@ def test_kept_and_streamed_parents_read_the_same_and_stay_as_they_are(
     files = [folder / name / "model.safetensors" for name in ("base", "one")]
     before = [file.read_bytes() for file in files]
     kept = Parents(models, memory_budget=PLENTY)
-    assert list(kept.places.values()) == ["host"] * 3
+    assert list(kept.residences.values()) == ["host"] * 3
     expected = read_all(kept)
     assert {tensor.dtype for tensor in expected.values()} == {torch.float32, torch.bfloat16}
     # a second time what an adapter adds to comes from memory
@@ -148,7 +148,7 @@ def test_threads_read_streamed_parents_while_others_release_them(
 def test_what_is_reserved_decides_anew_and_forgets(
     models: list[ModelRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mergesearch.parents.store.process_bytes", lambda: 0)
+    monkeypatch.setattr("mergesearch.parents.residency.process_bytes", lambda: 0)
     parents = Parents(models, memory_budget=10 * MB)
     asked = count_deltas(monkeypatch)
     name = "model.layers.0.self_attn.q_proj.weight"
@@ -157,17 +157,17 @@ def test_what_is_reserved_decides_anew_and_forgets(
     room = parents.memory_plan({}).spare("host")
     assert parents.memo.limit_bytes == room
     plan = parents.reserve({"live model": room - 12})
-    assert list(parents.places.values()) == ["host"] * 3
+    assert list(parents.residences.values()) == ["host"] * 3
     assert (plan.spare("host"), parents.memo.limit_bytes, parents.memo.n_bytes) == (12, 12, 0)
     parents.read(models[2], name)
     assert asked == [name, name]
-    before = parents.places
+    before = parents.residences
     with pytest.raises(InputError, match=r"live model 0\.01 GB"):
         parents.memory_plan({"live model": 10 * MB})
-    assert parents.places == before
+    assert parents.residences == before
     fewer = parents.reserve({"live model": room + 4_000})
-    assert "mapped" in fewer.places and "host" in fewer.places
-    assert parents.places == dict(zip(models, fewer.places, strict=True))
+    assert "mapped" in fewer.residences and "host" in fewer.residences
+    assert parents.residences == dict(zip(models, fewer.residences, strict=True))
 
 
 def test_a_plan_names_what_takes_memory(
@@ -225,7 +225,7 @@ def test_resident_memory_is_as_planned(
     float(torch.ones(1000).mean())  # what torch loads at the first use
     parents = Parents(large, memory_budget=process_bytes() + room_mb * MB)
     plan = parents.reserve({"merging": 0})
-    assert sum(place == "host" for place in parents.places.values()) == kept
+    assert sum(residence == "host" for residence in parents.residences.values()) == kept
     before = most = status("VmRSS")
     for _ in range(2):
         for name in parents.specs(large[0]):
@@ -249,9 +249,9 @@ def test_what_is_on_the_device_is_read_from_its_file_once(
     """On torch's meta device, which holds no values, in the place of an accelerator."""
     base, one, lora = models
     free = {"device": PLENTY}
-    monkeypatch.setattr("mergesearch.parents.store.device_bytes", lambda _: free["device"])
+    monkeypatch.setattr("mergesearch.parents.residency.device_bytes", lambda _: free["device"])
     parents = Parents(models, device=torch.device("meta"), memory_budget=PLENTY)
-    assert set(parents.places.values()) == {"device"}
+    assert set(parents.residences.values()) == {"device"}
     asked: list[tuple[Checkpoint, str]] = []
     read = Checkpoint.read
 
@@ -269,7 +269,7 @@ def test_what_is_on_the_device_is_read_from_its_file_once(
     sizes = {row.what: row.n_bytes for row in parents.memory_plan({}).rows}
     free["device"] = int((sizes["merging"] + sizes[str(base)] + 1_000) / 0.8)  # room for the base
     parents.reserve({})
-    assert list(parents.places.values()) == ["device", "host", "host"]
+    assert list(parents.residences.values()) == ["device", "host", "host"]
     for model in (base, base, one, one):
         assert parents.read(model, name).device.type == "meta"
         parents.release(model, name)
@@ -277,17 +277,15 @@ def test_what_is_on_the_device_is_read_from_its_file_once(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("place", ["device", "host", "mapped"])
+@pytest.mark.parametrize("residence", ["device", "host", "mapped"])
 def test_parents_read_the_same_on_cuda(
-    models: list[ModelRef], place: str, monkeypatch: pytest.MonkeyPatch
+    models: list[ModelRef], residence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = read_all(Parents(models, memory_budget=PLENTY))
     parents = Parents(models, device=torch.device("cuda"), memory_budget=PLENTY)
-    monkeypatch.setattr(
-        parents, "_kept", {key: place for one in parents._footprints for key in one.kept}
-    )
-    if place == "mapped":
-        monkeypatch.setattr(parents, "_kept", {})
+    residency = parents._residency
+    kept = {key: residence for one in residency._footprints for key in one.kept}
+    monkeypatch.setattr(residency, "_kept", {} if residence == "mapped" else kept)
     for _ in range(2):
         for key, tensor in read_all(parents).items():
             assert tensor.device.type == "cuda"

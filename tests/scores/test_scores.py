@@ -14,6 +14,7 @@ from mergesearch.scores import (
     DocumentScore,
     Interval,
     Scores,
+    TaskId,
     TaskScore,
     interval,
     paired_difference,
@@ -24,19 +25,18 @@ from mergesearch.scores.aggregation import VECTORISED, aggregation_function
 from mergesearch.scores.scores import summary
 
 
-def score(values: list, task: str = "t", aggregation: str = "mean", **fields: object) -> TaskScore:
+def score(values: list, task: str = "t", aggregation: str = "mean", **changes: object) -> TaskScore:
+    named: dict = {"metric": "acc", "filter": "none", "higher_is_better": True, "fingerprint": "f"}
+    named |= {key: changes.pop(key) for key in named.keys() & changes.keys()}
     defaults: dict = {
-        "metric": "acc",
-        "filter": "none",
-        "higher_is_better": True,
         "weight": 1.0,
-        "fingerprint": "f",
         "doc_ids": tuple(range(len(values))),
         "value": float(np.mean(values)) if values and aggregation == "mean" else math.nan,
         "stderr": None,
     }
     documents = tuple(DocumentScore(value) for value in values)
-    return TaskScore(task=task, aggregation=aggregation, documents=documents, **defaults | fields)
+    task_id = TaskId(task=task, aggregation=aggregation, **named)
+    return TaskScore(id=task_id, documents=documents, **defaults | changes)
 
 
 def scores(*tasks: TaskScore) -> Scores:
@@ -140,7 +140,7 @@ def test_a_foreign_aggregation_says_what_it_needs() -> None:
 def test_only_the_same_documents_are_paired(change: dict) -> None:
     one = score([0.0, 1.0])
     with pytest.raises(InputError, match="only scores of the same documents can be paired"):
-        paired_difference(scores(one), scores(replace(one, **change)))
+        paired_difference(scores(one), scores(score([0.0, 1.0], **change)))
     with pytest.raises(InputError, match="same tasks can be paired, got 1 and 2 tasks"):
         paired_difference(scores(one), scores(one, one))
 
@@ -197,7 +197,7 @@ def test_scores_on_what_another_candidate_was_scored_on() -> None:
     long = some(x=a, y=b)
     short = some(y={i: b[i] for i in (6, 1, 3)}, x={4: a[4], 3: a[3]})
     got = long.on(short)
-    assert [task.task for task in got.tasks] == ["y", "x"]
+    assert [task.id.task for task in got.tasks] == ["y", "x"]
     assert [task.doc_ids for task in got.tasks] == [(1, 3, 6), (3, 4)]
     assert got == short
     assert paired_difference(got, short) == Interval(0, 0, 0)

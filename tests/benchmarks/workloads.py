@@ -11,7 +11,7 @@ PREPARE = Path(__file__).parents[3] / "shared" / "testbed" / "prepare.py"
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """One task, and how many times faster than lm-eval's own run it is to be scored."""
 
     name: str
@@ -61,16 +61,16 @@ _GENERATES = {
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
 }
 
-WORKS = (
-    Work("zero_shot", "zero-shot, one-token choices", "sst2_dev", goal=1.3),
-    Work(
+WORKLOADS = (
+    Workload("zero_shot", "zero-shot, one-token choices", "sst2_dev", goal=1.3),
+    Workload(
         "long_choices",
         "zero-shot, six choices of several tokens",
         "trec_dev",
         {"doc_to_choice": _LONG_CHOICES},
         goal=3,
     ),
-    Work(
+    Workload(
         "few_shot",
         "5-shot, the same examples for every document, one-token choices",
         "sst2_dev",
@@ -79,7 +79,7 @@ WORKS = (
         n_documents=100,
         goal=8,
     ),
-    Work(
+    Workload(
         "few_shot_long_choices",
         "5-shot, the same examples, six choices of several tokens",
         "trec_dev",
@@ -88,14 +88,14 @@ WORKS = (
         n_documents=20,
         goal=8,
     ),
-    Work(
+    Workload(
         "other_shots",
         "5-shot, other examples for every document",
         "sst2_dev",
         num_fewshot=5,
         n_documents=50,
     ),
-    Work(
+    Workload(
         "generation",
         "generation, 5-shot, 64 new tokens",
         "trec_dev",

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from mergesearch.evaluation import Evaluator
 from mergesearch.scores import Interval, Scores, interval
 from mergesearch.tasks import TaskSpec, results_json
-from mergesearch.tasks.results import Occasion
+from mergesearch.tasks.results import Provenance
 from mergesearch.tasks.rows import ResultRow, rows_of
 
 Write = Callable[..., Path]
@@ -100,11 +100,13 @@ def ours(
     tokenizer: PreTrainedTokenizerFast,
 ) -> tuple[dict[str, Any], Scores, tuple[ResultRow, ...]]:
     evaluator = build(*suite)
-    occasion = Occasion("some/model", 4)
+    provenance = Provenance("some/model", 4)
     scores = evaluator.score(model)
     results = results_json(scores, evaluator.tasks())
     rows = rows_of(results, scores, evaluator.tasks())
-    results |= occasion.json(model, copy.deepcopy(tokenizer), evaluator.tasks())
+    results |= provenance.json(
+        evaluator.describe(model), copy.deepcopy(tokenizer), evaluator.tasks()
+    )
     assert json.loads(json.dumps(results)) == results
     return results, scores, rows
 
@@ -148,7 +150,7 @@ def test_results_are_what_lm_eval_writes(
     assert results["config"].keys() == theirs["config"].keys()
     assert results["config"]["limit"] == 7
     assert results["config"]["model_num_parameters"] == theirs["config"]["model_num_parameters"]
-    chosen = {score.task: f"{score.metric},{score.filter}" for score in scores.tasks}
+    chosen = {score.id.task: f"{score.id.metric},{score.id.filter}" for score in scores.tasks}
     for part in ("results", "groups"):
         assert results[part].keys() == theirs[part].keys()
         for name, expected in theirs[part].items():
@@ -203,11 +205,11 @@ def test_the_table_has_lm_evals_rows_in_its_order(
         assert cells[1].removesuffix(".0") == row.version.removesuffix(".0")
     assert [row.depth for row in rows] == [0, 1, 1, 2, 2, 0, 0]
     by_alias = {row.alias: row for row in rows}
-    values = {score.task: score for score in scores.tasks}
+    values = {score.id.task: score for score in scores.tasks}
     for row in rows:
         assert row.interval.value == pytest.approx(row.value)
         assert row.interval.low <= row.value <= row.interval.high
-    outer = Scores(tuple(score for score in scores.tasks if score.group == "outer"))
+    outer = Scores(tuple(score for score in scores.tasks if score.id.group == "outer"))
     assert asdict(by_alias["all of outer"].interval) == pytest.approx(asdict(interval(outer)))
     halves = [np.mean(values[name].values) for name in ("b", "c")]
     assert by_alias["all of inner"].value == pytest.approx(np.mean(halves))
@@ -244,7 +246,7 @@ def test_what_the_prompts_were_is_told(
     evaluator = build(
         TaskSpec(task="a", metric="acc", limit=3, **chat), TaskSpec(task="b", metric="acc")
     )
-    told = Occasion("m", None).json(model, tokenizer, evaluator.tasks())
+    told = Provenance("m", None).json(evaluator.describe(model), tokenizer, evaluator.tasks())
     assert told["git_hash"] == get_git_commit_hash()
     assert (told["chat_template"], told["fewshot_as_multiturn"]) == (template, False)
     assert len(told["chat_template_sha"]) == 64
