@@ -20,6 +20,8 @@ ROOMS = (
     "methods",
     "scores",
     "recipe",
+    "objectives",
+    "samplers",
     "tasks",
     "parents",
     "runs",
@@ -38,6 +40,8 @@ ROOMS = (
 #: Rooms that know less than their place in the order would let them.
 ONLY = {
     "scores": {"errors"},
+    "objectives": {"plugins", "scores", "recipe"},
+    "samplers": {"plugins"},
     "tasks": {"errors", "config", "logs", "scores", "engines"},
     "engines": {"errors", "logs", "tasks"},
     "evaluation": {"errors", "config", "logs", "scores", "tasks", "engines"},

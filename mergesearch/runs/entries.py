@@ -1,4 +1,4 @@
-"""What a record's entries say: models of the leaderboard, steps of a soup, trials, the suite."""
+"""A record's entries: models of the leaderboard, steps of a soup, the suite."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from mergesearch.scores.scores import summary
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A model that the leaderboard shows."""
 
     label: str
@@ -32,25 +32,6 @@ class SoupStep:
     ingredients: tuple[str, ...]
     score: float
     kept: bool
-
-
-@dataclass(frozen=True)
-class TrialEntry:
-    """A trial that has ended."""
-
-    number: int
-    method: str
-    #: None where the candidate failed.
-    recipe_hash: str | None
-    #: Of the suite; of a candidate that was stopped, what it would have reached.
-    score: float | None
-    error: str | None = None
-    #: Share of the documents that it was scored on.
-    share: float = 1.0
-    #: Values by the names of the search's objectives.
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    #: Whether it keeps the search's constraints.
-    feasible: bool = True
 
 
 @dataclass(frozen=True)

@@ -111,15 +111,18 @@ class CandidateEvaluator:
             return None
         return self.evaluator.score(None, store=store)
 
-    def knows(self, recipe: Recipe) -> bool:
-        """Whether a recipe's tensors scored on every document of a search, under whatever recipe.
+    def merge(self, recipe: Recipe) -> str:
+        """Return the hash of a recipe's tensors; the live model becomes one that is not known.
 
         Raises:
             CandidateError: the recipe gives NaN or infinite weights.
             RecipeError: it cannot be built from these parents.
         """
-        _, store = self._sit(recipe, "search")
-        return not self.evaluator.n_missing(store)
+        return self.record.digest(recipe) or self._write(recipe)
+
+    def is_scored(self, digest: str, split: str = "search") -> bool:
+        """Say if tensors were scored on every document of a split, under whatever recipe."""
+        return not self.evaluator.n_missing(self.record.documents.of(digest), split)
 
     def n_parameters(self, recipe: Recipe) -> int:
         """Parameters of a recipe's model as its checkpoint has them, repeated layers each time.

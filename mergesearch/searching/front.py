@@ -25,7 +25,7 @@ def spread(points: Sequence[Sequence[float]], n: int) -> list[int]:
 
 
 def _crowding(points: Sequence[Sequence[float]]) -> list[float]:
-    """Of each point, how far its neighbours are from one another, summed over the objectives."""
+    """Sum up over the objectives how far each point's neighbours are from one another."""
     distances = [0.0] * len(points)
     for k in range(len(points[0])):
         order = sorted(range(len(points)), key=lambda i: points[i][k])
