@@ -54,7 +54,7 @@ class TaskEntry:
     def score(
         self, documents: Mapping[int, DocumentScore], value: float | None
     ) -> TaskScore | None:
-        """The task's score, where all of its documents are among those given.
+        """Make the task's score, where all of its documents are among those given.
 
         Args:
             documents: of a model, by id.
@@ -76,7 +76,7 @@ class TaskEntry:
 
 
 def values_are_enough(aggregation: str) -> bool:
-    """Whether a task's value can be had from its documents' without building the task."""
+    """Say if a task's value follows from its documents' without building the task."""
     return aggregation in VECTORISED
 
 

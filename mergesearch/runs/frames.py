@@ -82,8 +82,8 @@ class Frames:
         return payloads
 
     def _next(self, file: BinaryIO) -> bytes | None:
-        """The payload of the next frame, or None where the file ends, within a frame or before."""
-        place = file.tell()
+        """Read the payload of the next frame; None where the file ends, within one or before."""
+        start = file.tell()
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:
             return None
@@ -96,7 +96,7 @@ class Frames:
         if not file.read().strip(b"\0"):
             return None
         raise InputError(
-            f"{self._path} is damaged at byte {place}, and not by a kill; restore it from a copy, "
+            f"{self._path} is damaged at byte {start}, and not by a kill; restore it from a copy, "
             "or give --out another name"
         )
 

@@ -59,20 +59,20 @@ class Record:
         self.documents = Documents(folder, writable=writable)
 
     def digest(self, recipe: Recipe) -> str | None:
-        """The hash of a recipe's tensors, if it was merged before."""
+        """Look up the hash of a recipe's tensors, if it was merged before."""
         return self._digests.get(recipe.hash)
 
     def digest_of(self, recipe_hash: str) -> str | None:
-        """The same by the recipe's hash."""
+        """Look up the hash of tensors by the recipe's hash."""
         return self._digests.get(recipe_hash)
 
     def recipe(self, recipe_hash: str) -> Recipe:
-        """A recipe that was merged before, its paths absolute."""
+        """Read a recipe that was merged before, its paths absolute."""
         text = self._recipes[recipe_hash]
         return read_recipe(text, f"{self._path}").resolved(self.folder)
 
     def n_parameters(self, recipe_hash: str) -> int | None:
-        """How many a recipe's model has; None where it was not said."""
+        """Look up the number of parameters of a recipe's model; None where it was not said."""
         return self._n_parameters.get(recipe_hash)
 
     @property
@@ -81,7 +81,7 @@ class Record:
         return tuple(self._recipes)
 
     def scores(self, digest: str, split: str) -> Scores | None:
-        """What a model scored on a split of the suite; None where not all of it was scored."""
+        """Return a model's scores on a split; None where not all of it was scored."""
         entries = self.suite.splits.get(split, ())
         tasks = tuple(score for task in entries if (score := self._score(digest, task)) is not None)
         return Scores(tasks) if tasks and len(tasks) == len(entries) else None

@@ -32,7 +32,7 @@ _DENSITY = Range(0.01, 1.0)
 
 
 class Genome(Config):
-    """What may be merged and how: the key `genome`."""
+    """The models, the method and the granularity: the key `genome`."""
 
     models: tuple[ModelRef, ...] = Field(min_length=1)
     merge_method: str
@@ -102,7 +102,7 @@ class Genome(Config):
 
     @property
     def has_base(self) -> bool:
-        """Whether it is deltas from the base that are merged."""
+        """If it is deltas from the base that are merged."""
         return METHODS[self.merge_method].base == "required"
 
     @property
@@ -113,11 +113,11 @@ class Genome(Config):
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """What varies by block, filter and model beside the weights."""
+        """The parameters that vary by block, filter and model beside the weights."""
         return ("density",) if METHODS[self.merge_method].parameter("density") else ()
 
     def domains(self) -> dict[str, Domain]:
-        """What the method's parameters may be; where nothing is said, its own ranges hold."""
+        """Return the domains of the method's parameters; for the others its own ranges hold."""
         if self.merge_method == "slerp":
             # Of two weights the larger is mergekit-evolve's base, and t their softmax: together,
             # what lies between the first model at t = 0 and the second at t = 1.
@@ -175,7 +175,7 @@ class GenomeFile(Config):
     fewshot_as_multiturn: bool = True
     #: Folders of task YAMLs, in place of the option --task-search-path.
     include_path: Names = ()
-    #: Tasks that only judge the winner, on all of their documents.
+    #: Tasks that score the winner alone, on all of their documents.
     held_out: tuple[GenomeTask, ...] = ()
     #: In place of the option --i-understand-the-depths-of-the-evils-i-am-unleashing.
     allow_benchmarks: bool = False
@@ -192,7 +192,7 @@ class GenomeFile(Config):
         return self
 
     def suite(self, where: str) -> Suite:
-        """The tasks as a suite."""
+        """Make a suite of the tasks."""
         searched = [self._spec(task) | {"limit": self.limit} for task in self.tasks]
         suite = {
             "include_path": self.include_path,
@@ -214,12 +214,12 @@ class GenomeFile(Config):
 
 
 def is_genome(data: Mapping[str, Any]) -> bool:
-    """Whether a YAML file's mapping is a genome file, and not a space."""
+    """Say if a YAML file's mapping is a genome file, and not a space."""
     return "genome" in data
 
 
 def space_of_genome(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The keys of the space that a genome file means.
+    """Return the keys of the space that a genome file means.
 
     Args:
         data: what the file holds.
@@ -248,7 +248,7 @@ def space_of_genome(data: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _names(models: Sequence[ModelRef]) -> list[str]:
-    """A name for each model: as much of the end of its reference as tells them all apart."""
+    """Name each model: by as much of the end of its reference as tells them all apart."""
     parts = [
         [plain for part in re.split(r"[/+]", str(model)) if (plain := _plain(part))]
         for model in models

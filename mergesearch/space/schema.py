@@ -72,7 +72,7 @@ class SearchSpace(Config):
         return resolve(parse(cls, data, str(path)), path)
 
     def load_suite(self) -> Suite:
-        """The suite, read from its file where it is in one.
+        """Return the suite, read from its file where it is in one.
 
         Raises:
             InputError: the file is not a valid suite.
@@ -144,7 +144,7 @@ class SearchSpace(Config):
 
     @property
     def stacking(self) -> Stacking | None:
-        """What the space says of stacks, if it has them."""
+        """The space's settings of stacks, if it has them."""
         spec = self.methods.get(STACKING)
         return spec if isinstance(spec, Stacking) else None
 
