@@ -1,4 +1,4 @@
-"""The objectives of a search: the suite's score, the model's size, each task of the suite.
+"""The objectives of a search: the suite's score, the model's size, each task.
 
 A package adds an objective by an entry point of the group `mergesearch.objectives`, whose object
 is an `Objective`; a space then names it under `search.objectives` or in a constraint.

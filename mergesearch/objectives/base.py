@@ -1,4 +1,4 @@
-"""The row of an objective: how it is measured, which way it is better, and how it is shown."""
+"""The row of an objective: its measure, its direction, and its look in tables."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

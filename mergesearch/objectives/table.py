@@ -14,5 +14,5 @@ OBJECTIVES = Table(
 
 
 def objective_of(name: str) -> Objective:
-    """Return the objective of a name: a row of the table, or else a task or group of tasks."""
+    """Return the objective of a name: a row of the table, or a task or group."""
     return OBJECTIVES[name] if name in OBJECTIVES else task_objective(name)

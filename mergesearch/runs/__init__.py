@@ -1,4 +1,4 @@
-"""Runs on disk: the folder one process holds, and the record and scores that survive a kill."""
+"""Runs on disk: the folder one process holds, its record and its documents."""
 
 from mergesearch.runs.documents import Documents
 from mergesearch.runs.entries import LeaderboardRow, SoupStep, SuiteEntry, TaskEntry

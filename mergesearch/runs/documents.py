@@ -29,7 +29,7 @@ _N_RECENT = 16
 
 
 class Documents:
-    """The scores of a run's documents, by the hash of the model's tensors and of the task.
+    """The scores of a run's documents, by the hashes of a model's tensors and a task.
 
     A margin is kept to six significant digits, a value as it is.
 

@@ -82,7 +82,7 @@ def values_are_enough(aggregation: str) -> bool:
 
 @dataclass(frozen=True)
 class SuiteEntry:
-    """The suite's tasks by split: "search", "search_full" without its limits, and "held_out"."""
+    """The suite's tasks by split: "search", "search_full" (no limits) and "held_out"."""
 
     splits: Mapping[str, tuple[TaskEntry, ...]] = field(default_factory=dict)
 
@@ -100,7 +100,7 @@ class SuiteEntry:
 
     @property
     def objective(self) -> str:
-        """Hash of what a search maximizes: equal where the totals of trials may be compared."""
+        """Hash of what a search maximizes: equal where trials' totals may be compared."""
         tasks = self.splits.get("search", ())
         terms = [[task.fingerprint, task.n_documents, task.weight] for task in tasks]
         return hashlib.sha256(json.dumps(terms).encode()).hexdigest()[:12]

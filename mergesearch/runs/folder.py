@@ -16,7 +16,7 @@ _FORMAT = 3
 
 @contextlib.contextmanager
 def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
-    """Make or re-open a run folder, and keep other processes out of it until the block ends.
+    """Make or re-open a run folder, and keep other processes out until the block ends.
 
     Args:
         folder: the run's folder; made where it is missing.

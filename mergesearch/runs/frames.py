@@ -1,4 +1,4 @@
-"""A file of frames, each whole or not there: what a kill tears is dropped, and the rest stays.
+"""A file of frames, each whole or not there: what a kill tears is dropped.
 
 The file is an eight-byte mark, then frames: the length and the CRC-32 of the payload, the CRC-32
 of these eight bytes (little-endian, four bytes each), then the payload. The length has a checksum
@@ -82,7 +82,7 @@ class Frames:
         return payloads
 
     def _next(self, file: BinaryIO) -> bytes | None:
-        """Read the payload of the next frame; None where the file ends, within one or before."""
+        """Read the next frame's payload; None where the file ends, in a frame or before."""
         start = file.tell()
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:

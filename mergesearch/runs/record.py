@@ -1,4 +1,4 @@
-"""The record of a run: its suite, candidates, their scores, trials and the leaderboard."""
+"""The record of a run: suite, candidates, values, trials and leaderboard."""
 
 import json
 import os
@@ -72,7 +72,7 @@ class Record:
         return read_recipe(text, f"{self._path}").resolved(self.folder)
 
     def n_parameters(self, recipe_hash: str) -> int | None:
-        """Look up the number of parameters of a recipe's model; None where it was not said."""
+        """Look up how many parameters a recipe's model has; None where it is not said."""
         return self._n_parameters.get(recipe_hash)
 
     @property
@@ -98,13 +98,13 @@ class Record:
         return tuple(self._trials[key] for key in sorted(self._trials) if key[0] == ours)
 
     def add_candidate(self, recipe: Recipe, digest: str, n_parameters: int | None = None) -> None:
-        """Remember a merged recipe, the hash of its tensors and how many entries they have."""
+        """Remember a merged recipe, and the hash and number of its tensors' entries."""
         entry = {"hash": recipe.hash, "digest": digest, "n_parameters": n_parameters}
         text = write_recipe(recipe, self.folder)
         self._append({"kind": "candidate", **entry, "recipe": text})
 
     def set_suite(self, suite: SuiteEntry) -> None:
-        """Say what candidates are scored on from now on; a leaderboard of another suite is void."""
+        """Set what candidates are scored on; a leaderboard of another suite is void."""
         if suite != self.suite:
             self._append({"kind": "suite", **asdict(suite)})
 
@@ -127,7 +127,7 @@ class Record:
             self._append({"kind": "trial", "objective": objective, "trial": trial.as_entry()})
 
     def set_best(self, rows: Sequence[LeaderboardRow]) -> None:
-        """Put a search's winner, front and finalists on the leaderboard, in place of the last."""
+        """Put a search's winner, front and finalists on the leaderboard, for its last."""
         if [row for row in self.rows if row.role in _BEST] != list(rows):
             self._append({"kind": "best", "rows": [asdict(row) for row in rows]})
 

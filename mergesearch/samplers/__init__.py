@@ -1,4 +1,4 @@
-"""The samplers that draw a search's trials: a file each, and a row of the table each.
+"""The samplers that draw a search's trials: each a file, and a row of the table.
 
 A package adds one by an entry point of the group `mergesearch.samplers`, whose object is a
 `Sampler`; a space then takes it by the entry point's name.

@@ -13,12 +13,12 @@ from mergesearch.samplers.seeds import seed_of_trial
 
 
 def make(seed: int, n_before: int, n_startup: int) -> CmaEsSampler:
-    """Make a sampler that learns the numbers which all trials have, and draws all else."""
+    """Make a sampler that learns the numbers that all trials have; it draws the rest."""
     return _Cmaes(seed=seed_of_trial(seed, n_before), warn_independent_sampling=False)
 
 
 class _Cmaes(CmaEsSampler):
-    """CMA-ES for which a trial's number is no part of its seed: a kill leaves a gap in them."""
+    """CMA-ES without trials' numbers in its seed: a kill leaves a gap in them."""
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -34,4 +34,4 @@ class _Cmaes(CmaEsSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Do nothing: Optuna's own warns after each trial that constraints teach it nothing."""
+        """Do nothing: Optuna's own warns each time that constraints teach it nothing."""

@@ -11,17 +11,17 @@ _POPULATION = 20
 
 
 def make_nsga2(seed: int, n_before: int, n_startup: int) -> NSGAIISampler:
-    """Make NSGA-II; a child may be the copy of a parent, which costs a trial but no document."""
+    """Make NSGA-II; a child may copy a parent, which costs a trial but no document."""
     return _Nsga2(seed=seed_of_trial(seed, n_before), population_size=_POPULATION)
 
 
 def make_nsga3(seed: int, n_before: int, n_startup: int) -> NSGAIIISampler:
-    """Make NSGA-III; a child may be the copy of a parent, which costs a trial but no document."""
+    """Make NSGA-III; a child may copy a parent, which costs a trial but no document."""
     return _Nsga3(seed=seed_of_trial(seed, n_before), population_size=_POPULATION)
 
 
 class _ByNumber(BaseGASampler):
-    """Parents in the order of their numbers, be they selected now or by a process before.
+    """Parents in the order of their numbers, whichever process selected them.
 
     Optuna keeps which trials they are, and for the first child alone their order, too.
     """

@@ -9,7 +9,7 @@ from mergesearch.samplers.trials import finished, was_queued
 
 
 def make(seed: int, n_before: int, n_startup: int) -> QMCSampler:
-    """Make a sampler that spreads the parameters of the first trial, and draws all others.
+    """Make a sampler that spreads the first trial's parameters, and draws the others.
 
     There is one sequence for all trials, each of which takes the next of its points.
     """
@@ -22,7 +22,7 @@ def make(seed: int, n_before: int, n_startup: int) -> QMCSampler:
 
 
 class _Qmc(QMCSampler):
-    """One sequence, of which a trial takes the point after those of the trials that have ended."""
+    """One sequence, of which a trial takes the point after those of ended trials."""
 
     def _find_sample_id(
         self, study: optuna.Study, search_space: dict[str, BaseDistribution]

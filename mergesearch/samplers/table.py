@@ -1,4 +1,4 @@
-"""The table of samplers: the only owner of their names and of what they can search."""
+"""The table of samplers: the only owner of their names and limits."""
 
 from mergesearch.plugins import Table
 from mergesearch.samplers.base import Sampler

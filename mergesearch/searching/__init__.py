@@ -1,4 +1,4 @@
-"""The search: ask, evaluate, tell; resume, confirmation of the winner, soups as runs.
+"""The search: ask, evaluate, tell; resume, confirmation of the winner, soups.
 
 To run a search without its confirmation and to look at its trials:
 

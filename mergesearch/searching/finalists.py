@@ -1,4 +1,4 @@
-"""After the search: the finalists in full, the winner once on held-out, beside the others."""
+"""After the search: finalists in full, and the winner on held-out beside others."""
 
 from collections.abc import Sequence
 
@@ -105,7 +105,7 @@ def best_recipes(history: History, candidates: CandidateEvaluator, n: int) -> li
 def split_front(
     finalists: Sequence[Candidate], goals: Goals, observer: Observer
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Finalists that none of them dominates, and the others; each by the score of the suite.
+    """Part finalists that none of them dominates from the others; each by its score.
 
     Those that break a constraint are no part of the front. Where all do, it is what comes nearest.
     """
@@ -129,7 +129,7 @@ def split_front(
 
 
 def references(space: SearchSpace, candidates: CandidateEvaluator) -> dict[LeaderboardRow, Recipe]:
-    """List what a winner must beat: base, parents, uniform soup, plain task arithmetic."""
+    """List what a winner must beat: base, parents, uniform soup, task arithmetic."""
     recipes: dict[str, tuple[str, Recipe]] = {}
     if space.base is not None:
         recipes["base"] = ("base", space.soup([space.base]))
@@ -158,7 +158,7 @@ def score_in_full(
 def score_beside(
     candidates: CandidateEvaluator, others: dict[LeaderboardRow, Recipe], observer: Observer
 ) -> None:
-    """Score models in full and put them on the leaderboard, but for those that have no score."""
+    """Score models in full and put those that have a score on the leaderboard."""
     out = _without_score(candidates, others, observer)
     for row in others:
         if row not in out:
@@ -182,7 +182,7 @@ def _without_score(
 def _best_task_arithmetic(
     space: SearchSpace, candidates: CandidateEvaluator
 ) -> tuple[float, Recipe] | None:
-    """Plain task arithmetic at the scale that does best on the search split, if any is finite."""
+    """Find the scale at which plain task arithmetic does best, if any score is finite."""
     scored = []
     for scale in LAMBDAS:
         recipe = space.task_arithmetic(scale)

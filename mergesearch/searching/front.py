@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def spread(points: Sequence[Sequence[float]], n: int) -> list[int]:
-    """Choose points that lie apart: the ends of every objective, and few that are near others.
+    """Choose points that lie apart: the ends of each objective, and few near others.
 
     The point of smallest crowding distance goes, one after another (Deb et al., A fast and elitist
     multiobjective genetic algorithm: NSGA-II, 2002).

@@ -1,4 +1,4 @@
-"""The goals of a search: its objectives, and the constraints that its winner must keep."""
+"""The goals of a search: its objectives, and the constraints of its winner."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,11 +62,11 @@ class Goals:
 
     @property
     def directions(self) -> list[Direction]:
-        """Optuna's words; whatever a task's metric, its value here is higher where it is better."""
+        """Optuna's words; whatever its metric, a task's value is the better the higher."""
         return directions(self.names)
 
     def measured(self, recipe: Recipe, scores: Scores) -> Measured:
-        """Bring together what objectives ask of a candidate; parameters only where one does."""
+        """Gather what objectives ask of a candidate; parameters only where one does."""
         n_parameters = self._n_parameters(recipe) if self._counts_parameters else 0
         return Measured(recipe, scores, n_parameters)
 
@@ -106,7 +106,7 @@ def goals_of(space: SearchSpace, candidates: CandidateEvaluator, *, full: bool =
 def score_bounds(
     space: SearchSpace, candidates: CandidateEvaluator, *, full: bool = False
 ) -> dict[str, float]:
-    """Find the bounds of a space's constraints, by name; parents that they name are scored.
+    """Find the bounds of constraints, by name; parents that they name are scored.
 
     The arguments and errors are those of `goals_of`.
     """
@@ -141,7 +141,7 @@ def _reported(what: str, recipe: Recipe, candidates: CandidateEvaluator, *, full
 
 
 def distance(shares: Mapping[str, float]) -> float:
-    """Sum up how far a candidate is from keeping all constraints, in shares of their bounds."""
+    """Sum up how far a candidate is from keeping constraints, in shares of bounds."""
     return sum(max(0.0, share) for share in shares.values())
 
 
@@ -151,7 +151,7 @@ def directions(names: Sequence[str]) -> list[Direction]:
 
 
 def check_goals(space: SearchSpace, evaluator: "Evaluator") -> None:
-    """Refuse objectives and constraints that name no task, and lower bounds of what is to be low.
+    """Refuse goals that name no task, and lower bounds of what is to be low.
 
     Raises:
         InputError: naming the tasks that there are, or the constraint.

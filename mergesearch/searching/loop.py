@@ -130,7 +130,7 @@ class Search:
         return history
 
     def _recorded(self) -> History:
-        """Enter the trials that the record lacks: also the last, where a kill came in between."""
+        """Enter the trials that the record lacks: also one told just before a kill."""
         history = self.history
         for trial in history.trials:
             self._candidates.record.add_trial(trial)

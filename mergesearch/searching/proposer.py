@@ -13,7 +13,7 @@ from mergesearch.space import SearchSpace, Shape
 
 
 class Proposer:
-    """Proposes trials: queued ones, starting points, refinements, or the sampler's choice.
+    """Proposes trials: queued, starting points, refinements, or the sampler's choice.
 
     All follow from the trials that have ended, so that after a kill the same one is next.
 
@@ -45,7 +45,7 @@ class Proposer:
         return trial
 
     def _queue(self, history: History) -> None:
-        """Queue the next starting point, or near the end of the budget a step of the refinement.
+        """Queue the next starting point, or near the end of the budget a refinement.
 
         They are queued one by one, so that one that a kill interrupts comes next again.
         """

@@ -1,4 +1,4 @@
-"""The run of a space: its folder and identity, its suite, and the search that it holds."""
+"""The run of a space: its folder, identity and suite, and the search in it."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ def open_search(
     observer: Observer | None = None,
     storage: str | None = None,
 ) -> Search:
-    """Open the search of a run, new or to go on; parents that constraints name are scored.
+    """Open a run's search, new or to go on; parents that constraints name are scored.
 
     Where the suite's search tasks, limits or weights have changed since, a new search begins with
     the best trials of the last one.
@@ -124,7 +124,7 @@ def open_search(
 
 
 def check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:
-    """Refuse a study whose candidates the run folder does not know: a database outlives folders."""
+    """Refuse a study whose candidates the folder lacks: a database outlives folders."""
     recipes = {trial.user_attrs.get(RECIPE) for trial in finished(study)} - {None}
     if missing := recipes - set(record.recipe_hashes):
         raise InputError(
@@ -147,7 +147,7 @@ def study_name(setup: SearchSetup, out: Path, storage: str | None = None) -> str
 
 
 def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
-    """Return what makes a run this run: the space but for its budget; the suite may change.
+    """Return what makes a run this run: the space but for its budget and suite.
 
     Paths are relative to the run's folder, so that both can be moved together.
     """

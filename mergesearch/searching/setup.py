@@ -1,4 +1,4 @@
-"""The setup of a search: models and tasks open, and all errors of a space said first."""
+"""The setup of a search: its models and tasks open, a space's errors said first."""
 
 import time
 from dataclasses import dataclass, replace
@@ -135,7 +135,7 @@ class Estimate:
 
 
 def estimate(setup: SearchSetup, device: torch.device) -> Estimate:
-    """Estimate a search's time, from the tasks' tokens and the device's speed measured now."""
+    """Estimate a search's time, from tasks' tokens and the device's present speed."""
     n_parameters = setup.soup.n_entries
     tasks, n_tokens = setup.evaluator.tasks("search"), setup.scoring.n_tokens
     per_second = _flops_per_second(device, compute_dtype(setup.soup, device))
@@ -199,6 +199,6 @@ def _shape(space: SearchSpace, parents: Parents) -> Shape:
 
 
 def _parts(name: str) -> list[str]:
-    """List what a group may be called after: a module in a layer, or one beside the layers."""
+    """List what a group may be called after: a module in a layer, or beside them."""
     parts = name.split(".")
     return parts[3:4] if layer_of(name) is not None else parts[-2:-1]

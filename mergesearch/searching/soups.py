@@ -35,7 +35,7 @@ def greedy_soup(
     recipe: Callable[[Sequence[ModelRef]], Recipe] = soup_recipe,
     on_step: Callable[[SoupStep], None] | None = None,
 ) -> GreedySoup:
-    """Add one model at a time, and keep it if the score does not fall (arXiv:2203.05482, recipe 1).
+    """Add a model at a time; keep it if the score does not fall (arXiv:2203.05482).
 
     Args:
         candidates: scores the soups on the search split.

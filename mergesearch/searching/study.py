@@ -55,7 +55,7 @@ def open_study(
 
 
 def count_interrupted(study: optuna.Study, n_known: int) -> None:
-    """Enter what was scored for trials that a kill interrupted, before another one begins.
+    """Enter what was scored for trials that a kill interrupted, before another begins.
 
     Args:
         study: re-opened.
@@ -70,7 +70,7 @@ def count_interrupted(study: optuna.Study, n_known: int) -> None:
 
 
 def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) -> list[FrozenTrial]:
-    """Find the best trials of the study that the run had before this one, if it had any.
+    """Find the best trials of the study that the run had before this, if it had any.
 
     Args:
         folder: as for `open_study`.
@@ -95,7 +95,7 @@ def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) ->
 
 
 def enqueue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Queue the parameters of another study's trials, each where the study has no such trial."""
+    """Queue the parameters of another study's trials that this one has not tried."""
     for trial in trials:
         study.enqueue_trial(trial.params, user_attrs=_label_of(trial), skip_if_exists=True)
 
@@ -119,7 +119,7 @@ def _storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Free an interrupted trial, queued again if it was; killed in between, it is queued once."""
+    """Free an interrupted trial, queued again, and once, if it was queued before."""
     waiting = study.get_trials(states=(TrialState.WAITING,))
     params = queued_params(trial)
     # one that has failed by itself was only not told so

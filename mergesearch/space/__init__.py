@@ -1,4 +1,4 @@
-"""The search space: YAML to what Optuna may suggest, and from a suggestion to a recipe."""
+"""The search space: from YAML to Optuna's suggestions, and from those to recipes."""
 
 from mergesearch.space.domains import GREEDY_SOUP, STACKING
 from mergesearch.space.layout import Shape, boundaries

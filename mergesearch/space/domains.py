@@ -122,7 +122,7 @@ def _extremes(domain: Domain) -> tuple[Any, ...]:
 
 
 def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:
-    """Read a domain: a scalar is fixed, two numbers are a range, another list is a choice."""
+    """Read a domain: a scalar is fixed, two numbers a range, another list a choice."""
     try:
         if isinstance(raw, Domain):
             return raw

@@ -73,7 +73,7 @@ class Genome(Config):
         return self
 
     def _check_models_alone(self) -> None:
-        """Refuse what a method without a base cannot use; mergekit-evolve's own runs of it fail."""
+        """Refuse what a method without a base cannot use; mergekit-evolve's runs fail."""
         method, base = self.merge_method, self.base_model
         if base is not None and base not in self.models:
             raise ValueError(
@@ -107,7 +107,7 @@ class Genome(Config):
 
     @property
     def parents(self) -> dict[str, ModelRef]:
-        """The models by name; without the base, whose own delta is zero whatever its weight."""
+        """The models by name; without the base, whose delta is zero whatever its weight."""
         parents = [m for m in self.models if not (self.has_base and m == self.base_model)]
         return dict(zip(_names(parents), parents, strict=True))
 
@@ -117,7 +117,7 @@ class Genome(Config):
         return ("density",) if METHODS[self.merge_method].parameter("density") else ()
 
     def domains(self) -> dict[str, Domain]:
-        """Return the domains of the method's parameters; for the others its own ranges hold."""
+        """Return the domains of parameters; for the others the method's ranges hold."""
         if self.merge_method == "slerp":
             # Of two weights the larger is mergekit-evolve's base, and t their softmax: together,
             # what lies between the first model at t = 0 and the second at t = 1.
@@ -136,7 +136,7 @@ class Genome(Config):
 
 
 class GenomeTask(Config):
-    """One lm-eval task and how it counts; written as its name where the rest is left out."""
+    """One lm-eval task and its weight; its name alone where the rest is left out."""
 
     name: str = Field(min_length=1)
     weight: float = 1.0
@@ -161,7 +161,7 @@ class GenomeTask(Config):
 
 
 class GenomeFile(Config):
-    """A genome file: all keys of mergekit-evolve's, and three of a suite that it passes over."""
+    """A genome file: mergekit-evolve's keys, and three of a suite that it passes over."""
 
     genome: Genome
     tasks: tuple[GenomeTask, ...] = Field(min_length=1)

@@ -91,7 +91,7 @@ def _over_depth(blocks: Sequence[Settings]) -> dict[str, Setting]:
 
 
 def _gradient(settings: Sequence[Any]) -> Setting:
-    """One value a block, or for each filter one value a block; one value where all are equal."""
+    """Make one value a block, or one a filter and block; one where all are equal."""
     if isinstance(settings[0], tuple):
         cases = zip(*settings, strict=True)
         return tuple(

@@ -35,7 +35,7 @@ Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_domains)]
 
 
 class SearchSpace(Config):
-    """The models that may be merged, the methods, and the suite that scores the candidates.
+    """The models that may be merged, the methods, and the suite that scores them.
 
     >>> from pathlib import Path
     >>> from mergesearch import SearchSpace
@@ -85,7 +85,7 @@ class SearchSpace(Config):
         return tuple(ref for ref in (self.base, *self.parents.values()) if ref is not None)
 
     def soup(self, models: Sequence[ModelRef] | None = None) -> Recipe:
-        """Make the plain mean of some of its models, in the vocabulary of all its candidates.
+        """Make the plain mean of some models, in the vocabulary of all candidates.
 
         Args:
             models: what goes in; None is every parent.
@@ -182,7 +182,7 @@ class SearchSpace(Config):
                 )
 
     def _n_chosen(self, name: str) -> tuple[int, int] | None:
-        """Return how many parents a method chooses, at least and at most; None: subset does."""
+        """Return how many parents a method chooses, from and to; None: subset does."""
         if name == GREEDY_SOUP:
             return 1, len(self.parents)
         if (stacking := self.stacking) and name == STACKING:

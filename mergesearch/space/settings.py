@@ -140,7 +140,7 @@ class SearchSettings(Config):
 
 
 def number_or_name(text: str) -> float | str:
-    """Read a number, with K, M or B for thousands, millions and billions; or a name as it is."""
+    """Read a number, with K, M or B for thousands, millions, billions; or a name."""
     digits, factor = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1)
     try:
         return float(digits) * factor

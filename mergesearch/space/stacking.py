@@ -30,7 +30,7 @@ def _as_range(depth: Any) -> Any:
 
 
 class Stacking(Config):
-    """Layers of the parents stacked anew, as they are: data flow space of arXiv:2403.13187.
+    """Layers of the parents stacked anew: the data flow space of arXiv:2403.13187.
 
     A candidate is up to `segments` runs, each of consecutive layers of one parent. Runs may
     overlap, so that layers repeat, and leave layers out.
@@ -112,7 +112,7 @@ def suggest_stack(
     n_layers: int,
     filters: Sequence[str] = (),
 ) -> Recipe:
-    """Make the stack that a trial proposes; any draw is one, of a depth within the bounds.
+    """Make the stack that a trial proposes; any draw has a depth within the bounds.
 
     Each segment but the last has a share of the layers that it may take, and may take none. Each
     has a parent and a first layer, nearer to the bottom where the run would not fit. Two trials
@@ -150,7 +150,7 @@ def suggest_stack(
 def stack_starts(
     stacking: Stacking, parents: Mapping[str, ModelRef], n_layers: int
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Points that are worth trying first, each with a label: those that the space holds.
+    """List points worth trying first, each with a label: those that the space holds.
 
     These are each parent as it is, and the first layers of each below its own last and those of the
     next parent. Where depth allows it they overlap, and make one and a half times the depth; one
@@ -188,7 +188,7 @@ def largest_stack(
     n_layers: int,
     filters: Sequence[str] = (),
 ) -> Recipe:
-    """Make a stack that takes as much memory and time as any; arguments as `suggest_stack`'s."""
+    """Make a stack that takes as much memory and time as any; as for `suggest_stack`."""
     model = next(iter(parents.values()))
     low, high = stacking.scale or (1.0, 1.0)
     scale = low if high == 1 else high
@@ -231,7 +231,7 @@ def _lengths(depth: int, shares: Sequence[float], n_layers: int) -> list[int]:
 
 
 def _bounds(left: int, n_after: int, n_layers: int) -> tuple[int, int]:
-    """Layers that a segment takes at least and at most, with so many segments after it."""
+    """Return the fewest and most layers of a segment, with so many segments after it."""
     return max(0, left - n_after * n_layers), min(left, n_layers)
 
 

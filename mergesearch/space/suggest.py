@@ -165,7 +165,7 @@ class _Drawn:
         return parameter.by_block or parameter.name in self._space.granularity.by_block
 
     def _per_parent(self, parameter: Parameter) -> bool:
-        """Say if each parent has its own: weights always, the others where the space says so."""
+        """Say if each parent has its own: weights always, others where the space says so."""
         named = parameter.name in self._space.granularity.per_parent
         return parameter.per_model and (parameter.by_block or named)
 
@@ -173,7 +173,7 @@ class _Drawn:
 def _inputs(
     space: SearchSpace, name: str, trial: "optuna.trial.BaseTrial"
 ) -> tuple[ModelRef | None, dict[str, ModelRef]]:
-    """Draw the base and the models; slerp and its like choose theirs among the parents.
+    """Draw the base and the models; slerp and its like choose among the parents.
 
     Where the vocabularies differ, the base is named by methods without a base too: as a model whose
     weight is 0, it gives the merged model its tokens.
@@ -200,7 +200,7 @@ def _inputs(
 def _subset(
     parents: Iterable[str], least: int, most: int, trial: "optuna.trial.BaseTrial"
 ) -> list[str]:
-    """Draw the parents that are on; too few or too many are mended by how far they are on."""
+    """Draw the parents that are on; too few or too many are mended by their switches."""
     switches = {parent: trial.suggest_float(f"include.{parent}", 0, 1) for parent in parents}
     n_on = sum(value >= INCLUDED for value in switches.values())
     ordered = sorted(switches, key=lambda parent: -switches[parent])

@@ -1,4 +1,4 @@
-"""Early stops: a candidate that will not beat the best so far is not scored to its end."""
+"""Early stops: a candidate that will not beat the best is not scored to its end."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _FEWEST, _FEWEST_OF_TASK = 24, 6
 
 @dataclass(frozen=True)
 class Raced:
-    """A scored candidate, which may have been stopped before all of its documents were."""
+    """A scored candidate, which may have been stopped before its last document."""
 
     candidate: Candidate
     #: What it would score on all documents: its lead over the rival on those it was scored on,
@@ -39,7 +39,7 @@ class Raced:
 
 
 def race(blocks: Iterator[Candidate], rivals: Sequence[Measured], goals: Goals) -> Raced:
-    """Score a candidate block by block until it is done, or until a rival is sure to be better.
+    """Score a candidate by blocks until it is done, or a rival is sure to be better.
 
     Args:
         blocks: the candidate on ever more documents, the last time on all.
@@ -81,7 +81,7 @@ def replay(candidates: CandidateEvaluator, recipe: Recipe, rival: Recipe, goals:
 
 
 def _says_enough(so_far: Scores, whole: Scores) -> bool:
-    """Say if there are documents enough to tell; the first blocks hold few of a small task."""
+    """Say if documents are enough to tell; the first blocks hold few of a small task."""
     if so_far.n_documents < _FEWEST or len(so_far.tasks) < len(whole.tasks):
         return False
     pairs = zip(so_far.tasks, whole.tasks, strict=True)
@@ -89,7 +89,7 @@ def _says_enough(so_far: Scores, whole: Scores) -> bool:
 
 
 def _is_beaten(ours: Measured, rival: Measured, level: float, goals: Goals) -> bool:
-    """Say if a rival is sure to be ahead in every objective once all documents are scored."""
+    """Say if a rival is sure to be ahead in every objective on all documents."""
     return all(_is_behind(ours, rival, level, objective) for objective in goals.objectives)
 
 
@@ -105,7 +105,7 @@ def _is_behind(ours: Measured, rival: Measured, level: float, objective: Objecti
 
 
 def _projected(so_far: Scores, rival: Scores) -> Scores:
-    """Project a candidate's scores to all of a rival's documents, by the rival's own there."""
+    """Project a candidate's scores to all documents, by the rival's own there."""
     tasks = []
     for part, whole in zip(so_far.tasks, rival.tasks, strict=True):
         lead = part.value - whole.on(part.doc_ids).value

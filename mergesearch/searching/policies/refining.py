@@ -19,7 +19,7 @@ _CHANGED = 6
 
 
 def neighbour(history: History, seed: int) -> dict[str, Any] | None:
-    """Propose parameters near those of one of the best trials; None where none can move.
+    """Propose parameters near those of one of the best; None where none can move.
 
     Args:
         history: with at least one trial that was scored on all documents.

@@ -27,7 +27,7 @@ class Start:
 
 
 def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
-    """List the points that `start_from` asks for, and the labels of those outside the space.
+    """List the points that `start_from` asks for, and labels of those left out.
 
     Merges come before single parents: what is good already lets what is not be stopped early.
     """
@@ -75,7 +75,7 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
 def _point(
     space: SearchSpace, shape: Shape, method: str, weights: dict[str, float], normalize: bool
 ) -> dict[str, Any] | None:
-    """Find the parameters at which a method has these weights everywhere, if the space has them.
+    """Find parameters at which a method has these weights, if the space holds them.
 
     Deltas are whole: lambda and density are 1. All else has the method's default, or what the space
     fixes it at, since `rescale` does nothing where nothing is trimmed. Weights that sum to one are

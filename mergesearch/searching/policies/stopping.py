@@ -57,7 +57,7 @@ def _limits(settings: SearchSettings, history: History) -> list[Limit]:
 
 
 def _improvement(then: History, now: History, candidates: CandidateEvaluator) -> str | None:
-    """Say what the latest trials brought, where it is within noise; None where it is more."""
+    """Say what the latest trials brought, if it is within noise; None if it is more."""
     if not then.front or not now.front:
         return None
     if {t.number for t in then.front} == {t.number for t in now.front}:
