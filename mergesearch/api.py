@@ -2,19 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
 from mergesearch.exporting import export, write_checkpoint
-from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
+from mergesearch.recipe import DType, ModelRef, Recipe, copy_of, load_recipe
 from mergesearch.runtime import Runtime, RuntimeOptions
 
 if TYPE_CHECKING:
     from mergesearch.scores import Scores
-    from mergesearch.searching.observer import Observer
-    from mergesearch.searching.runs import Outcome
+    from mergesearch.searching import Observer, Outcome
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite
     from mergesearch.tasks.rows import ResultRow
@@ -141,27 +139,12 @@ def search(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         MergesearchError: every candidate failed.
     """
-    from mergesearch.searching.finalists import confirm
-    from mergesearch.searching.goals import directions
-    from mergesearch.searching.loop import Search
-    from mergesearch.searching.observer import Silent
-    from mergesearch.searching.runs import Outcome, check_recorded, open_run, study_name
-    from mergesearch.searching.study import best_before, enqueue, finished, open_study
+    from mergesearch.searching import Outcome, Silent, confirm, open_run, open_search
 
     observer = observer or Silent()
-    with open_run(space, out, Runtime.of(runtime), observer) as (bench, judge):
-        name = study_name(bench, out, storage)
-        study = open_study(out, name, storage, directions(space.search.objectives))
-        check_recorded(study, judge.record, out)
-        if not finished(study) and (best := best_before(out, name, storage)):
-            observer.stage(
-                f"the suite is not that of the trials before: a new search begins with the "
-                f"{len(best)} best of them; what is known of each document is kept"
-            )
-            enqueue(study, best)
-        run = Search(study, space, judge, bench.shape, observer)
-        run.run()
-        return Outcome(out, confirm(run.history, space, judge, observer))
+    with open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates):
+        history = open_search(setup, candidates, observer, storage).run()
+        return Outcome(out, confirm(history, space, candidates, observer))
 
 
 def soup(
@@ -186,44 +169,44 @@ def soup(
     Raises:
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
-    from mergesearch.runs import Row
-    from mergesearch.searching.baselines import soup_of
-    from mergesearch.searching.finalists import judge_beside, judge_in_full, references
-    from mergesearch.searching.observer import Silent
-    from mergesearch.searching.runs import Outcome, open_run
-    from mergesearch.searching.soups import greedy_soup
+    from mergesearch.runs import LeaderboardRow
+    from mergesearch.searching import (
+        Outcome,
+        Silent,
+        greedy_soup,
+        open_run,
+        references,
+        score_beside,
+        score_in_full,
+    )
 
     observer = observer or Silent()
-    with open_run(space, out, Runtime.of(runtime), observer) as (_, judge):
+    with open_run(space, out, Runtime.of(runtime), observer) as (_, candidates):
         if greedy:
             observer.stage("ranking the parents on the search split")
             made = greedy_soup(
-                judge,
+                candidates,
                 space.parents,
-                recipe=partial(soup_of, space),
+                recipe=space.soup,
                 on_step=lambda step: observer.stage(
                     f"{' + '.join(step.ingredients)}: {step.score:.4f}"
                     f" ({'kept' if step.kept else 'dropped'} {step.model})"
                 ),
             )
-            judge.record.set_soup(made.steps)
+            candidates.record.set_soup(made.steps)
             label, recipe = "greedy soup", made.candidate.recipe
         else:
-            label, recipe = "uniform soup", soup_of(space, list(space.parents.values()))
-        row = Row(label, "soup", recipe.hash)
-        judge_in_full(judge, recipe, row.label, observer)
-        judge.record.add_row(row)
-        others = {
-            r: reference
-            for r, reference in references(space, judge).items()
-            if r.label != row.label
-        }
-        judge_beside(judge, others, observer)
-        return Outcome(out, judge.score(recipe, full=True))
+            label, recipe = "uniform soup", space.soup()
+        row = LeaderboardRow(label, "soup", recipe.hash)
+        score_in_full(candidates, recipe, row.label, observer)
+        candidates.record.add_row(row)
+        others = {r: one for r, one in references(space, candidates).items() if r.label != label}
+        score_beside(candidates, others, observer)
+        return Outcome(out, candidates.score(recipe, full=True))
 
 
 def recipe_of(model: Path | str) -> Recipe:
-    """Read a YAML file's recipe, or make that of a copy of the one model that is named.
+    """Load a YAML file's recipe, or make a copy of the one model that is named.
 
     Raises:
         InputError: there is no such file or model.
@@ -236,4 +219,4 @@ def recipe_of(model: Path | str) -> Recipe:
         ref = ModelRef.model_validate(value).resolved(Path())
     except ValueError as error:
         raise InputError(f"not a model: {value!r}: {error}") from None
-    return Recipe(merge_method="passthrough", slices=(Slice(sources=(Source(model=ref),)),))
+    return copy_of(ref)

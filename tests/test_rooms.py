@@ -21,6 +21,8 @@ ROOMS = (
     "methods",
     "scores",
     "recipe",
+    "objectives",
+    "samplers",
     "tasks",
     "parents",
     "runs",
@@ -43,6 +45,8 @@ ONLY = {
     "tasks": {"errors", "config", "logs", "requests", "scores"},
     "engines": {"errors", "config", "logs", "plugins", "runtime", "requests"},
     "evaluation": {"errors", "config", "logs", "runtime", "scores", "tasks", "engines"},
+    "objectives": {"plugins", "scores", "recipe"},
+    "samplers": {"plugins"},
     "demo": {"errors", "files"},
 }
 MODULES = {

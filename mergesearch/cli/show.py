@@ -16,20 +16,19 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from mergesearch.report import (
-    PARAMETERS,
     Entry,
     caution,
     entries_of,
     further_objectives,
+    header,
     heads,
-    in_millions,
     markdown,
     run_labels,
+    show_objective,
     verdict,
 )
 from mergesearch.scores import Interval, Scores, interval
-from mergesearch.searching import Limit, TrialEvent
-from mergesearch.space import SIZE
+from mergesearch.searching import Limit, TrialRecord
 
 if TYPE_CHECKING:
     from mergesearch.api import Evaluation
@@ -71,33 +70,33 @@ class Progress:
         """Say that a new part of the work begins."""
         self._line(text)
 
-    def trial(self, event: TrialEvent) -> None:
+    def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
         """Show a trial that has ended, the best so far, and the speed.
 
         What was tried comes last, since names differ most in length; `~` is before the score that
         a candidate which was stopped would have reached.
         """
-        self._documents += event.n_documents
+        self._documents += trial.n_documents
         speed = self._documents / (time.perf_counter() - self._start)
-        best = f"{event.best:.4f}" if event.best is not None else "none"
-        score, note = "failed", f": {event.error}"
-        if event.score is not None:
-            early = event.share < 1
-            score = f"{'~' * early}{event.score:.4f}"
-            note = f", stopped at {event.share * 100:.0f} %" if early else ""
-            note += "" if event.n_documents else ", known already"
-            note += "".join(f", breaks {constraint}" for constraint in event.breaks)
-        spent = _spent(event.limit)
+        highest = f"{best:.4f}" if best is not None else "none"
+        score, note = "failed", f": {trial.error}"
+        if trial.score is not None:
+            early = trial.share < 1
+            score = f"{'~' * early}{trial.score:.4f}"
+            note = f", stopped at {trial.share * 100:.0f} %" if early else ""
+            note += "" if trial.n_documents else ", known already"
+            note += "".join(f", breaks {constraint}" for constraint in trial.broken)
+        spent = _spent(limit)
         self._line(
-            f"trial {event.number:>3}  [{spent}]  {score:>7}  best {best}  "
-            f"{event.seconds:>5.1f} s  {event.what}{note}"
+            f"trial {trial.number:>3}  [{spent}]  {score:>7}  best {highest}  "
+            f"{trial.seconds:>5.1f} s  {trial.method}{note}"
         )
         self._bar.update(
             self._task,
-            total=event.limit.most,
-            completed=event.limit.used,
+            total=limit.most,
+            completed=limit.used,
             spent=spent,
-            detail=f"best {best}, {speed:.0f} documents/s",
+            detail=f"best {highest}, {speed:.0f} documents/s",
             visible=True,
         )
 
@@ -170,13 +169,13 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
     spoiled = {task for entry in found for task in entry.spoiled}
     for name in (
         *(totals[name] for name in ("search", "held-out", "95 % interval")),
-        *(PARAMETERS if n == SIZE else n + "*" * _is_spoiled(found, n) for n in further),
+        *(header(n) + "*" * _is_spoiled(found, n) for n in further),
         *(name + "*" * (name in spoiled) for name in names),
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in found:
-        shown = entry.deciding.tasks if entry.deciding else ()
-        values = {task.id.task: f"{task.value:.3f}" for task in shown}
+        decided = entry.deciding.tasks if entry.deciding else ()
+        values = {task.id.task: f"{task.value:.3f}" for task in decided}
         table.add_row(
             *([escape(labels[entry.run])] if several else []),
             entry.label,
@@ -184,7 +183,7 @@ def _leaderboard(found: list[Entry], *, tasks: bool) -> Table:
             _number(entry.search),
             _number(entry.held_out),
             _bounds(entry.interval),
-            *(_objective(entry, name) for name in further),
+            *(show_objective(entry, name) for name in further),
             *(values.get(name, "") for name in names),
             style="bold green" if entry.role == "winner" else None,
         )
@@ -250,13 +249,6 @@ def estimate(bench: SearchSetup, found: Estimate) -> None:
 
 def _is_spoiled(found: list[Entry], objective: str) -> bool:
     return any(entry.is_spoiled(entry.part(objective)) for entry in found)
-
-
-def _objective(entry: Entry, name: str) -> str:
-    if name == SIZE:
-        return in_millions(entry.n_parameters)
-    value = entry.value(name)
-    return "" if value is None else f"{value:.3f}"
 
 
 def _number(found: Scores | None) -> str:

@@ -11,29 +11,29 @@ from mergesearch.report.entries import (
 )
 from mergesearch.report.leaderboard import (
     FORMATS,
-    PARAMETERS,
     further_objectives,
+    header,
     heads,
-    in_millions,
     leaderboard,
     markdown,
+    show_objective,
     table,
 )
 
 __all__ = [
     "FORMATS",
-    "PARAMETERS",
     "Entry",
     "caution",
     "entries_of",
     "front_of",
     "further_objectives",
+    "header",
     "heads",
-    "in_millions",
     "leaderboard",
     "markdown",
     "ranked",
     "run_labels",
+    "show_objective",
     "table",
     "verdict",
 ]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mergesearch.errors import InputError
+from mergesearch.objectives import OBJECTIVES, SCORE, Measured, objective_of
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record, identity_of
 from mergesearch.scores import Interval, Scores, interval, paired_difference
-from mergesearch.space import SCORE, SIZE
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,21 @@ class Entry:
 
     def part(self, name: str) -> Scores | None:
         """Its scores on the tasks of the whole search split that a name stands for."""
-        if self.search is None or name == SCORE:
-            return self.search
-        found = self.search.of(name)
-        return found if found.tasks else None
+        part = objective_of(name).part
+        found = part(self.search) if part and self.search else None
+        return found if found and found.tasks else None
 
     def value(self, objective: str) -> float | None:
         """What it is worth in an objective, by the whole search split; None where unknown."""
-        if objective == SIZE:
-            return self.n_parameters
-        if (found := self.part(objective)) is None:
+        row, scores = objective_of(objective), self.search
+        if not row.from_documents:
+            if self.n_parameters is None:
+                return None
+            return row.report(Measured(self.recipe, scores or Scores(()), self.n_parameters))
+        if scores is None or (found := self.part(objective)) is None:
             return None
+        if objective in OBJECTIVES:
+            return row.report(Measured(self.recipe, scores, self.n_parameters or 0))
         is_task = objective == found.tasks[0].id.task
         return found.tasks[0].value if is_task else found.total
 

@@ -6,14 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from mergesearch.objectives import OBJECTIVES, SCORE, objective_of
 from mergesearch.recipe import write_recipe
 from mergesearch.report.entries import Entry, caution, run_labels
 from mergesearch.scores import Scores
-from mergesearch.space import SCORE, SIZE
 
 FORMATS = ("md", "csv", "json")
-#: The column of sizes.
-PARAMETERS = "parameters"
 #: The columns of every table; sizes, tasks and groups of tasks come before the last.
 _FIXED = ("run", "model", "method", "search", "held_out", "low", "high", "recipe")
 
@@ -49,21 +47,29 @@ def heads(entries: list[Entry]) -> dict[str, str]:
 
 
 def further_objectives(entries: list[Entry]) -> list[str]:
-    """What deserves a column beside the total: objectives, and the size where models differ."""
+    """List what has a column beside the total: objectives, and what models differ in, as size."""
     names = {name: None for entry in entries for name in entry.objectives if name != SCORE}
-    if len({entry.n_parameters for entry in entries} - {None}) > 1:
-        names[SIZE] = None
+    for name in (name for name in OBJECTIVES if not OBJECTIVES[name].from_documents):
+        if len({entry.value(name) for entry in entries} - {None}) > 1:
+            names[name] = None
     return list(names)
 
 
-def in_millions(n: int | None) -> str:
-    """A number of parameters for people."""
-    return "" if n is None else f"{n / 1e6:.1f} M"
+def header(objective: str) -> str:
+    """Return the title of an objective's column."""
+    return objective_of(objective).header or objective
+
+
+def show_objective(entry: Entry, objective: str) -> str:
+    """Write a model's value in an objective for people; empty where it is unknown."""
+    value = entry.value(objective)
+    return "" if value is None else objective_of(objective).show(value)
 
 
 def _table(entries: list[Entry]) -> pd.DataFrame:
     """The table with the names of its totals' columns unmarked."""
     labels, further, rows = run_labels(entries), further_objectives(entries), []
+    of_models = _of_models(further)
     for entry in entries:
         bounds = entry.interval
         row: dict[str, Any] = {
@@ -75,19 +81,18 @@ def _table(entries: list[Entry]) -> pd.DataFrame:
             "low": bounds.low if bounds else math.nan,
             "high": bounds.high if bounds else math.nan,
         }
-        if SIZE in further:
-            row[PARAMETERS] = entry.n_parameters
+        row |= {header(name): entry.value(name) for name in of_models}
         for scores in (entry.search, entry.held_out):
             for task in scores.tasks if scores else ():
                 name = task.id.task
                 row[f"{name} {task.id.metric}" + "*" * (name in entry.spoiled)] = task.value
         tasks = {task.id.task for task in entry.search.tasks} if entry.search else set()
-        for group in (name for name in further if name not in tasks | {SIZE}):
+        for group in (name for name in further if name not in {*tasks, *of_models}):
             row[group + "*" * entry.is_spoiled(entry.part(group))] = entry.value(group)
         rows.append({**row, "recipe": entry.recipe.hash[:12]})
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=_FIXED)
-    if SIZE in further:
-        frame[PARAMETERS] = frame[PARAMETERS].astype("Int64")  # whole also where one is unknown
+    for name in (name for name in of_models if objective_of(name).whole):
+        frame[header(name)] = frame[header(name)].astype("Int64")  # also where one is unknown
     return frame[[c for c in frame.columns if c != "recipe"] + ["recipe"]]
 
 
@@ -105,8 +110,8 @@ def markdown(entries: list[Entry]) -> str:
     ]
     frame["95 % interval"] = bounds
     lead = ["model", "method", "search", "held_out", "95 % interval"]
-    if PARAMETERS in frame:
-        frame[PARAMETERS] = [in_millions(entry.n_parameters) for entry in entries]
+    for name in _of_models(further_objectives(entries)):
+        frame[header(name)] = [show_objective(entry, name) for entry in entries]
     if len(run_labels(entries)) > 1:
         lead = ["run", *lead]
     tasks = [c for c in frame.columns if c not in {*lead, "run", "low", "high", "recipe"}]
@@ -163,6 +168,11 @@ def _details(entry: Entry, scores: Scores | None) -> dict[str, Any] | None:
         for t in scores.tasks
     }
     return {"total": scores.total, "tasks": tasks}
+
+
+def _of_models(objectives: list[str]) -> list[str]:
+    """Pick the objectives that documents do not decide, each with a column of its own."""
+    return [name for name in objectives if not objective_of(name).from_documents]
 
 
 def _total(scores: Scores | None) -> float:

@@ -1,4 +1,4 @@
-"""What a record's entries say: models of the leaderboard, steps of a soup, trials, the suite."""
+"""A record's entries: models of the leaderboard, steps of a soup, the suite."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from mergesearch.scores.aggregation import VECTORISED
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A model that the leaderboard shows."""
 
     label: str
@@ -34,25 +34,6 @@ class SoupStep:
 
 
 @dataclass(frozen=True)
-class TrialEntry:
-    """A trial that has ended."""
-
-    number: int
-    method: str
-    #: None where the candidate failed.
-    recipe_hash: str | None
-    #: Of the suite; of a candidate that was stopped, what it would have reached.
-    score: float | None
-    error: str | None = None
-    #: Share of the documents that it was scored on.
-    share: float = 1.0
-    #: Values by the names of the search's objectives.
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    #: Whether it keeps the search's constraints.
-    feasible: bool = True
-
-
-@dataclass(frozen=True)
 class TaskEntry:
     """A task of the suite: all that a score of it says, but for the documents."""
 
@@ -66,7 +47,7 @@ class TaskEntry:
     def score(
         self, documents: Mapping[int, DocumentScore], value: float | None
     ) -> TaskScore | None:
-        """The task's score, where all of its documents are among those given.
+        """Make the task's score, where all of its documents are among those given.
 
         Args:
             documents: of a model, by id.
@@ -98,13 +79,13 @@ class TaskEntry:
 
 
 def values_are_enough(aggregation: str) -> bool:
-    """Whether a task's value can be had from its documents' without building the task."""
+    """Say if a task's value follows from its documents' without building the task."""
     return aggregation in VECTORISED
 
 
 @dataclass(frozen=True)
 class SuiteEntry:
-    """The suite's tasks by split: "search", "search_full" without its limits, and "held_out"."""
+    """The suite's tasks by split: "search", "search_full" (no limits) and "held_out"."""
 
     splits: Mapping[str, tuple[TaskEntry, ...]] = field(default_factory=dict)
 
@@ -126,7 +107,7 @@ class SuiteEntry:
 
     @property
     def objective(self) -> str:
-        """Hash of what a search maximizes: equal where the totals of trials may be compared."""
+        """Hash of what a search maximizes: equal where trials' totals may be compared."""
         tasks = self.splits.get("search", ())
         terms = [[task.id.fingerprint, task.n_documents, task.weight] for task in tasks]
         return hashlib.sha256(json.dumps(terms).encode()).hexdigest()[:12]

@@ -5,54 +5,67 @@ from dataclasses import replace
 import pytest
 
 from mergesearch.cli.show import Progress
-from mergesearch.searching import Limit, TrialEvent
+from mergesearch.searching import Limit, TrialRecord
 
-EVENT = TrialEvent(
-    number=7,
-    limit=Limit("trials", 8, 42),
-    what="ties (refined)",
-    score=0.53125,
-    best=0.5833,
-    share=1.0,
-    n_documents=300,
-    seconds=4.21,
-)
+TRIAL = TrialRecord(7, "ties (refined)", "hash", 0.53125, n_documents=300, seconds=4.21)
+LIMIT = Limit("trials", 8, 42)
 
 
 @pytest.mark.parametrize(
-    ("event", "line"),
+    ("trial", "limit", "best", "line"),
     [
-        (EVENT, "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined)"),
         (
-            replace(EVENT, limit=Limit("documents", 900, 30_000)),
+            TRIAL,
+            LIMIT,
+            0.5833,
+            "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined)",
+        ),
+        (
+            TRIAL,
+            Limit("documents", 900, 30_000),
+            0.5833,
             "trial   7  [   900/30,000 documents]   0.5312  best 0.5833    4.2 s  ties (refined)",
         ),
         (
-            replace(EVENT, limit=Limit("minutes", 1.25, 60.0)),
+            TRIAL,
+            Limit("minutes", 1.25, 60.0),
+            0.5833,
             "trial   7  [ 1.2/60.0 minutes]   0.5312  best 0.5833    4.2 s  ties (refined)",
         ),
         (
-            replace(EVENT, share=0.25, n_documents=75),
+            replace(TRIAL, share=0.25, n_documents=75),
+            LIMIT,
+            0.5833,
             "trial   7  [ 8/42]  ~0.5312  best 0.5833    4.2 s  ties (refined), stopped at 25 %",
         ),
         (
-            replace(EVENT, n_documents=0),
+            replace(TRIAL, n_documents=0),
+            LIMIT,
+            0.5833,
             "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined), known already",
         ),
         (
-            replace(EVENT, breaks=("size <= 1000", "first >= one")),
+            replace(TRIAL, violations={"size <= 1000": 0.1, "first >= one": 1.0, "second": 0.0}),
+            LIMIT,
+            0.5833,
             "trial   7  [ 8/42]   0.5312  best 0.5833    4.2 s  ties (refined), breaks size <= 1000"
             ", breaks first >= one",
         ),
         (
-            replace(EVENT, score=None, best=None, n_documents=0, error="weights have NaN"),
+            replace(TRIAL, score=None, n_documents=0, error="weights have NaN"),
+            LIMIT,
+            None,
             "trial   7  [ 8/42]   failed  best none    4.2 s  ties (refined): weights have NaN",
         ),
     ],
 )
 def test_a_trial_is_a_line(
-    event: TrialEvent, line: str, capsys: pytest.CaptureFixture[str]
+    trial: TrialRecord,
+    limit: Limit,
+    best: float | None,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with Progress() as progress:
-        progress.trial(event)
+        progress.trial(trial, limit, best)
     assert capsys.readouterr().err == f"{line}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mergesearch.recipe import ModelRef, soup_recipe
-from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, TrialEntry, hold
+from mergesearch.runs import LeaderboardRow, Record, SuiteEntry, TaskEntry, TrialRecord, hold
 from mergesearch.scores import DocumentScore, TaskId
 
 #: A model's label, role, and its score on each document of the two splits, if it was scored there.
@@ -52,8 +52,8 @@ def make_run(
                     record.documents.add(f"digest of {label}", f"f-{name}", scores)
             if dev is not None:
                 mean = sum(dev) / len(dev)
-                record.add_trial(TrialEntry(number, "linear", recipe.hash, mean))
-            record.add_row(Row(label, role, recipe.hash))
+                record.add_trial(TrialRecord(number, "linear", recipe.hash, mean))
+            record.add_row(LeaderboardRow(label, role, recipe.hash))
     return folder
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from mergesearch.cli import show
 from mergesearch.errors import InputError
 from mergesearch.report import entries_of, front_of, leaderboard, verdict
-from mergesearch.runs import Record, Row, SuiteEntry
+from mergesearch.runs import LeaderboardRow, Record, SuiteEntry
 from tests.report.hand_made import Model, make_run, right
 
 MODELS: list[Model] = [
@@ -167,7 +167,7 @@ def test_the_verdict_begins_with_the_constraints_that_the_winner_breaks(run: Pat
 def test_a_smaller_front_leaves_nothing_of_a_larger_one(run: Path) -> None:
     record = Record(run)
     kept = [row for row in record.rows if row.label in ("winner", "front 2")]
-    record.set_best([*kept, Row("finalist 3", "finalist", kept[0].recipe_hash)])
+    record.set_best([*kept, LeaderboardRow("finalist 3", "finalist", kept[0].recipe_hash)])
     for read in (record, Record(run, writable=False)):
         assert [row.label for row in read.rows] == ["winner", "front 2", "finalist 3", "one"]
     before = (run / "record.jsonl").read_bytes()

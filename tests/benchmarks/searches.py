@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from cmaes import CMA
 
 from mergesearch.errors import CandidateError
 from mergesearch.recipe import Recipe
-from mergesearch.runs import Record
-from mergesearch.searching.candidates import CandidateEvaluator
-from mergesearch.searching.finalists import N_FINALISTS, best_recipes
-from mergesearch.searching.goals import Goals
-from mergesearch.searching.loop import Search
-from mergesearch.searching.observer import Silent
-from mergesearch.searching.policies.racing import N_BLOCKS, Rival, race
-from mergesearch.searching.runs import suite_entry
-from mergesearch.searching.setup import SearchSetup, prepare
-from mergesearch.searching.study import DOCUMENTS, RECIPE, SHARE, open_study
+from mergesearch.runtime import Runtime
+from mergesearch.searching import (
+    N_FINALISTS,
+    CandidateEvaluator,
+    Goals,
+    SearchSetup,
+    TrialRecord,
+    best_recipes,
+    open_run,
+    open_search,
+    replay,
+)
 from mergesearch.space import SearchSettings, SearchSpace, suggest
 from mergesearch.tasks import Suite, TaskSpec
 
-CPU = torch.device("cpu")
 #: Evaluations of the reference, each of every document of the search split.
 N_EVALUATIONS = 100
 
@@ -85,8 +85,8 @@ class Incumbent:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One search, and how its winner was judged."""
+class SearchResult:
+    """One search, and how its winner scored on held-out."""
 
     family: str
     arm: str
@@ -109,7 +109,7 @@ class Run:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Run":
+    def from_json(cls, data: Mapping[str, Any]) -> "SearchResult":
         """From a file."""
         incumbents = tuple(Incumbent(**i) for i in data["incumbents"])
         lists = {
@@ -134,15 +134,12 @@ REFERENCE = "CMA-ES"
 
 @contextmanager
 def opened(space: SearchSpace, folder: Path) -> Iterator[tuple[SearchSetup, CandidateEvaluator]]:
-    """A space's bench and judge, with a run folder of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    bench = prepare(space)
-    record = Record(folder)
-    record.set_suite(suite_entry(bench.evaluator))
-    yield bench, CandidateEvaluator(bench.parents, bench.evaluator, record, CPU)
+    """Open a run of a space on the CPU, where tests and benchmarks have the same numbers."""
+    with open_run(space, folder, Runtime(device="cpu")) as run:
+        yield run
 
 
-def run_reference(family: Family, seed: int, folder: Path, *, curve: bool) -> Run:
+def run_reference(family: Family, seed: int, folder: Path, *, curve: bool) -> SearchResult:
     """CMA-ES over the genome, from x0 = 1/n (densities 1) with a step of 1/6, in full evaluations.
 
     The defaults of mergekit-evolve 0.1.5: weights are taken without their sign, densities clamped.
@@ -151,7 +148,7 @@ def run_reference(family: Family, seed: int, folder: Path, *, curve: bool) -> Ru
     names = [f"weight.{p}" for p in space.parents], [f"ties.density.{p}" for p in space.parents]
     n = len(space.parents)
     optimizer = CMA(mean=np.array([1 / n] * n + [1.0] * n), sigma=1 / 6, seed=seed)
-    with opened(space, folder) as (bench, judge):
+    with opened(space, folder) as (setup, candidates):
         incumbents: list[Incumbent] = []
         asked: list[np.ndarray] = []
         told: list[tuple[np.ndarray, float]] = []
@@ -162,54 +159,43 @@ def run_reference(family: Family, seed: int, folder: Path, *, curve: bool) -> Ru
             weights, densities = np.abs(point[:n]), np.clip(np.abs(point[n:]), 0.0001, 1.0)
             values = dict(zip(names[0], map(float, np.minimum(weights, 10.0)), strict=True))
             values |= dict(zip(names[1], map(float, densities), strict=True))
-            recipe = suggest(space, optuna.trial.FixedTrial(values), bench.shape)
+            recipe = suggest(space, optuna.trial.FixedTrial(values), setup.shape)
             assert isinstance(recipe, Recipe)
             try:
-                score = judge.score(recipe).total
+                score = candidates.score(recipe).total
             except CandidateError:
                 score = 0.0
             if not incumbents or score > incumbents[-1].score:
-                incumbents.append(Incumbent(judge.n_documents_scored, score, recipe.hash))
+                incumbents.append(Incumbent(candidates.n_documents_scored, score, recipe.hash))
             told.append((point, -score))
             if len(told) == optimizer.population_size:
                 optimizer.tell(told)
                 told = []
-        return _judged(
-            family, REFERENCE, seed, bench, judge, incumbents, N_EVALUATIONS, curve=curve
+        return _with_held_out(
+            family, REFERENCE, seed, setup, candidates, incumbents, N_EVALUATIONS, curve=curve
         )
 
 
-def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -> Run:
+def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -> SearchResult:
     """A search by the engine, of as many documents as so many full evaluations."""
     space = family.space_for({**ARMS[arm], "seed": seed})
-    with opened(space, folder) as (bench, judge):
-        n_each = sum(task.n_documents for task in bench.evaluator.tasks())
-        whole = sum(task.n_documents for task in bench.evaluator.tasks(full=True))
+    with opened(space, folder) as (setup, candidates):
+        n_each = sum(task.n_documents for task in setup.evaluator.tasks())
+        whole = sum(task.n_documents for task in setup.evaluator.tasks(full=True))
         budget = family.n_evaluations * n_each
         confirms = family.confirms and arm not in COMPARED[1:]
         if confirms:  # which is a part of what it costs
             budget -= N_FINALISTS * (whole - n_each)
-        settings = space.search.model_copy(update={"documents": budget})
-        space = space.model_copy(update={"search": settings})
-        study = open_study(folder, "study")
-        search = Search(study, space, judge, bench.shape, Silent())
-        search.run()
-        history = search.history
-        incumbents: list[Incumbent] = []
-        n_documents = 0
-        for trial in history.trials:
-            n_documents += trial.user_attrs[DOCUMENTS]
-            score = trial.values[0] if trial.values and trial.user_attrs[SHARE] == 1 else None
-            if score is not None and (not incumbents or score > incumbents[-1].score):
-                incumbents.append(Incumbent(n_documents, score, trial.user_attrs[RECIPE]))
-        finalists = best_recipes(history, judge, N_FINALISTS) if confirms else ()
-        return _judged(
+        search = open_search(setup.with_budget(documents=budget), candidates)
+        history = search.run()
+        finalists = best_recipes(history, candidates, N_FINALISTS) if confirms else ()
+        return _with_held_out(
             family,
             arm,
             seed,
-            bench,
-            judge,
-            incumbents,
+            setup,
+            candidates,
+            _incumbents(history.trials),
             len(history.trials),
             finalists=finalists,
             goals=search.goals if arm in COMPARED[1:] else None,
@@ -217,35 +203,48 @@ def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -
         )
 
 
-def _judged(
+def _incumbents(trials: Sequence[TrialRecord]) -> list[Incumbent]:
+    """List the best of a search's trials after each that brought a better one."""
+    incumbents: list[Incumbent] = []
+    n_documents = 0
+    for trial in trials:
+        n_documents += trial.n_documents
+        if not trial.is_whole or trial.score is None or trial.recipe_hash is None:
+            continue
+        if not incumbents or trial.score > incumbents[-1].score:
+            incumbents.append(Incumbent(n_documents, trial.score, trial.recipe_hash))
+    return incumbents
+
+
+def _with_held_out(
     family: Family,
     arm: str,
     seed: int,
-    bench: SearchSetup,
-    judge: CandidateEvaluator,
+    setup: SearchSetup,
+    candidates: CandidateEvaluator,
     incumbents: Sequence[Incumbent],
     n_trials: int,
     *,
     finalists: Sequence[Recipe] = (),
     goals: Goals | None = None,
     curve: bool,
-) -> Run:
-    n_each = sum(task.n_documents for task in bench.evaluator.tasks())
+) -> SearchResult:
+    n_each = sum(task.n_documents for task in setup.evaluator.tasks())
     if finalists:
         winner = max(
-            (judge.score(recipe, full=True) for recipe in finalists), key=lambda c: c.total
+            (candidates.score(recipe, full=True) for recipe in finalists), key=lambda c: c.total
         )
     else:
-        winner = judge.score(judge.record.recipe(incumbents[-1].recipe_hash))
-    n_documents = judge.n_documents_scored
+        winner = candidates.score(candidates.record.recipe(incumbents[-1].recipe_hash))
+    n_documents = candidates.n_documents_scored
     # the one that is compared with the other searches' winners
     budget = family.n_evaluations * n_each
     equal = sum(incumbent.n_documents <= budget for incumbent in incumbents) - 1
 
     def held_out(recipe_hash: str) -> float:
-        return judge.score(judge.record.recipe(recipe_hash), "held_out").total
+        return candidates.score(candidates.record.recipe(recipe_hash), "held_out").total
 
-    return Run(
+    return SearchResult(
         family=family.name,
         arm=arm,
         seed=seed,
@@ -259,20 +258,18 @@ def _judged(
         ),
         winner_score=winner.total,
         winner_held_out=held_out(winner.recipe.hash),
-        stopped=_would_be_stopped(judge, goals, incumbents) if goals else None,
+        stopped=_would_be_stopped(candidates, goals, incumbents) if goals else None,
     )
 
 
 def _would_be_stopped(
-    judge: CandidateEvaluator, goals: Goals, incumbents: Sequence[Incumbent]
+    candidates: CandidateEvaluator, goals: Goals, incumbents: Sequence[Incumbent]
 ) -> tuple[bool, ...]:
-    """Whether racing would have stopped each of the incumbents, against the one before it."""
+    """Race each of the incumbents against the one before it: would it have been stopped?"""
     stopped = [False]
     for before, incumbent in pairwise(incumbents):
-        scores = judge.known(before.recipe_hash)
-        assert scores
-        blocks = judge.blocks(judge.record.recipe(incumbent.recipe_hash), n_blocks=N_BLOCKS)
-        stopped.append(race(blocks, [Rival(scores, 0)], goals).share < 1)
+        rival, recipe = (candidates.record.recipe(i.recipe_hash) for i in (before, incumbent))
+        stopped.append(replay(candidates, recipe, rival, goals).share < 1)
     return tuple(stopped)
 
 
