@@ -1,6 +1,5 @@
 """The demo's family on disk: a base, an expert for each skill, tasks, suite and space."""
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,12 +7,11 @@ from pathlib import Path
 from random import Random
 
 import yaml
-from safetensors.torch import save_file
-from transformers import LlamaForCausalLM
 
+from mergesearch.demo.llama import new_config, new_weights, save_model
 from mergesearch.demo.skills import SKILLS, Split, exam
 from mergesearch.demo.tokenizer import build_tokenizer
-from mergesearch.demo.train import base_examples, expert_examples, new_model, train
+from mergesearch.demo.train import base_examples, expert_examples, train
 from mergesearch.errors import InputError
 from mergesearch.files import whole_folder
 
@@ -107,9 +105,10 @@ def _write_models(
     folder: Path, seed: int, size: FamilySize, progress: Callable[[str], None]
 ) -> None:
     tokenizer = build_tokenizer()
-    base = new_model(tokenizer, layers=size.layers, hidden=size.hidden, seed=seed)
-    train(
-        base,
+    config = new_config(tokenizer, layers=size.layers, hidden=size.hidden)
+    base = train(
+        new_weights(config, seed),
+        config,
         base_examples(tokenizer, _random(seed, "base"), insight=size.insight),
         steps=size.base_steps,
         batch=size.batch,
@@ -118,30 +117,22 @@ def _write_models(
     )
     models = {"base": base}
     for skill in SKILLS:
-        models[skill] = copy.deepcopy(base)
-        train(
-            models[skill],
+        models[skill] = train(
+            base,
+            config,
             expert_examples(tokenizer, _random(seed, "expert", skill), skill=skill),
             steps=size.expert_steps,
             batch=size.batch,
             learning_rate=1e-3,  # gentle, so that the experts stay in the base's basin
             progress=_named(skill, progress),
         )
-    for name, model in models.items():
-        _save(model, folder / name)
+    for name, weights in models.items():
+        save_model(weights, config, folder / name)
         tokenizer.save_pretrained(folder / name)
 
 
 def _named(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
     return lambda message: progress(f"{name}: {message}")
-
-
-def _save(model: LlamaForCausalLM, folder: Path) -> None:
-    """What `save_pretrained` writes, without its progress bars."""
-    model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-    weights = dict(model.named_parameters())  # names a tied weight once, as the format wants
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_tasks(folder: Path, seed: int, size: FamilySize) -> None:

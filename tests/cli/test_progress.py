@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mergesearch.cli.show import Progress
+from mergesearch.cli.progress import Progress
 from mergesearch.searching import Limit, TrialEvent
 
 EVENT = TrialEvent(

@@ -1,0 +1,106 @@
+"""The columns of a leaderboard, whatever it is written as."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from mergesearch.report.entries import Entry, run_labels
+from mergesearch.scores import Scores
+from mergesearch.space import SCORE, SIZE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The column of sizes.
+PARAMETERS = "parameters"
+#: The columns of every table; sizes, tasks and groups of tasks come before the last.
+FIXED = ("run", "model", "method", "search", "held_out", "low", "high", "recipe")
+
+
+def table(entries: list[Entry]) -> "pd.DataFrame":
+    """A data frame with a row a model: its method, and its scores in all and by task.
+
+    Columns: run, model, method, search, held_out, low and high (the 95 % interval of the deciding
+    score), parameters where models differ in their number or a search had the size for an
+    objective, one column a task, one for each group of tasks that is an objective, and recipe (the
+    hash's first twelve digits). What was not scored is NaN. A `*` ends the names of columns that a
+    search on a benchmark's test set has spoiled.
+    """
+    import pandas as pd
+
+    rows = rows_of(entries)
+    frame = pd.DataFrame(rows, columns=columns_of(rows))
+    if PARAMETERS in frame:
+        frame[PARAMETERS] = frame[PARAMETERS].astype("Int64")  # whole also where one is unknown
+    return frame.rename(columns=heads(entries))
+
+
+def rows_of(entries: list[Entry]) -> list[dict[str, Any]]:
+    """The values of each model by column, the names of totals' columns unmarked.
+
+    A row lacks the tasks that its model was not scored on; other numbers that are unknown are NaN,
+    or None if they are whole.
+    """
+    labels, further = run_labels(entries), further_objectives(entries)
+    return [_row(entry, labels[entry.run], further) for entry in entries]
+
+
+def _row(entry: Entry, run: str, further: list[str]) -> dict[str, Any]:
+    bounds = entry.interval
+    row: dict[str, Any] = {
+        "run": run,
+        "model": entry.label,
+        "method": entry.recipe.merge_method,
+        "search": _total(entry.search),
+        "held_out": _total(entry.held_out),
+        "low": bounds.low if bounds else math.nan,
+        "high": bounds.high if bounds else math.nan,
+    }
+    if SIZE in further:
+        row[PARAMETERS] = entry.n_parameters
+    for scores in (entry.search, entry.held_out):
+        for task in scores.tasks if scores else ():
+            row[f"{task.task} {task.metric}" + "*" * (task.task in entry.spoiled)] = task.value
+    tasks = {task.task for task in entry.search.tasks} if entry.search else set()
+    for group in (name for name in further if name not in tasks | {SIZE}):
+        row[group + "*" * entry.is_spoiled(entry.part(group))] = entry.value(group)
+    return {**row, "recipe": entry.recipe.hash[:12]}
+
+
+def columns_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The names of the columns that rows have, in the order they come, the recipe's last."""
+    names = dict.fromkeys(name for row in rows for name in row) if rows else dict.fromkeys(FIXED)
+    return [*(name for name in names if name != "recipe"), "recipe"]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value to show."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def heads(entries: list[Entry]) -> dict[str, str]:
+    """The names of the columns of totals, each with a `*` where one of its numbers is spoiled."""
+    held_out = any(entry.is_spoiled(entry.held_out) for entry in entries)
+    deciding = any(entry.is_spoiled(entry.deciding) for entry in entries)
+    spoiled = {
+        "search": any(entry.is_spoiled(entry.search) for entry in entries),
+        **dict.fromkeys(("held_out", "held-out"), held_out),
+        **dict.fromkeys(("low", "high", "95 % interval"), deciding),
+    }
+    return {name: name + "*" * is_spoiled for name, is_spoiled in spoiled.items()}
+
+
+def further_objectives(entries: list[Entry]) -> list[str]:
+    """Names beside the total with a column: objectives, and the size where models differ."""
+    names = {name: None for entry in entries for name in entry.objectives if name != SCORE}
+    if len({entry.n_parameters for entry in entries} - {None}) > 1:
+        names[SIZE] = None
+    return list(names)
+
+
+def in_millions(n: int | None) -> str:
+    """A number of parameters for people."""
+    return "" if n is None else f"{n / 1e6:.1f} M"
+
+
+def _total(scores: Scores | None) -> float:
+    return scores.total if scores else math.nan

@@ -1,0 +1,54 @@
+"""Leaderboards as Markdown."""
+
+from typing import Any
+
+from mergesearch.report.columns import (
+    PARAMETERS,
+    columns_of,
+    heads,
+    in_millions,
+    is_missing,
+    rows_of,
+)
+from mergesearch.report.entries import Entry, caution, run_labels
+
+
+def markdown(entries: list[Entry]) -> str:
+    """A table for people; the winner in bold, the run named where there are several.
+
+    What its `*` mean, if there are any, stands below it.
+    """
+    from tabulate import tabulate
+
+    rows = rows_of(entries)
+    if not rows:
+        return "No models yet."
+    lead = ["model", "method", "search", "held_out", "95 % interval"]
+    if len(run_labels(entries)) > 1:
+        lead = ["run", *lead]
+    apart = {*lead, "run", "low", "high", "recipe"}
+    names = [*lead, *(name for name in columns_of(rows) if name not in apart), "recipe"]
+    marked = heads(entries)
+    text = tabulate(
+        [[_cell(shown.get(name)) for name in names] for shown in map(_for_people, entries, rows)],
+        headers=[marked.get(name, name).replace("held_out", "held-out") for name in names],
+        tablefmt="pipe",
+        disable_numparse=True,
+    )
+    return f"{text}\n\n`*` {note}" if (note := caution(entries)) else text
+
+
+def _for_people(entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its bounds as one cell and its size in millions; the winner's name in bold."""
+    bounds = entry.interval
+    row = row | {
+        "model": f"**{entry.label}**" if entry.role == "winner" else entry.label,
+        "95 % interval": f"[{bounds.low:.3f}, {bounds.high:.3f}]" if bounds else "",
+    }
+    return row | {PARAMETERS: in_millions(entry.n_parameters)} if PARAMETERS in row else row
+
+
+def _cell(value: Any) -> Any:
+    if is_missing(value):
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else value
