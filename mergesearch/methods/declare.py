@@ -1,12 +1,17 @@
-"""What a row of the method table says: a method's function, parameters and needs."""
+"""A row of the method table: a method's formula, parameters and needs, without torch."""
 
 import keyword
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
-from mergesearch.methods.inputs import Formula, is_matrix
+from mergesearch.errors import InputError
+
+if TYPE_CHECKING:
+    from mergesearch.methods.inputs import Formula
 
 Scalar = bool | int | float | str
 REQUIRED = object()
@@ -86,11 +91,23 @@ def _any(arguments: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """One merge method: its formula, and all that the other rooms need to know of it."""
+    """One merge method: its formula, and all that the other rooms need to know of it.
 
-    #: From the inputs and the parameters to what becomes of each row. It looks at the inputs as
-    #: it needs to, and the numbers that no parameter changes it recalls.
-    formula: Callable[..., Formula]
+    >>> from mergesearch.methods import Method, Parameter
+    >>> half = Method(
+    ...     "my_package:halfway",
+    ...     (Parameter("t", default=0.5, low=0, high=1, search=(0, 1)),),
+    ...     base="required",
+    ...     source="arXiv:2212.04089",
+    ... )
+    >>> half.arguments(n_models=2, given={})
+    {'t': 0.5}
+    """
+
+    #: The function from inputs and arguments to a formula, or where it is: "module:function",
+    #: imported at its first use, so that the table needs no torch. A module that begins with a dot
+    #: is one of this package's.
+    function: "Callable[..., Formula] | str"
     parameters: tuple[Parameter, ...]
     #: "required": deltas from the base are merged; "optional": deltas where there is one;
     #: "first": the base is the first of the models; "unused": it is a model like the others.
@@ -107,6 +124,32 @@ class Method:
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
     check: Callable[[Mapping[str, Any]], None] = _any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, str) and self.function.count(":") != 1:
+            raise ValueError(
+                f"function must be a function or 'module:function', got {self.function!r}"
+            )
+
+    @cached_property
+    def formula(self) -> "Callable[..., Formula]":
+        """The function from inputs and arguments to the formula of a tensor's rows.
+
+        It looks at the inputs as it needs to, and recalls the numbers that no argument changes.
+
+        Raises:
+            InputError: it cannot be imported.
+        """
+        return imported(self.function) if isinstance(self.function, str) else self.function
+
+    def arguments(self, n_models: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The formula's arguments: those given, and the defaults of all others that have one."""
+        defaults = {
+            p.argument: [p.default] * n_models if p.per_model else p.default
+            for p in self.parameters
+            if p.default is not REQUIRED
+        }
+        return {**defaults, **given}
 
     def copies(self, name: str, n_dims: int, n_models: int) -> int:
         """How many float32 tensors of a tensor's size its formula holds at once."""
@@ -135,3 +178,25 @@ class Method:
     def parameter(self, name: str) -> Parameter | None:
         """The parameter of that name, if the method has one."""
         return next((p for p in self.parameters if p.name == name), None)
+
+
+def is_matrix(name: str, n_dims: int) -> bool:
+    """Whether a tensor of that name maps one hidden space to another."""
+    return n_dims == 2 and not any(word in name for word in ("embed", "wte", "wpe", "lm_head"))
+
+
+def imported(reference: str) -> Any:
+    """The object that "module:name" refers to.
+
+    Raises:
+        InputError: there is none, or its module cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module, package=__package__), name)
+    except Exception as error:  # whatever another package's module raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"merge function {reference!r} cannot be imported: {reason}; "
+            "mend the package that declares it"
+        ) from error

@@ -1,8 +1,7 @@
 """DELLA: drop entries of the task vectors at random, small ones more often."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,20 +51,6 @@ def della_linear(
 ) -> Formula:
     """DELLA's random drop, then task arithmetic; arguments as for `della`."""
     return _della(inputs, weight, density, epsilon, lambda_, normalize, rescale, signs=False)
-
-
-def check_epsilon(arguments: Mapping[str, Any]) -> None:
-    """Refuse densities whose keep probabilities leave (0, 1).
-
-    Raises:
-        ValueError: density - epsilon or density + epsilon is not a probability.
-    """
-    for density, epsilon in zip(arguments["density"], arguments["epsilon"], strict=True):
-        if density < 1 and not 0 < density - epsilon <= density + epsilon < 1:
-            raise ValueError(
-                "density - epsilon and density + epsilon must lie in (0, 1), "
-                f"got density {density:g} and epsilon {epsilon:g}"
-            )
 
 
 def keep_by_rank(

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from mergesearch.methods.declare import is_matrix
 from mergesearch.methods.reduce import along_rows, total
 
 T = TypeVar("T")
@@ -202,11 +203,6 @@ class Inputs:
             dtype=torch.int32 if narrow else torch.int64,
             device=self.device,
         )
-
-
-def is_matrix(name: str, n_dims: int) -> bool:
-    """Whether a tensor of that name maps one hidden space to another."""
-    return n_dims == 2 and not any(word in name for word in ("embed", "wte", "wpe", "lm_head"))
 
 
 def as_rows(tensor: Tensor) -> Tensor:

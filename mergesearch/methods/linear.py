@@ -1,7 +1,6 @@
 """Weighted average of models, and the uniform soup when the weights are equal."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mergesearch.methods.combine import weighted_sum
 from mergesearch.methods.inputs import Formula, Inputs, numbers
@@ -18,18 +17,3 @@ def linear(inputs: Inputs, *, weight: Sequence[float], normalize: bool = True) -
     divisor = sum(weight) if normalize else 1.0
     constants = {"weight": numbers(weight, inputs), "divisor": numbers(divisor, inputs)}
     return Formula(weighted_sum, constants, heavy=True)
-
-
-def check_sum(arguments: Mapping[str, Any]) -> None:
-    """Refuse normalized weights that sum to zero.
-
-    Raises:
-        ValueError: they do.
-    """
-    normalize = arguments.get("normalize", arguments.get("normalize_weights"))
-    if normalize and sum(arguments["weight"]) == 0:
-        flag = "normalize" if "normalize" in arguments else "normalize_weights"
-        raise ValueError(
-            f"weights must not sum to zero, got {list(arguments['weight'])}; "
-            f"change a weight or set {flag}: false"
-        )

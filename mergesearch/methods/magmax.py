@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mergesearch.methods.inputs import entrywise
 
+
+@entrywise
 def magmax(base: Tensor, models: Sequence[Tensor], *, lambda_: Tensor) -> Tensor:
     """MagMax (arXiv:2407.06322): W0 + lambda T, of each entry the delta of largest magnitude.
 

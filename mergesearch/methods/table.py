@@ -3,25 +3,9 @@
 Recipes, the kernel, search spaces, the README's tables and the tests all read it.
 """
 
-from mergesearch.methods.arcee_fusion import arcee_fusion
-from mergesearch.methods.breadcrumbs import breadcrumbs, breadcrumbs_ties
-from mergesearch.methods.dare import dare_linear, dare_ties
+from mergesearch.methods.checks import check_epsilon, check_sum
 from mergesearch.methods.declare import Method, Parameter
-from mergesearch.methods.della import check_epsilon, della, della_linear
-from mergesearch.methods.inputs import entrywise
-from mergesearch.methods.linear import check_sum, linear
-from mergesearch.methods.magmax import magmax
-from mergesearch.methods.model_stock import model_stock
-from mergesearch.methods.multislerp import karcher, multislerp
-from mergesearch.methods.nearswap import nearswap
-from mergesearch.methods.nuslerp import nuslerp
-from mergesearch.methods.passthrough import passthrough
-from mergesearch.methods.ram import ram, ramplus_tl
-from mergesearch.methods.sce import sce
-from mergesearch.methods.slerp import crossover, slerp
-from mergesearch.methods.subspace import iso_c, iso_cts, tsv_m
-from mergesearch.methods.task_arithmetic import task_arithmetic
-from mergesearch.methods.ties import ties
+from mergesearch.plugins import Table
 
 
 def _weight(low: float, high: float) -> Parameter:
@@ -52,30 +36,30 @@ _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, sea
 _RESCALE = Parameter("rescale", kind=bool, default=True, words=("density",))
 _CHANGED = Parameter("epsilon", default=1e-5, above=0)
 
-METHODS = {
+_ROWS = {
     "linear": Method(
-        linear,
+        ".linear:linear",
         (_weight(0, 1), _flag("normalize", True)),
         base="unused",
         source="arXiv:2203.05482",
         check=check_sum,
     ),
     "slerp": Method(
-        slerp,
+        ".slerp:slerp",
         (Parameter("t", search=(0, 1), by_block=True),),
         base="first",
         n_models=(1, 1),
         source="doi:10.1145/325334.325242",
     ),
     "nuslerp": Method(
-        nuslerp,
+        ".nuslerp:nuslerp",
         (_weight(0, 1), _flag("nuslerp_row_wise", False), _flag("nuslerp_flatten", True)),
         base="optional",
         n_models=(2, 2),
         source="mergekit",
     ),
     "multislerp": Method(
-        multislerp,
+        ".multislerp:multislerp",
         (
             _weight(0, 1),
             _flag("normalize_weights", True),
@@ -86,7 +70,7 @@ METHODS = {
         check=check_sum,
     ),
     "karcher": Method(
-        karcher,
+        ".multislerp:karcher",
         (
             Parameter("max_iter", kind=int, default=10, low=0, high=1000),
             Parameter("tol", default=1e-5, above=0),
@@ -95,13 +79,13 @@ METHODS = {
         source="arXiv:2603.04972",
     ),
     "task_arithmetic": Method(
-        task_arithmetic,
+        ".task_arithmetic:task_arithmetic",
         (_weight(0, 1.5), _LAMBDA, _flag("normalize", False)),
         base="required",
         source="arXiv:2212.04089",
     ),
     "ties": Method(
-        ties,
+        ".ties:ties",
         (
             _weight(0, 1.5),
             _density(0.1, 1),
@@ -113,21 +97,21 @@ METHODS = {
         source="arXiv:2306.01708",
     ),
     "dare_linear": Method(
-        dare_linear,
+        ".dare:dare_linear",
         (_weight(0, 1.5), _density(0.1, 1), _LAMBDA, _flag("normalize", False), _RESCALE),
         base="required",
         random=True,
         source="arXiv:2311.03099",
     ),
     "dare_ties": Method(
-        dare_ties,
+        ".dare:dare_ties",
         (_weight(0, 1.5), _density(0.1, 1), _LAMBDA, _flag("normalize", False), _RESCALE),
         base="required",
         random=True,
         source="arXiv:2311.03099",
     ),
     "della": Method(
-        della,
+        ".della:della",
         (
             _weight(0, 1.5),
             _density(0.2, 0.8),
@@ -143,7 +127,7 @@ METHODS = {
         check=check_epsilon,
     ),
     "della_linear": Method(
-        della_linear,
+        ".della:della_linear",
         (
             _weight(0, 1.5),
             _density(0.2, 0.8),
@@ -159,7 +143,7 @@ METHODS = {
         check=check_epsilon,
     ),
     "breadcrumbs": Method(
-        breadcrumbs,
+        ".breadcrumbs:breadcrumbs",
         (
             _weight(0, 1.5),
             _density(0.1, 1),
@@ -172,7 +156,7 @@ METHODS = {
         source="arXiv:2312.06795",
     ),
     "breadcrumbs_ties": Method(
-        breadcrumbs_ties,
+        ".breadcrumbs:breadcrumbs_ties",
         (
             _weight(0, 1.5),
             _density(0.1, 1),
@@ -185,31 +169,36 @@ METHODS = {
         source="arXiv:2312.06795",
     ),
     "sce": Method(
-        sce,
+        ".sce:sce",
         (Parameter("select_topk", default=1.0, above=0, high=1, search=(0.1, 1.0)),),
         base="required",
         source="arXiv:2408.07990",
     ),
     "model_stock": Method(
-        model_stock,
+        ".model_stock:model_stock",
         (Parameter("filter_wise", kind=bool, default=False, choices=(False, True)),),
         base="required",
         n_models=(2, float("inf")),
         source="arXiv:2403.19522",
     ),
     "nearswap": Method(
-        entrywise(nearswap),
+        ".nearswap:nearswap",
         (Parameter("t", low=0, search=(0.0, 0.01), by_block=True),),
         base="required",
         n_models=(1, 1),
         source="mergekit",
     ),
     "arcee_fusion": Method(
-        arcee_fusion, (), base="required", n_models=(1, 1), source="mergekit", whole="everything"
+        ".arcee_fusion:arcee_fusion",
+        (),
+        base="required",
+        n_models=(1, 1),
+        source="mergekit",
+        whole="everything",
     ),
-    "ram": Method(ram, (_CHANGED,), base="required", source="arXiv:2601.13572"),
+    "ram": Method(".ram:ram", (_CHANGED,), base="required", source="arXiv:2601.13572"),
     "ramplus_tl": Method(
-        ramplus_tl,
+        ".ram:ramplus_tl",
         (
             Parameter("r", default=0.1, search=(0.0, 1.0)),
             Parameter("alpha", default=0.2, low=0, search=(0.0, 1.0)),
@@ -219,21 +208,21 @@ METHODS = {
         source="arXiv:2601.13572",
     ),
     "passthrough": Method(
-        entrywise(passthrough),
+        ".passthrough:passthrough",
         (Parameter("scale", per_model=True, default=None),),
         base="unused",
         n_models=(1, 1),
         source="arXiv:2312.15166",
     ),
     "magmax": Method(
-        entrywise(magmax),
+        ".magmax:magmax",
         (_SCALE,),
         base="required",
         source="arXiv:2407.06322",
         in_mergekit=False,
     ),
     "tsv_m": Method(
-        tsv_m,
+        ".subspace:tsv_m",
         (_SCALE,),
         base="required",
         source="arXiv:2412.00081",
@@ -241,7 +230,7 @@ METHODS = {
         in_mergekit=False,
     ),
     "iso_c": Method(
-        iso_c,
+        ".subspace:iso_c",
         (_SCALE,),
         base="required",
         source="arXiv:2502.04959",
@@ -249,7 +238,7 @@ METHODS = {
         in_mergekit=False,
     ),
     "iso_cts": Method(
-        iso_cts,
+        ".subspace:iso_cts",
         (_SCALE, Parameter("common", default=0.8, above=0, high=1)),
         base="required",
         source="arXiv:2502.04959",
@@ -257,7 +246,7 @@ METHODS = {
         in_mergekit=False,
     ),
     "crossover": Method(
-        crossover,
+        ".slerp:crossover",
         (_position("t", by_block=False), _position("split", by_block=False)),
         base="first",
         n_models=(1, 1),
@@ -265,4 +254,6 @@ METHODS = {
         in_mergekit=False,
     ),
 }
+
+METHODS: Table[Method] = Table("mergesearch.methods", Method, _ROWS)
 """Every merge method by its name in YAML (mergekit's `merge_method`)."""

@@ -184,9 +184,9 @@ class Recipe(Config):
 
 def _check_parameter(method: Method, name: str, setting: Setting) -> None:
     """Refuse values out of range, and names no method knows; a name of another method is unused."""
-    known = {p.name for row in METHODS.values() for p in row.parameters}
     parameter = method.parameter(name)
     if parameter is None:
+        known = {p.name for row in METHODS.values() for p in row.parameters}
         if name not in known and name not in _IGNORED:
             raise ValueError(unknown("parameter", name, [p.name for p in method.parameters]))
         return
