@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -16,6 +16,8 @@ class Config(BaseModel):
     """Base of every configuration model: frozen; an unknown key is an error naming the nearest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    #: The JSON schema of what may be written in place of the keys, if something may.
+    shorthand: ClassVar[dict[str, Any] | None] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -26,6 +28,11 @@ class Config(BaseModel):
                     message = unknown("key", key, cls.model_fields)
                     raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        keys = handler(core_schema)
+        return {"anyOf": [cls.shorthand, keys]} if cls.shorthand else keys
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

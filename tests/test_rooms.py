@@ -15,6 +15,7 @@ ROOMS = (
     "files",
     "logs",
     "config",
+    "schemas",
     "plugins",
     "runtime",
     "methods",
@@ -38,10 +39,10 @@ ROOMS = (
 #: Rooms that know less than their place in the order would let them.
 ONLY = {
     "scores": {"errors"},
-    "tasks": {"errors", "config", "logs", "scores", "engines"},
+    "tasks": {"errors", "config", "schemas", "logs", "scores", "engines"},
     "engines": {"errors", "logs", "tasks"},
     "evaluation": {"errors", "config", "logs", "scores", "tasks", "engines"},
-    "demo": {"errors", "files"},
+    "demo": {"errors", "files", "space", "tasks"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path

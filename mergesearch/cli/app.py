@@ -306,11 +306,11 @@ def schema(
 
     match what:
         case "space":
-            from mergesearch.space import space_schema as schema_of
+            from mergesearch.space.json_schema import space_schema as schema_of
         case "suite":
-            from mergesearch.tasks import suite_schema as schema_of
+            from mergesearch.tasks.json_schema import suite_schema as schema_of
         case "recipe":
-            from mergesearch.recipe import recipe_schema as schema_of
+            from mergesearch.recipe.json_schema import recipe_schema as schema_of
     typer.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))
 
 

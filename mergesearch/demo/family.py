@@ -10,12 +10,16 @@ import yaml
 
 from mergesearch.demo.llama import new_config, new_weights, save_model
 from mergesearch.demo.skills import SKILLS, Split, exam
+from mergesearch.demo.threads import one_thread
 from mergesearch.demo.tokenizer import build_tokenizer
 from mergesearch.demo.train import base_examples, expert_examples, train
 from mergesearch.errors import InputError
 from mergesearch.files import whole_folder
+from mergesearch.space.json_schema import space_schema
+from mergesearch.tasks.json_schema import suite_schema
 
 _SUITE = """\
+# yaml-language-server: $schema=schemas/suite.json
 # Three skills: what the search may see, and what its winner is judged by.
 include_path: tasks/
 search:
@@ -25,6 +29,7 @@ held_out:
 """
 
 _SPACE = """\
+# yaml-language-server: $schema=schemas/space.json
 # A base, an expert for each of three skills, and the merges of them worth trying.
 base: models/base
 parents:
@@ -48,7 +53,7 @@ class FamilySize:
     hidden: int = 64
     base_steps: int = 800
     expert_steps: int = 80
-    batch: int = 64  # documents a step
+    batch: int = 48  # documents a step
     #: Share of the base's exercises that are answered rightly and not by habit.
     insight: float = 0.2
     dev_documents: int = 300  # for each skill
@@ -65,12 +70,12 @@ def build_family(
 ) -> None:
     """Train the family and write it to a folder, or return at once if it is there already.
 
-    The folder appears whole or not at all: it is built beside its place and moved there when done.
-    The same seed, size and number of threads give the same bytes.
+    The folder appears whole or not at all: it is built beside it and moved there when done. The
+    same seed and size give the same bytes; see `mergesearch.demo` for other processors.
 
     Args:
-        out: the folder: `models/`, `tasks/`, `suite.yaml`, `space.yaml`, and `family.json`, which
-            says what was built.
+        out: the folder: `models/`, `tasks/`, `suite.yaml`, `space.yaml`, `schemas/`, by which
+            editors check these two, and `family.json`, which says what was built.
         seed: of every random number: initial weights, training texts, exams.
         size: how much to train; by default what `mergesearch demo` needs.
         progress: is told what is going on, one line at a time.
@@ -87,9 +92,9 @@ def build_family(
                 f"{out} must not exist or must hold the demo family of {seed=}, but it holds "
                 "something else; remove it or give another folder"
             )
-        progress(f"{out}: found, built before")
+        progress(f"{out}: built before")
         return
-    with whole_folder(out) as folder:
+    with whole_folder(out) as folder, one_thread():
         _write_tasks(folder / "tasks", seed, size)
         _write_models(folder / "models", seed, size, progress)
         _write_configs(folder, size)
@@ -167,5 +172,9 @@ def _write_configs(folder: Path, size: FamilySize) -> None:
     parents = "\n".join(f"  {skill}: models/{skill}" for skill in SKILLS)
     suite = _SUITE.format(search=tasks("dev"), held_out=tasks("test"))
     space = _SPACE.format(parents=parents, trials=size.trials)
+    (folder / "schemas").mkdir()
+    for name, schema in (("space", space_schema()), ("suite", suite_schema())):
+        text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        (folder / "schemas" / f"{name}.json").write_text(text, encoding="utf-8")
     (folder / "suite.yaml").write_text(suite, encoding="utf-8")
     (folder / "space.yaml").write_text(space, encoding="utf-8")

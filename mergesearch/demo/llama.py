@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import embedding, linear, silu
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 #: Float64 weights by their names in a checkpoint.
@@ -113,9 +113,7 @@ def _attention(own: Weights, seen: Tensor, n_heads: int, rotation: tuple[Tensor,
         return out.view(batch, length, n_heads, -1).transpose(1, 2)
 
     query, key, value = _rotated(heads("q"), rotation), _rotated(heads("k"), rotation), heads("v")
-    future = torch.ones(length, length, dtype=torch.bool).triu(1)
-    match = (query @ key.transpose(2, 3)) / query.shape[-1] ** 0.5
-    mixed = match.masked_fill(future, float("-inf")).softmax(-1) @ value
+    mixed = scaled_dot_product_attention(query, key, value, is_causal=True)
     joined = mixed.transpose(1, 2).reshape(batch, length, hidden)
     return linear(joined, own["self_attn.o_proj.weight"])
 

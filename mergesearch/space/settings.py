@@ -1,7 +1,7 @@
 """How finely a space varies its candidates, and how it is searched."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -27,7 +27,9 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])
+]
 
 
 class Granularity(Config):
@@ -65,6 +67,11 @@ class Constraint(Config):
 
     Written as one string.
     """
+
+    shorthand: ClassVar = {
+        "type": "string",
+        "pattern": "^" + re.sub(r"\?P<\w+>", "", _CONSTRAINT.pattern) + "$",
+    }
 
     what: str
     relation: Literal["<=", ">="]
