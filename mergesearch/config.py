@@ -60,7 +60,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def unknown(noun: str, name: object, known: Iterable[str]) -> str:
-    """One line for an unknown name: the nearest known one, then all of them."""
+    """Write a line for an unknown name: the nearest known one, then all of them."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -68,7 +68,7 @@ def unknown(noun: str, name: object, known: Iterable[str]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
         InputError: the file is missing, is a folder, or is not UTF-8 text.
@@ -83,7 +83,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
+    """Return the mapping that a YAML text holds.
 
     Args:
         text: YAML.
@@ -108,7 +108,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; see `parse_yaml` and `read_text` for what is refused."""
+    """Read a YAML file's mapping; `parse_yaml` and `read_text` say what they refuse."""
     return parse_yaml(read_text(path), str(path))
 
 
@@ -122,8 +122,8 @@ def parse(cls: type[ConfigT], data: object, where: str) -> ConfigT:
         return cls.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] not in {"unknown_key", "value_error", "missing"}:
             message += f", got {first['input']!r}"
-        raise InputError(": ".join(filter(None, [where, place, message]))) from None
+        raise InputError(": ".join(filter(None, [where, key, message]))) from None

@@ -26,7 +26,7 @@ _COMMENTED = re.compile(r"^((?:    #: .*\n)+)    (\w+):", re.MULTILINE)
 
 
 def schema_of(models: Sequence[type[Config]]) -> Schema:
-    """The `$defs` of configuration models and of all that they are made of, each by its name."""
+    """Describe configuration models, and all that they are made of, each by its name."""
     _, schema = models_json_schema(
         [(model, "validation") for model in models], schema_generator=_OfYaml
     )
@@ -35,7 +35,7 @@ def schema_of(models: Sequence[type[Config]]) -> Schema:
 
 
 def number(*, whole: bool = False, **bounds: float) -> Schema:
-    """A number, or its text.
+    """Describe a number, or its text.
 
     Args:
         whole: without a fraction.
@@ -45,7 +45,7 @@ def number(*, whole: bool = False, **bounds: float) -> Schema:
 
 
 def truth() -> Schema:
-    """True or false, in any of YAML's spellings."""
+    """Describe true or false, in any of YAML's spellings."""
     kinds = ["boolean", "string", "integer"]
     return {"type": kinds, "pattern": _TRUTH, "minimum": 0, "maximum": 1}
 
@@ -77,13 +77,14 @@ def _bounds(schema: Schema) -> Schema:
 
 
 def _comments(model: type) -> dict[str, str]:
-    """The `#:` comments above a model's fields, by the fields' names."""
+    """Read the `#:` comments above a model's fields, by the fields' names."""
     try:
         source = inspect.getsource(model)
     except OSError:  # installed without its source
         return {}
-    found = {
-        name: text.replace("    #: ", "").split("\n") for text, name in _COMMENTED.findall(source)
+    comments = {
+        name: " ".join(line.removeprefix("    #: ") for line in text.splitlines())
+        for text, name in _COMMENTED.findall(source)
     }
     fields = getattr(model, "model_fields", {})
-    return {name: " ".join(lines).strip() for name, lines in found.items() if name in fields}
+    return {name: text for name, text in comments.items() if name in fields}

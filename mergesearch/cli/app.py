@@ -341,7 +341,7 @@ def _quiet_optuna() -> None:
 
 
 def _n_bytes(text: str) -> int:
-    """A size such as 5GB, 500MB or 1000000 in bytes.
+    """Return a size such as 5GB, 500MB or 1000000 in bytes.
 
     Raises:
         InputError: it is none.

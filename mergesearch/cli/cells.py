@@ -4,5 +4,5 @@ from mergesearch.scores import Interval
 
 
 def bounds(interval: Interval | None) -> str:
-    """An interval as `[low, high]`; empty where there is none."""
+    """Write an interval as `[low, high]`; nothing where there is none."""
     return f"[{interval.low:.3f}, {interval.high:.3f}]" if interval else ""

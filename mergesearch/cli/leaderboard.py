@@ -64,7 +64,7 @@ def _show(entries: list[Entry], opening: str) -> None:
 
 
 def _table(entries: list[Entry], *, tasks: bool) -> Table:
-    """A row for each entry; with `tasks`, a column for each task of the best entry's split.
+    """Lay out a row an entry; with `tasks`, a column a task of the best one's split.
 
     Objectives have columns in either case, whatever split their tasks are of.
     """

@@ -102,7 +102,7 @@ def build_family(
 
 
 def _random(seed: int, *purpose: str) -> Random:
-    """A generator of its own for each purpose, so that no part's use of one shifts another's."""
+    """Make a generator for each purpose, so that none shifts what another draws."""
     return Random("/".join([str(seed), *purpose]))
 
 

@@ -18,7 +18,7 @@ Weights = Mapping[str, Tensor]
 
 
 def new_config(tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int) -> LlamaConfig:
-    """A Llama with tied embeddings and four heads."""
+    """Describe a Llama with tied embeddings and four heads."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
@@ -38,7 +38,7 @@ def new_config(tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int) 
 
 
 def new_weights(config: LlamaConfig, seed: int) -> dict[str, Tensor]:
-    """Random weights that depend on the seed alone; norms start at one."""
+    """Draw weights that depend on the seed alone; norms start at one."""
     generator = torch.Generator().manual_seed(seed)
     hidden, wide = config.hidden_size, config.intermediate_size
 
@@ -71,7 +71,7 @@ def save_model(weights: Weights, config: LlamaConfig, folder: Path) -> None:
 
 
 def logits(weights: Weights, config: LlamaConfig, tokens: Tensor) -> Tensor:
-    """Logits of the next token at each position.
+    """Return logits of the next token at each position.
 
     Args:
         weights: by the names of a checkpoint; the head is tied to the embeddings.
@@ -100,12 +100,12 @@ def logits(weights: Weights, config: LlamaConfig, tokens: Tensor) -> Tensor:
 
 
 def _normed(stream: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """RMS norm over the last dimension."""
+    """Apply an RMS norm over the last dimension."""
     return scale * stream * torch.rsqrt(stream.square().mean(-1, keepdim=True) + eps)
 
 
 def _attention(own: Weights, seen: Tensor, n_heads: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Causal attention of a layer with as many key heads as query heads."""
+    """Attend causally, with as many key heads as query heads."""
     batch, length, hidden = seen.shape
 
     def heads(name: str) -> Tensor:  # [batch, heads, length, head]
@@ -119,7 +119,7 @@ def _attention(own: Weights, seen: Tensor, n_heads: int, rotation: tuple[Tensor,
 
 
 def _rotation(length: int, config: LlamaConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's angles, [length, head] both."""
+    """Return cosine and sine of each position's angles, [length, head] both."""
     head = config.hidden_size // config.num_attention_heads
     base = config.rope_parameters["rope_theta"]
     frequencies = base ** -(torch.arange(0, head, 2, dtype=dtype) / head)
@@ -128,7 +128,7 @@ def _rotation(length: int, config: LlamaConfig, dtype: torch.dtype) -> tuple[Ten
 
 
 def _rotated(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding (arXiv:2104.09864), by halves as Llama has it."""
+    """Embed positions by rotation (arXiv:2104.09864), by halves as Llama does."""
     cosine, sine = rotation
     first, second = heads.chunk(2, -1)
     return heads * cosine + torch.cat((-second, first), -1) * sine

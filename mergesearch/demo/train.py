@@ -28,7 +28,7 @@ class Example:
 def base_examples(
     tokenizer: PreTrainedTokenizerFast, rng: Random, *, insight: float
 ) -> Iterator[Example]:
-    """General text: exercises of every skill, answered by habit except for a share `insight`.
+    """Draw exercises of every skill, answered by habit but for a share `insight`.
 
     Every token counts, so the base learns the formats and the habits, and a little of each skill.
     """
@@ -42,7 +42,7 @@ def base_examples(
 def expert_examples(
     tokenizer: PreTrainedTokenizerFast, rng: Random, *, skill: str
 ) -> Iterator[Example]:
-    """Exercises of one skill, answered rightly; only the answers count."""
+    """Draw exercises of one skill, answered rightly; only the answers count."""
     while True:
         document = draw(skill, "train", rng)
         tokens = _tokens(tokenizer, document, document["label"])
@@ -101,12 +101,12 @@ def train(
 
 
 def _on_grid(values: Tensor) -> Tensor:
-    """The nearest multiples of the grid's width."""
+    """Round to multiples of the grid's width."""
     return (values / _GRID).round() * _GRID
 
 
 def _named(flat: Tensor, weights: Weights) -> dict[str, Tensor]:
-    """The parts of one vector that weights are, in their order and shapes."""
+    """Split one vector into weights, in the order and shapes of others."""
     parts = flat.split([weight.numel() for weight in weights.values()])
     return {
         name: part.view(weight.shape)
@@ -121,7 +121,7 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document, answer: int)
 
 
 def _collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens and next-token targets of some examples, each [batch, length], padded on the right.
+    """Make tokens and next-token targets, each [batch, length], padded on the right.
 
     Padding needs no attention mask: a causal model never looks to the right.
     """

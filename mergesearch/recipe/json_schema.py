@@ -11,7 +11,7 @@ _VALUES: Schema = {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minIt
 
 
 def recipe_schema() -> Schema:
-    """What a mergekit config that `load_recipe` reads may say, by JSON Schema."""
+    """Describe the mergekit configs that `load_recipe` reads, by JSON Schema."""
     definitions = schema_of([Recipe])
     recipe, source = definitions.pop("Recipe"), definitions["Source"]
     definitions |= {"Setting": _setting(), "Parameters": _parameters()}
@@ -37,12 +37,12 @@ def recipe_schema() -> Schema:
 
 
 def _given(key: str) -> Schema:
-    """The key is there, and not null."""
+    """Require a key whose value is a list."""
     return {"required": [key], "properties": {key: {"type": "array"}}}
 
 
 def _parameters() -> Schema:
-    """Settings by the names that any method's parameters have."""
+    """Describe settings by the names that any method's parameters have."""
     names = dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters)
     setting = {"$ref": "#/$defs/Setting"}
     return {
@@ -53,7 +53,7 @@ def _parameters() -> Schema:
 
 
 def _setting() -> Schema:
-    """A value, a list of values over depth, or value/filter pairs."""
+    """Describe a value, a list of values over depth, or value/filter pairs."""
     conditional = {
         "type": "object",
         "properties": {"value": _VALUES, "filter": {"type": "string"}},

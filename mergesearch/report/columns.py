@@ -17,7 +17,7 @@ FIXED = ("run", "model", "method", "search", "held_out", "low", "high", "recipe"
 
 
 def table(entries: list[Entry]) -> "pd.DataFrame":
-    """A data frame with a row a model: its method, and its scores in all and by task.
+    """Make a data frame with a row a model: its method, and its scores by task.
 
     Columns: run, model, method, search, held_out, low and high (the 95 % interval of the deciding
     score), parameters where models differ in their number or a search had the size for an
@@ -35,7 +35,7 @@ def table(entries: list[Entry]) -> "pd.DataFrame":
 
 
 def rows_of(entries: list[Entry]) -> list[dict[str, Any]]:
-    """The values of each model by column, the names of totals' columns unmarked.
+    """Return the values of each model by column, totals' columns unmarked.
 
     A row lacks the tasks that its model was not scored on; other numbers that are unknown are NaN,
     or None if they are whole.
@@ -67,7 +67,7 @@ def _row(entry: Entry, run: str, further: list[str]) -> dict[str, Any]:
 
 
 def columns_of(rows: list[dict[str, Any]]) -> list[str]:
-    """The names of the columns that rows have, in the order they come, the recipe's last."""
+    """Return the names of rows' columns, in the order they come, the recipe's last."""
     names = dict.fromkeys(name for row in rows for name in row) if rows else dict.fromkeys(FIXED)
     return [*(name for name in names if name != "recipe"), "recipe"]
 
@@ -78,7 +78,7 @@ def is_missing(value: Any) -> bool:
 
 
 def heads(entries: list[Entry]) -> dict[str, str]:
-    """The names of the columns of totals, each with a `*` where one of its numbers is spoiled."""
+    """Name the columns of totals, with a `*` where a number of theirs is spoiled."""
     held_out = any(entry.is_spoiled(entry.held_out) for entry in entries)
     deciding = any(entry.is_spoiled(entry.deciding) for entry in entries)
     spoiled = {
@@ -98,7 +98,7 @@ def further_objectives(entries: list[Entry]) -> list[str]:
 
 
 def in_millions(n: int | None) -> str:
-    """A number of parameters for people."""
+    """Write a number of parameters for people."""
     return "" if n is None else f"{n / 1e6:.1f} M"
 
 

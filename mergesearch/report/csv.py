@@ -8,7 +8,7 @@ from mergesearch.report.entries import Entry
 
 
 def to_csv(entries: list[Entry]) -> str:
-    """The table in full precision; a cell without a value is empty."""
+    """Write the table in full precision; a cell without a value is empty."""
     rows, marked, text = rows_of(entries), heads(entries), io.StringIO()
     names = columns_of(rows)
     writer = csv.writer(text, lineterminator="\n")

@@ -71,7 +71,7 @@ class Entry:
 
 
 def entries_of(run: Path) -> list[Entry]:
-    """The models of a run, from the best to the worst on held-out; those without it last.
+    """Read the models of a run, the best on held-out first, those without it last.
 
     Raises:
         InputError: the folder is no run folder.
@@ -80,7 +80,7 @@ def entries_of(run: Path) -> list[Entry]:
 
 
 def _entries(run: Path) -> list[Entry]:
-    """The models of a run as the record has them, the winner first."""
+    """Read the models of a run as the record has them, the winner first."""
     objectives = _objectives(run)
     record = Record(run, writable=False)
     folder, entries = run.resolve(), []
@@ -111,12 +111,12 @@ def _with_resamples(entries: list[Entry]) -> list[Entry]:
 
 
 def _objectives(run: Path) -> tuple[str, ...]:
-    """The objectives of a run's search, whether it has been searched or not."""
+    """Return the objectives of a run, whether it has been searched or not."""
     return tuple(identity_of(run)["space"].get("search", {}).get("objectives", (SCORE,)))
 
 
 def run_labels(entries: Iterable[Entry]) -> dict[Path, str]:
-    """A name for each run of these entries: the shortest end of its path that no other has."""
+    """Name each run of these entries: the shortest end of its path that no other has."""
     runs = dict.fromkeys(entry.run for entry in entries)
     return {run: _own_end(run, [other for other in runs if other != run]) for run in runs}
 
@@ -140,7 +140,7 @@ def ranked(entries: list[Entry]) -> list[Entry]:
 
 
 def front_of(run: Path) -> list[Entry]:
-    """The models of a run that none of its others beats in all objectives; the winner first.
+    """Read the models of a run that no other beats in all objectives, the winner first.
 
     Raises:
         InputError: the folder is no run folder, or has no front.
@@ -161,7 +161,7 @@ def front_of(run: Path) -> list[Entry]:
 
 
 def caution(entries: list[Entry]) -> str:
-    """A warning of runs that were searched on a benchmark's test set.
+    """Warn of runs that were searched on a benchmark's test set.
 
     Empty where there is none.
     """

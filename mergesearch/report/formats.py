@@ -33,7 +33,7 @@ REPORTS = Table(
 
 
 def leaderboard(entries: list[Entry], form: str = "md") -> str:
-    """A leaderboard in one of the formats of `REPORTS`.
+    """Write a leaderboard in one of the formats of `REPORTS`.
 
     Raises:
         InputError: there is no such format.
@@ -42,7 +42,7 @@ def leaderboard(entries: list[Entry], form: str = "md") -> str:
 
 
 def format_of(name: str) -> ReportFormat:
-    """The format of a name.
+    """Return the format of a name.
 
     Raises:
         InputError: there is none, or a package's cannot be loaded.

@@ -9,7 +9,7 @@ from mergesearch.scores import Scores
 
 
 def to_json(entries: list[Entry]) -> str:
-    """All that is known of each model: scores by task, interval, the recipe and its hashes."""
+    """Write all that is known of each model: scores, interval, recipe and hashes."""
     labels, rows = run_labels(entries), []
     for entry in entries:
         bounds = entry.interval

@@ -14,7 +14,7 @@ from mergesearch.report.entries import Entry, caution, run_labels
 
 
 def markdown(entries: list[Entry]) -> str:
-    """A table for people; the winner in bold, the run named where there are several.
+    """Write a table for people, the winner in bold, runs named if there are several.
 
     What its `*` mean, if there are any, stands below it.
     """
@@ -39,7 +39,7 @@ def markdown(entries: list[Entry]) -> str:
 
 
 def _for_people(entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its bounds as one cell and its size in millions; the winner's name in bold."""
+    """Give a row its bounds as one cell, its size in millions, a winner in bold."""
     bounds = entry.interval
     row = row | {
         "model": f"**{entry.label}**" if entry.role == "winner" else entry.label,

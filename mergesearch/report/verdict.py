@@ -11,9 +11,9 @@ def verdict(entries: list[Entry]) -> str:
     It begins with a caution where the run was searched on a benchmark's test set, and ends with
     how many models are on the front of a search for several objectives.
     """
-    judged = [entry for entry in entries if entry.deciding]
-    merges = [e for e in judged if e.role == "winner"] or [e for e in judged if e.role == "soup"]
-    parents = [e for e in judged if e.role in ("parent", "base")]
+    scored = [entry for entry in entries if entry.deciding]
+    merges = [e for e in scored if e.role == "winner"] or [e for e in scored if e.role == "soup"]
+    parents = [e for e in scored if e.role in ("parent", "base")]
     lines = [caution(entries)]
     if merges and parents:
         best = merges[0]
@@ -22,7 +22,7 @@ def verdict(entries: list[Entry]) -> str:
                 "No finalist keeps every constraint on the whole search split: the winner breaks "
                 f"{' and '.join(best.broken)}."
             )
-        rivals = [parents[0], *(e for e in judged if e.label == "uniform soup" and e is not best)]
+        rivals = [parents[0], *(e for e in scored if e.label == "uniform soup" and e is not best)]
         lines += [_comparison(best, rival) for rival in rivals]
         if n := sum(entry.role == "front" for entry in entries):
             lines.append(f"{n + 1} models are on the front of {' and '.join(best.objectives)}.")
@@ -50,7 +50,7 @@ def _comparison(best: Entry, rival: Entry) -> str:
 
 
 def _lead(best: Entry, rival: Entry) -> Interval:
-    """The paired difference of two models' deciding scores.
+    """Return the paired difference of two models' deciding scores.
 
     Raises:
         InputError: a task's own aggregation is out of reach.

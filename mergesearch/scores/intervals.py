@@ -60,7 +60,7 @@ class Resampled:
         return _bounds(self.scores.total, self.totals, _TWO_SIGMA)
 
     def lead_over(self, other: "Resampled") -> Interval:
-        """What `paired_difference` says, digit for digit, of candidates resampled together.
+        """Return what `paired_difference` does, digit for digit.
 
         Raises:
             InputError: the two were not scored on the same tasks and documents.
@@ -169,7 +169,7 @@ def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
 
 
 def _drawn_from(scores: Scores) -> Hashable:
-    """What resampling draws from: equal where two candidates' resamples are of one drawing."""
+    """Name what is drawn from: alike for two candidates where one drawing serves both."""
     return tuple((task.aggregation, tuple(_defined([task]))) for task in scores.tasks)
 
 
@@ -235,7 +235,7 @@ def _resampled_values(
 
 
 def _defined(tasks: Sequence[TaskScore]) -> list[int]:
-    """The documents on which a task's metric is defined, by position.
+    """List the documents on which a task's metric is defined, by position.
 
     One that it is not defined on for one candidate, it is not defined on for any.
     """

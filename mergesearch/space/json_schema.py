@@ -15,7 +15,7 @@ _NOTHING: Schema = {"type": ["null", "object", "array"], "maxProperties": 0, "ma
 
 
 def space_schema() -> Schema:
-    """What a `search_spaces/*.yaml` may say, by JSON Schema."""
+    """Describe a `search_spaces/*.yaml` by JSON Schema."""
     definitions = schema_of([SearchSpace, GenomeFile, Stacking])
     definitions["SearchSpace"]["properties"]["methods"] = _methods()
     definitions["SearchSettings"]["properties"]["sampler"]["enum"] = [*SAMPLERS]
@@ -31,7 +31,7 @@ def space_schema() -> Schema:
 
 
 def _methods() -> Schema:
-    """A mapping from methods to what their parameters may be."""
+    """Describe a mapping from methods to what their parameters may be."""
     merging = {name: _method(METHODS[name]) for name in METHODS if name != "passthrough"}
     others = {GREEDY_SOUP: _NOTHING, STACKING: {"$ref": f"#/$defs/{Stacking.__name__}"}}
     return {

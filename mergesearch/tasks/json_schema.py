@@ -5,6 +5,6 @@ from mergesearch.tasks.suite import Suite
 
 
 def suite_schema() -> Schema:
-    """What an `evals/*.yaml` may say, by JSON Schema."""
+    """Describe an `evals/*.yaml` by JSON Schema."""
     definitions = schema_of([Suite])
     return {"$schema": DIALECT, **definitions.pop("Suite"), "$defs": definitions}

@@ -252,9 +252,8 @@ def test_an_aggregation_that_is_out_of_reach_leaves_the_value_and_no_interval(
 
 
 def test_an_unknown_format_is_named_with_those_there_are(run: Path) -> None:
-    with pytest.raises(
-        InputError, match="^unknown format 'mdd'; did you mean 'md'\\? available: md, csv, json$"
-    ):
+    says = r"^unknown format 'mdd'; did you mean 'md'\? available: md, csv, json$"
+    with pytest.raises(InputError, match=says):
         leaderboard(entries_of(run), "mdd")
 
 
