@@ -15,6 +15,7 @@ ROOMS = (
     "files",
     "logs",
     "config",
+    "schemas",
     "plugins",
     "runtime",
     "requests",
@@ -42,12 +43,12 @@ ROOMS = (
 ONLY = {
     "scores": {"errors"},
     "requests": set(),
-    "tasks": {"errors", "config", "logs", "requests", "scores"},
+    "tasks": {"errors", "config", "schemas", "logs", "requests", "scores"},
     "engines": {"errors", "config", "logs", "plugins", "runtime", "requests"},
     "evaluation": {"errors", "config", "logs", "runtime", "scores", "tasks", "engines"},
     "objectives": {"plugins", "scores", "recipe"},
     "samplers": {"plugins"},
-    "demo": {"errors", "files"},
+    "demo": {"errors", "files", "space", "tasks"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path

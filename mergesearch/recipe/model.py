@@ -18,7 +18,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 TokenizerSource = Literal["base", "union"]
 
 #: Accepted for mergekit's sake: it chooses how mergekit stores a mask, and no value of the result.
-_IGNORED = ("int8_mask",)
+IGNORED = ("int8_mask",)
 
 
 class Source(Config):
@@ -203,7 +203,7 @@ def _check_parameter(method: Method, name: str, setting: Setting) -> None:
     parameter = method.parameter(name)
     if parameter is None:
         known = {p.name for row in METHODS.values() for p in row.parameters}
-        if name not in known and name not in _IGNORED:
+        if name not in known and name not in IGNORED:
             raise ValueError(unknown("parameter", name, [p.name for p in method.parameters]))
         return
     for value in leaves(setting):

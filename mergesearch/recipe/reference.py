@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import model_serializer, model_validator
 
@@ -15,6 +15,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 class ModelPath(Config):
     """A folder, or a repository on the hub at a revision."""
+
+    shorthand: ClassVar = {"type": "string"}
 
     path: str
     revision: str | None = None
@@ -59,6 +61,8 @@ class ModelPath(Config):
 
 class ModelRef(Config):
     """A model as recipes name it: `path`, `hub/id@revision`, or either `+adapter`."""
+
+    shorthand: ClassVar = {"type": "string"}
 
     model: ModelPath
     lora: ModelPath | None = None

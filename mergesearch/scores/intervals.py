@@ -1,8 +1,9 @@
 """Intervals of scores and of their differences: bootstraps over documents."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from mergesearch.scores.scores import Scores, TaskScore
 #: Resamples where an aggregation runs document by document, as F1 and BLEU do.
 _SLOW_RESAMPLES = 1_000
 
-#: Confidence of an interval one standard error wide on either side.
-_ONE_SIGMA = 0.6827
+#: Confidence of an interval one standard error wide on either side, and of one two wide.
+_ONE_SIGMA, _TWO_SIGMA = 0.6827, 0.95
 
 #: Random indices drawn at a time.
 _BLOCK = 2_000_000
@@ -43,6 +44,60 @@ def interval(
     """
     (totals,) = _resampled_totals([scores], n_resamples, seed)
     return _bounds(scores.total, totals, confidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """One candidate's total under a bootstrap over the documents of each task."""
+
+    scores: Scores
+    #: (resamples,).
+    totals: Floats
+
+    @property
+    def interval(self) -> Interval:
+        """The total with its 95 % interval: what `interval` says, digit for digit."""
+        return _bounds(self.scores.total, self.totals, _TWO_SIGMA)
+
+    def lead_over(self, other: "Resampled") -> Interval:
+        """Return what `paired_difference` does, digit for digit.
+
+        Raises:
+            InputError: the two were not scored on the same tasks and documents.
+        """
+        _check_paired(self.scores, other.scores)
+        if _drawn_from(self.scores) != _drawn_from(other.scores):
+            return paired_difference(self.scores, other.scores)
+        lead = self.scores.total - other.scores.total
+        return _bounds(lead, self.totals - other.totals, _TWO_SIGMA)
+
+
+def resampled(
+    candidates: Sequence[Scores], *, n_resamples: int = 10_000, seed: int = 0
+) -> list[Resampled | None]:
+    """Totals under resampling, for which documents are drawn once for all that have the same.
+
+    Args:
+        candidates: at least one task each.
+        n_resamples: bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        One a candidate; None where a task's own aggregation is out of reach.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for number, scores in enumerate(candidates):
+        alike.setdefault(_drawn_from(scores), []).append(number)
+    results: list[Resampled | None] = [None] * len(candidates)
+    for numbers in alike.values():
+        group = [candidates[number] for number in numbers]
+        try:
+            totals = _resampled_totals(group, n_resamples, seed)
+        except InputError:
+            continue
+        for number, scores, of in zip(numbers, group, totals, strict=True):
+            results[number] = Resampled(scores, of)
+    return results
 
 
 def paired_difference(
@@ -113,6 +168,11 @@ def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
     return float((values[:, 0] - values[:, 1]).var(ddof=1)) / len(pairs) * left
 
 
+def _drawn_from(scores: Scores) -> Hashable:
+    """Name what is drawn from: alike for two candidates where one drawing serves both."""
+    return tuple((task.id.aggregation, tuple(_defined([task]))) for task in scores.tasks)
+
+
 def _check_paired(a: Scores, b: Scores) -> None:
     """Refuse candidates that were scored on other documents than one another."""
     for ours, theirs in zip(a.tasks, b.tasks, strict=False):
@@ -158,31 +218,64 @@ def _resampled_values(
     tasks: Sequence[TaskScore], n_resamples: int, generator: np.random.Generator
 ) -> list[Floats]:
     """Resample one task's value, (resamples,) for each candidate."""
-    # a metric that is not defined on a document is not defined on it for any candidate
-    defined = [
-        i
-        for i, values in enumerate(zip(*(task.values for task in tasks), strict=True))
-        if None not in values
-    ]
-    statistics = [_statistic(task, defined) for task in tasks]
+    defined = _defined(tasks)
+    statistics = _statistics(tasks, defined)
     blocks: list[list[Floats]] = [[] for _ in tasks]
     step = max(1, _BLOCK // len(defined))
     for start in range(0, n_resamples, step):
         drawn = generator.integers(
             len(defined), size=(min(step, n_resamples - start), len(defined)), dtype=np.int32
         )
-        for block, statistic in zip(blocks, statistics, strict=True):
-            block.append(statistic(drawn))
+        for block, values in zip(blocks, statistics(drawn), strict=True):
+            block.append(values)
     return [np.concatenate(block) for block in blocks]
 
 
-def _statistic(task: TaskScore, defined: Sequence[int]) -> Callable[[NDArray[np.int32]], Floats]:
-    """Make the function from drawn documents, (resamples, documents), to values."""
-    values = [task.documents[i].value for i in defined]
-    if task.id.aggregation in VECTORISED:
-        vectorised, table = VECTORISED[task.id.aggregation], np.asarray(values, dtype=float)
+def _defined(tasks: Sequence[TaskScore]) -> list[int]:
+    """List the documents on which a task's metric is defined, by position.
+
+    One that it is not defined on for one candidate, it is not defined on for any.
+    """
+    values = zip(*(task.values for task in tasks), strict=True)
+    return [i for i, of_document in enumerate(values) if None not in of_document]
+
+
+def _statistics(
+    tasks: Sequence[TaskScore], defined: Sequence[int]
+) -> Callable[[NDArray[np.int32]], list[Floats]]:
+    """From the documents drawn, (resamples, documents), to each candidate's values under them."""
+    values = [[task.documents[i].value for i in defined] for task in tasks]
+    if all(task.id.aggregation == "mean" for task in tasks) and _sums_are_exact(values):
+        table = np.array(values, dtype=np.float32).T  # (documents, candidates)
+        return lambda drawn: list((_n_drawn(drawn) @ table).T.astype(float) / len(defined))
+    each = [_statistic(task.id.aggregation, of) for task, of in zip(tasks, values, strict=True)]
+    return lambda drawn: [statistic(drawn) for statistic in each]
+
+
+def _sums_are_exact(values: Sequence[Sequence[Any]]) -> bool:
+    """Whether any order of adding them up in float32 gives the same: accuracies, for one."""
+    try:
+        table = np.abs(np.array(values, dtype=float))
+    except (TypeError, ValueError):
+        return False
+    whole = table.ndim == 2 and bool(np.all(table == np.rint(table)))
+    return whole and bool(table.max(initial=0) * table.shape[1] < 2**24)
+
+
+def _n_drawn(drawn: NDArray[np.int32]) -> NDArray[np.float32]:
+    """How often each document was drawn, (resamples, documents), from which ones were."""
+    n_resamples, n_documents = drawn.shape
+    cells = drawn + np.arange(0, drawn.size, n_documents, dtype=np.int32)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=drawn.size)
+    return counts.reshape(n_resamples, n_documents).astype(np.float32)
+
+
+def _statistic(aggregation: str, values: Sequence[Any]) -> Callable[[NDArray[np.int32]], Floats]:
+    """From the documents drawn, (resamples, documents), to one candidate's values under them."""
+    if aggregation in VECTORISED:
+        vectorised, table = VECTORISED[aggregation], np.asarray(values, dtype=float)
         return lambda drawn: vectorised(table[drawn])
-    aggregate = aggregation_function(task.id.aggregation)
+    aggregate = aggregation_function(aggregation)
     return lambda drawn: np.array([aggregate([values[i] for i in row]) for row in drawn])
 
 

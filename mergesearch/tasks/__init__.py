@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from mergesearch.tasks.built import BuiltTask
     from mergesearch.tasks.results import results_json
 
-__all__ = ["BuiltTask", "Suite", "TaskSpec", "build_tasks", "load_suite", "results_json"]
+__all__ = [
+    "BuiltTask",
+    "Suite",
+    "TaskSpec",
+    "build_tasks",
+    "load_suite",
+    "results_json",
+]
 
 _LATE = {"BuiltTask": "built", "build_tasks": "building", "results_json": "results"}
 

@@ -2,12 +2,21 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from mergesearch.config import Config, parse, read_yaml
 from mergesearch.errors import InputError
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Folders = Annotated[
+    tuple[Path, ...], BeforeValidator(_one_or_many, json_schema_input_type=Path | tuple[Path, ...])
+]
 
 
 class TaskSpec(Config):
@@ -42,16 +51,11 @@ class Suite(Config):
     """
 
     #: Folders of lm-eval task YAMLs.
-    include_path: tuple[Path, ...] = ()
+    include_path: Folders = ()
     search: tuple[TaskSpec, ...] = Field(min_length=1)
     held_out: tuple[TaskSpec, ...] = ()
     #: Take the test sets of well-known benchmarks as search tasks too; reports then say so.
     allow_benchmarks: bool = False
-
-    @field_validator("include_path", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
 
     @field_validator("search", "held_out")
     @classmethod

@@ -9,7 +9,7 @@ import pytest
 
 from mergesearch.errors import InputError
 from mergesearch.recipe import read_recipe
-from mergesearch.report import entries_of, leaderboard, markdown, ranked, table, verdict
+from mergesearch.report import REPORTS, entries_of, leaderboard, markdown, ranked, table, verdict
 from mergesearch.runs import Record, SuiteEntry
 from mergesearch.scores import Scores, interval
 from tests.report import hand_made
@@ -251,6 +251,20 @@ def test_an_aggregation_that_is_out_of_reach_leaves_the_value_and_no_interval(
         "",
         "",
     ]
+
+
+def test_an_unknown_format_is_named_with_those_there_are(run: Path) -> None:
+    says = r"^unknown format 'mdd'; did you mean 'md'\? available: md, csv, json$"
+    with pytest.raises(InputError, match=says):
+        leaderboard(entries_of(run), "mdd")
+
+
+def test_a_format_is_a_row_of_the_table(run: Path) -> None:
+    entries = entries_of(run)
+    assert list(REPORTS) == ["md", "csv", "json"]
+    for name in REPORTS:
+        assert leaderboard(entries, name) == REPORTS[name].write(entries)
+    assert leaderboard(entries) == markdown(entries)
 
 
 def test_only_runs_have_entries(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mergesearch.cli.show import Progress
+from mergesearch.cli.progress import Progress
 from mergesearch.searching import Limit, TrialRecord
 
 TRIAL = TrialRecord(7, "ties (refined)", "hash", 0.53125, n_documents=300, seconds=4.21)
