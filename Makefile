@@ -4,7 +4,8 @@ VENV := .venv
 PEERS := .venv-mergekit
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 comma := ,
-# processes that run tests, or searches of a benchmark, side by side: each computes on one core
+# Processes that run tests, or searches of a benchmark, side by side. Each computes on one core,
+# and so do those that tests start: models as small as theirs only lose by more.
 JOBS := 2
 # the real model family of the end-to-end tests, where it lies beside the project
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
@@ -16,7 +17,7 @@ demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
 
 test: $(VENV)/.ready-to-test
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .

@@ -1,34 +1,23 @@
-"""The public verbs: search, soup, merge, evaluate, export."""
+"""The public verbs: search, soup, merge, evaluate, export; each imports late what it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator
 from mergesearch.exporting import export, write_checkpoint
-from mergesearch.merging import build, fill, plan
-from mergesearch.parents import Parents, tokenizer_of
-from mergesearch.recipe import DType, ModelRef, Recipe, Slice, Source, load_recipe
-from mergesearch.runs import Row
+from mergesearch.recipe import DType, ModelRef, Recipe, copy_of, load_recipe
 from mergesearch.runtime import Runtime, RuntimeOptions
-from mergesearch.scores import Scores
-from mergesearch.searching.baselines import soup_of
-from mergesearch.searching.finalists import confirm, judge_beside, judge_in_full, references
-from mergesearch.searching.goals import directions
-from mergesearch.searching.loop import Search
-from mergesearch.searching.observer import Observer, Silent
-from mergesearch.searching.runs import Outcome, check_recorded, open_run, study_name
-from mergesearch.searching.soups import greedy_soup
-from mergesearch.searching.study import best_before, enqueue, finished, open_study
-from mergesearch.space import SearchSpace
-from mergesearch.tasks import Suite, results_json
-from mergesearch.tasks.results import Occasion
-from mergesearch.tasks.rows import ResultRow, rows_of
 
-__all__ = ["Evaluation", "Outcome", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
+if TYPE_CHECKING:
+    from mergesearch.scores import Scores
+    from mergesearch.searching import Observer, Outcome
+    from mergesearch.space import SearchSpace
+    from mergesearch.tasks import Suite
+    from mergesearch.tasks.rows import ResultRow
+
+__all__ = ["Evaluation", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
 
 
 def merge(
@@ -71,16 +60,16 @@ def merge(
 class Evaluation:
     """One model's scores on a split."""
 
-    scores: Scores
+    scores: "Scores"
     #: The same in the format of lm-eval's result files.
     results: dict[str, Any]
     #: The same as a table, the groups that the suite names among the tasks.
-    rows: tuple[ResultRow, ...]
+    rows: "tuple[ResultRow, ...]"
 
 
 def evaluate(
     model: Recipe | Path | str,
-    suite: Suite,
+    suite: "Suite",
     *,
     split: str = "search",
     **runtime: Unpack[RuntimeOptions],
@@ -97,35 +86,43 @@ def evaluate(
         InputError: the model or the suite is wrong.
         CandidateError: weights or scores are NaN or infinite.
     """
+    from mergesearch.evaluation import Evaluator
+    from mergesearch.merging import LiveModel, plan_merge
+    from mergesearch.parents import Parents, tokenizer_of
+    from mergesearch.tasks import results_json
+    from mergesearch.tasks.results import Provenance
+    from mergesearch.tasks.rows import rows_of
+
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
     where = Runtime.of(runtime)
-    occasion = Occasion(name, where.batch_size)
+    provenance = Provenance(name, where.batch_size)
     parents = Parents.of(
         recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
     )
-    work = plan(recipe, parents)
+    plan_merge(recipe, parents)  # whatever is wrong with it is said before tasks are built
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
-    evaluator = Evaluator(suite, tokenizer, batch_size=where.batch_size)
+    evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
-    live = build(work, where.torch_device)
-    fill(live, work, recipe, parents)
-    scores = evaluator.score(live, split)
+    live = LiveModel(parents, where.torch_device)
+    live.become(recipe)
+    scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)
-    return Evaluation(scores, results | occasion.json(live, tokenizer, tasks), rows)
+    facts = provenance.json(evaluator.describe(live.model), tokenizer, tasks)
+    return Evaluation(scores, results | facts, rows)
 
 
 def search(
-    space: SearchSpace,
+    space: "SearchSpace",
     out: Path,
     *,
     storage: str | None = None,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
-) -> Outcome:
+) -> "Outcome":
     """Search a space, or go on with a search that was interrupted.
 
     Where the suite's search tasks, limits or weights have changed since, a new search begins with
@@ -142,30 +139,22 @@ def search(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         MergesearchError: every candidate failed.
     """
+    from mergesearch.searching import Outcome, Silent, confirm, open_run, open_search
+
     observer = observer or Silent()
-    with open_run(space, out, Runtime.of(runtime), observer) as (bench, judge):
-        name = study_name(bench, out, storage)
-        study = open_study(out, name, storage, directions(space.search.objectives))
-        check_recorded(study, judge.record, out)
-        if not finished(study) and (best := best_before(out, name, storage)):
-            observer.stage(
-                f"the suite is not that of the trials before: a new search begins with the "
-                f"{len(best)} best of them; what is known of each document is kept"
-            )
-            enqueue(study, best)
-        run = Search(study, space, judge, bench.shape, observer)
-        run.run()
-        return Outcome(out, confirm(run.history, space, judge, observer))
+    with open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates):
+        history = open_search(setup, candidates, observer, storage).run()
+        return Outcome(out, confirm(history, space, candidates, observer))
 
 
 def soup(
-    space: SearchSpace,
+    space: "SearchSpace",
     out: Path,
     *,
     greedy: bool = True,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
-) -> Outcome:
+) -> "Outcome":
     """Make the greedy or the uniform soup of a space's parents, and score it beside them.
 
     The run's folder may be that of a search over the same space: scores are then shared.
@@ -180,37 +169,44 @@ def soup(
     Raises:
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
+    from mergesearch.runs import LeaderboardRow
+    from mergesearch.searching import (
+        Outcome,
+        Silent,
+        greedy_soup,
+        open_run,
+        references,
+        score_beside,
+        score_in_full,
+    )
+
     observer = observer or Silent()
-    with open_run(space, out, Runtime.of(runtime), observer) as (_, judge):
+    with open_run(space, out, Runtime.of(runtime), observer) as (_, candidates):
         if greedy:
             observer.stage("ranking the parents on the search split")
             made = greedy_soup(
-                judge,
+                candidates,
                 space.parents,
-                recipe=partial(soup_of, space),
+                recipe=space.soup,
                 on_step=lambda step: observer.stage(
                     f"{' + '.join(step.ingredients)}: {step.score:.4f}"
                     f" ({'kept' if step.kept else 'dropped'} {step.model})"
                 ),
             )
-            judge.record.set_soup(made.steps)
+            candidates.record.set_soup(made.steps)
             label, recipe = "greedy soup", made.candidate.recipe
         else:
-            label, recipe = "uniform soup", soup_of(space, list(space.parents.values()))
-        row = Row(label, "soup", recipe.hash)
-        judge_in_full(judge, recipe, row.label, observer)
-        judge.record.add_row(row)
-        others = {
-            r: reference
-            for r, reference in references(space, judge).items()
-            if r.label != row.label
-        }
-        judge_beside(judge, others, observer)
-        return Outcome(out, judge.score(recipe, full=True))
+            label, recipe = "uniform soup", space.soup()
+        row = LeaderboardRow(label, "soup", recipe.hash)
+        score_in_full(candidates, recipe, row.label, observer)
+        candidates.record.add_row(row)
+        others = {r: one for r, one in references(space, candidates).items() if r.label != label}
+        score_beside(candidates, others, observer)
+        return Outcome(out, candidates.score(recipe, full=True))
 
 
 def recipe_of(model: Path | str) -> Recipe:
-    """A YAML file's recipe, or a copy of the one model that is named.
+    """Load a YAML file's recipe, or make a copy of the one model that is named.
 
     Raises:
         InputError: there is no such file or model.
@@ -223,4 +219,4 @@ def recipe_of(model: Path | str) -> Recipe:
         ref = ModelRef.model_validate(value).resolved(Path())
     except ValueError as error:
         raise InputError(f"not a model: {value!r}: {error}") from None
-    return Recipe(merge_method="passthrough", slices=(Slice(sources=(Source(model=ref),)),))
+    return copy_of(ref)

@@ -1,6 +1,6 @@
-"""The recipe: everything needed to rebuild one merged model, as a mergekit configuration."""
+"""The recipe: all that rebuilds one merged model, as a mergekit configuration."""
 
-from mergesearch.recipe.baselines import soup_recipe
+from mergesearch.recipe.baselines import copy_of, soup_recipe, task_arithmetic_recipe
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
 from mergesearch.recipe.model import DType, Recipe, Slice, Source, TokenizerSource
 from mergesearch.recipe.reference import ModelPath, ModelRef
@@ -16,9 +16,11 @@ __all__ = [
     "Slice",
     "Source",
     "TokenizerSource",
+    "copy_of",
     "evaluate",
     "load_recipe",
     "read_recipe",
     "soup_recipe",
+    "task_arithmetic_recipe",
     "write_recipe",
 ]

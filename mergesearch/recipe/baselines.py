@@ -1,4 +1,4 @@
-"""Recipes that every winner is compared with."""
+"""Recipes that every winner is compared with: one model, the soup, plain task arithmetic."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,22 @@ from mergesearch.recipe.model import Recipe, Slice, Source, TokenizerSource
 from mergesearch.recipe.reference import ModelRef
 
 
+def copy_of(model: ModelRef) -> Recipe:
+    """Make the recipe of a model as it is.
+
+    >>> from mergesearch.recipe import ModelRef, copy_of
+    >>> copy_of(ModelRef.model_validate("models/one")).merge_method
+    'passthrough'
+    """
+    return Recipe(merge_method="passthrough", slices=(Slice(sources=(Source(model=model),)),))
+
+
 def soup_recipe(
     models: Sequence[ModelRef],
     tokenizer_source: TokenizerSource | None = None,
     among: Sequence[ModelRef] = (),
 ) -> Recipe:
-    """The plain mean of models (arXiv:2203.05482).
+    """Make the recipe of the plain mean of models (arXiv:2203.05482).
 
     Args:
         models: what goes in.
@@ -27,6 +37,29 @@ def soup_recipe(
     return Recipe(
         merge_method="linear",
         base_model=None if tokenizer_source is None else among[0],
+        slices=(Slice(sources=sources),),
+        tokenizer_source=tokenizer_source,
+    )
+
+
+def task_arithmetic_recipe(
+    base: ModelRef,
+    models: Sequence[ModelRef],
+    scale: float,
+    tokenizer_source: TokenizerSource | None = None,
+) -> Recipe:
+    """Make the recipe of plain task arithmetic (arXiv:2212.04089).
+
+    Args:
+        base: the models' common ancestor.
+        models: whose task vectors are added.
+        scale: the coefficient of all of them.
+        tokenizer_source: as the recipe's, for models whose vocabularies differ.
+    """
+    sources = tuple(Source(model=model, parameters={"weight": scale}) for model in models)
+    return Recipe(
+        merge_method="task_arithmetic",
+        base_model=base,
         slices=(Slice(sources=sources),),
         tokenizer_source=tokenizer_source,
     )

@@ -1,18 +1,19 @@
-"""Runs on disk: the folder one process holds, and the record and scores that survive a kill."""
+"""Runs on disk: the folder one process holds, its record and its documents."""
 
 from mergesearch.runs.documents import Documents
-from mergesearch.runs.entries import Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
+from mergesearch.runs.entries import LeaderboardRow, SoupStep, SuiteEntry, TaskEntry
 from mergesearch.runs.folder import hold, identity_of, is_run
 from mergesearch.runs.record import Record
+from mergesearch.runs.trials import TrialRecord
 
 __all__ = [
     "Documents",
+    "LeaderboardRow",
     "Record",
-    "Row",
     "SoupStep",
     "SuiteEntry",
     "TaskEntry",
-    "TrialEntry",
+    "TrialRecord",
     "hold",
     "identity_of",
     "is_run",

@@ -1,4 +1,4 @@
-"""What every candidate of a run scored on every document, in one compact file.
+"""Every candidate's score on every document of a run, in one compact file.
 
 A frame is a block of one candidate's documents of one task, as two lines of compressed JSON: the
 hashes of the candidate's tensors and of the task, then ids (the first, and the step to each next
@@ -29,7 +29,7 @@ _N_RECENT = 16
 
 
 class Documents:
-    """The scores of a run's documents, by the hash of the model's tensors and of the task.
+    """The scores of a run's documents, by the hashes of a model's tensors and a task.
 
     A margin is kept to six significant digits, a value as it is.
 
@@ -52,7 +52,7 @@ class Documents:
             self._blocks.setdefault(_key(payload), []).append(payload)
 
     def known(self, digest: str, fingerprint: str) -> Mapping[int, DocumentScore]:
-        """The documents of a task that a model was scored on, by id."""
+        """Look up the documents of a task that a model was scored on, by id."""
         key = digest, fingerprint
         if key not in self._recent:
             if len(self._recent) == _N_RECENT:
@@ -75,20 +75,20 @@ class Documents:
         self.n_added += len(documents)
 
     def of(self, digest: str) -> "DocumentsOf":
-        """What one model scored, as an evaluator asks for it."""
+        """Return one model's scores, as an evaluator asks for them."""
         return DocumentsOf(self, digest)
 
 
 class DocumentsOf:
-    """What one model scored: a `DocumentStore`."""
+    """One model's scores of documents: a `DocumentStore`."""
 
     def __init__(self, documents: Documents, digest: str) -> None:
         self._documents = documents
         self._digest = digest
 
     def known(self, task: "BuiltTask") -> Mapping[int, DocumentScore]:
-        """The documents of a task that were scored before, by id."""
-        return self._documents.known(self._digest, task.fingerprint)
+        """Look up the documents of a task that were scored before, by id."""
+        return self._documents.known(self._digest, task.id.fingerprint)
 
     def add(self, task: "BuiltTask", documents: Mapping[int, DocumentScore]) -> None:
         """Keep newly scored documents; they are safe when this returns.
@@ -96,7 +96,7 @@ class DocumentsOf:
         Raises:
             InputError: the device is full, or the file cannot be written.
         """
-        self._documents.add(self._digest, task.fingerprint, documents)
+        self._documents.add(self._digest, task.id.fingerprint, documents)
 
 
 def _pack(key: Key, documents: Mapping[int, DocumentScore]) -> bytes:

@@ -1,18 +1,17 @@
-"""What a record's entries say: models of the leaderboard, steps of a soup, trials, the suite."""
+"""A record's entries: models of the leaderboard, steps of a soup, the suite."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from mergesearch.scores import DocumentScore, TaskScore
+from mergesearch.scores import DocumentScore, TaskId, TaskScore, summary
 from mergesearch.scores.aggregation import VECTORISED
-from mergesearch.scores.scores import summary
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A model that the leaderboard shows."""
 
     label: str
@@ -35,36 +34,11 @@ class SoupStep:
 
 
 @dataclass(frozen=True)
-class TrialEntry:
-    """A trial that has ended."""
-
-    number: int
-    method: str
-    #: None where the candidate failed.
-    recipe_hash: str | None
-    #: Of the suite; of a candidate that was stopped, what it would have reached.
-    score: float | None
-    error: str | None = None
-    #: Share of the documents that it was scored on.
-    share: float = 1.0
-    #: Values by the names of the search's objectives.
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    #: Whether it keeps the search's constraints.
-    feasible: bool = True
-
-
-@dataclass(frozen=True)
 class TaskEntry:
     """A task of the suite: all that a score of it says, but for the documents."""
 
-    task: str
-    metric: str
-    filter: str
-    higher_is_better: bool
+    id: TaskId
     weight: float
-    aggregation: str
-    fingerprint: str
-    group: str | None
     #: The first so many documents are scored.
     n_documents: int
     #: Name of the well-known benchmark whose reported set it is, if it is one.
@@ -73,7 +47,7 @@ class TaskEntry:
     def score(
         self, documents: Mapping[int, DocumentScore], value: float | None
     ) -> TaskScore | None:
-        """The task's score, where all of its documents are among those given.
+        """Make the task's score, where all of its documents are among those given.
 
         Args:
             documents: of a model, by id.
@@ -82,44 +56,58 @@ class TaskEntry:
         ours = {i: documents[i] for i in range(self.n_documents) if i in documents}
         if len(ours) < self.n_documents:
             return None
-        if values_are_enough(self.aggregation):
-            decided = summary(self.aggregation, ours)
+        if values_are_enough(self.id.aggregation):
+            decided = summary(self.id.aggregation, ours)
         elif value is None:
             return None
         else:
             ids, scores = tuple(ours), tuple(ours.values())
             decided = {"doc_ids": ids, "documents": scores, "value": value, "stderr": None}
-        fields: dict[str, Any] = asdict(self)
-        del fields["n_documents"], fields["benchmark"]
-        return TaskScore(**fields, **decided)
+        return TaskScore(id=self.id, weight=self.weight, **decided)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Read an entry of a record, in which the id's fields stand beside the others."""
+        named = {f.name for f in fields(TaskId)}
+        id_ = TaskId(**{key: value for key, value in entry.items() if key in named})
+        return cls(id_, **{key: value for key, value in entry.items() if key not in named})
+
+    def json(self) -> dict[str, Any]:
+        """The entry of a record; see `from_json`."""
+        entry = asdict(self)
+        return {**entry.pop("id"), **entry}
 
 
 def values_are_enough(aggregation: str) -> bool:
-    """Whether a task's value can be had from its documents' without building the task."""
+    """Say if a task's value follows from its documents' without building the task."""
     return aggregation in VECTORISED
 
 
 @dataclass(frozen=True)
 class SuiteEntry:
-    """The suite's tasks by split: "search", "search_full" without its limits, and "held_out"."""
+    """The suite's tasks by split: "search", "search_full" (no limits) and "held_out"."""
 
     splits: Mapping[str, tuple[TaskEntry, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, splits: Mapping[str, Any]) -> Self:
-        """From what `asdict` makes of `splits`."""
-        return cls({name: tuple(TaskEntry(**t) for t in tasks) for name, tasks in splits.items()})
+        """Read the entries of a record, by split."""
+        return cls({name: tuple(map(TaskEntry.from_json, of)) for name, of in splits.items()})
+
+    def json(self) -> dict[str, Any]:
+        """The entries of a record, by split."""
+        return {name: [task.json() for task in tasks] for name, tasks in self.splits.items()}
 
     @property
     def searched_benchmarks(self) -> Mapping[str, str]:
         """Tasks of either split whose benchmark's test set was searched on, with its name."""
         searched = {task.benchmark for task in self.splits.get("search_full", ())}
         tasks = (task for split in self.splits.values() for task in split)
-        return {t.task: t.benchmark for t in tasks if t.benchmark and t.benchmark in searched}
+        return {t.id.task: t.benchmark for t in tasks if t.benchmark and t.benchmark in searched}
 
     @property
     def objective(self) -> str:
-        """Hash of what a search maximizes: equal where the totals of trials may be compared."""
+        """Hash of what a search maximizes: equal where trials' totals may be compared."""
         tasks = self.splits.get("search", ())
-        terms = [[task.fingerprint, task.n_documents, task.weight] for task in tasks]
+        terms = [[task.id.fingerprint, task.n_documents, task.weight] for task in tasks]
         return hashlib.sha256(json.dumps(terms).encode()).hexdigest()[:12]

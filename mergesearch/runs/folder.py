@@ -16,7 +16,7 @@ _FORMAT = 3
 
 @contextlib.contextmanager
 def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
-    """Make or re-open a run folder, and keep other processes out of it until the block ends.
+    """Make or re-open a run folder, and keep other processes out until the block ends.
 
     Args:
         folder: the run's folder; made where it is missing.
@@ -43,12 +43,12 @@ def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Say if a folder is that of a run."""
     return (folder / _ABOUT).is_file()
 
 
 def identity_of(folder: Path) -> dict[str, Any]:
-    """What made a run.
+    """Read what made a run.
 
     Raises:
         InputError: the folder is no run folder, or of another version's format.
@@ -57,12 +57,12 @@ def identity_of(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is no run folder: it has no {_ABOUT}")
     try:
         data = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        found = data.pop("format", None)
+        version = data.pop("format", None)
     except (ValueError, AttributeError, TypeError):
         raise InputError(f"{folder / _ABOUT} is damaged; restore it from a copy") from None
-    if found != _FORMAT:
+    if version != _FORMAT:
         raise InputError(
-            f"{folder} is of another version of mergesearch: its format is {found}, and this one "
+            f"{folder} is of another version of mergesearch: its format is {version}, and this one "
             f"reads {_FORMAT}; give --out another name"
         )
     identity: dict[str, Any] = data
@@ -75,18 +75,20 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
         text = json.dumps({"format": _FORMAT, **wanted}, indent=2)
         write_whole(folder / _ABOUT, text + "\n")
         return
-    found = identity_of(folder)
-    if found != wanted:
-        where = _first_difference(found, wanted)
+    present = identity_of(folder)
+    if present != wanted:
+        where = _first_difference(present, wanted)
         raise InputError(
             f"{folder} was made by another space ({where}); give --out another name, "
             "or set the space back to continue that run"
         )
 
 
-def _first_difference(old: Any, new: Any, place: str = "") -> str:
+def _first_difference(old: Any, new: Any, key_path: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             if old.get(key) != new.get(key):
-                return _first_difference(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
-    return f"{place} was {json.dumps(old)} and is {json.dumps(new)}"
+                return _first_difference(
+                    old.get(key), new.get(key), f"{key_path}.{key}".lstrip(".")
+                )
+    return f"{key_path} was {json.dumps(old)} and is {json.dumps(new)}"

@@ -1,4 +1,4 @@
-"""A file of frames, each whole or not there: what a kill tears is dropped, and the rest stays.
+"""A file of frames, each whole or not there: what a kill tears is dropped.
 
 The file is an eight-byte mark, then frames: the length and the CRC-32 of the payload, the CRC-32
 of these eight bytes (little-endian, four bytes each), then the payload. The length has a checksum
@@ -82,8 +82,8 @@ class Frames:
         return payloads
 
     def _next(self, file: BinaryIO) -> bytes | None:
-        """The payload of the next frame, or None where the file ends, within a frame or before."""
-        place = file.tell()
+        """Read the next frame's payload; None where the file ends, in a frame or before."""
+        start = file.tell()
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:
             return None
@@ -96,7 +96,7 @@ class Frames:
         if not file.read().strip(b"\0"):
             return None
         raise InputError(
-            f"{self._path} is damaged at byte {place}, and not by a kill; restore it from a copy, "
+            f"{self._path} is damaged at byte {start}, and not by a kill; restore it from a copy, "
             "or give --out another name"
         )
 

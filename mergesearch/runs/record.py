@@ -1,4 +1,4 @@
-"""What a run knows: its suite, candidates, their scores and their places."""
+"""The record of a run: suite, candidates, values, trials and leaderboard."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from mergesearch.files import drop_torn_line
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from mergesearch.runs.documents import Documents
 from mergesearch.runs.entries import (
-    Row,
+    LeaderboardRow,
     SoupStep,
     SuiteEntry,
     TaskEntry,
-    TrialEntry,
     values_are_enough,
 )
+from mergesearch.runs.trials import TrialRecord
 from mergesearch.scores import Scores, TaskScore
 
 _FILE = "record.jsonl"
@@ -48,8 +48,8 @@ class Record:
         self._n_parameters: dict[str, int | None] = {}
         #: By the hashes of tensors and task, and the number of documents.
         self._values: dict[tuple[str, str, int], float] = {}
-        self._rows: dict[str, Row] = {}
-        self._trials: dict[tuple[str, int], TrialEntry] = {}
+        self._rows: dict[str, LeaderboardRow] = {}
+        self._trials: dict[tuple[str, int], TrialRecord] = {}
         #: What the run's candidates are scored on, as last set.
         self.suite = SuiteEntry()
         self.soup: tuple[SoupStep, ...] = ()
@@ -59,20 +59,20 @@ class Record:
         self.documents = Documents(folder, writable=writable)
 
     def digest(self, recipe: Recipe) -> str | None:
-        """The hash of a recipe's tensors, if it was merged before."""
+        """Look up the hash of a recipe's tensors, if it was merged before."""
         return self._digests.get(recipe.hash)
 
     def digest_of(self, recipe_hash: str) -> str | None:
-        """The same by the recipe's hash."""
+        """Look up the hash of tensors by the recipe's hash."""
         return self._digests.get(recipe_hash)
 
     def recipe(self, recipe_hash: str) -> Recipe:
-        """A recipe that was merged before, its paths absolute."""
+        """Read a recipe that was merged before, its paths absolute."""
         text = self._recipes[recipe_hash]
         return read_recipe(text, f"{self._path}").resolved(self.folder)
 
     def n_parameters(self, recipe_hash: str) -> int | None:
-        """How many a recipe's model has; None where it was not said."""
+        """Look up how many parameters a recipe's model has; None where it is not said."""
         return self._n_parameters.get(recipe_hash)
 
     @property
@@ -81,53 +81,53 @@ class Record:
         return tuple(self._recipes)
 
     def scores(self, digest: str, split: str) -> Scores | None:
-        """What a model scored on a split of the suite; None where not all of it was scored."""
+        """Return a model's scores on a split; None where not all of it was scored."""
         entries = self.suite.splits.get(split, ())
         tasks = tuple(score for task in entries if (score := self._score(digest, task)) is not None)
         return Scores(tasks) if tasks and len(tasks) == len(entries) else None
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """The leaderboard's models, judged on the present suite, as last entered."""
+    def rows(self) -> tuple[LeaderboardRow, ...]:
+        """The leaderboard's models, scored on the present suite, as last entered."""
         return tuple(self._rows.values())
 
     @property
-    def trials(self) -> tuple[TrialEntry, ...]:
+    def trials(self) -> tuple[TrialRecord, ...]:
         """Every trial that has ended of the search for the suite's objective, by number."""
         ours = self.suite.objective
         return tuple(self._trials[key] for key in sorted(self._trials) if key[0] == ours)
 
     def add_candidate(self, recipe: Recipe, digest: str, n_parameters: int | None = None) -> None:
-        """Remember a merged recipe, the hash of its tensors and how many entries they have."""
+        """Remember a merged recipe, and the hash and number of its tensors' entries."""
         entry = {"hash": recipe.hash, "digest": digest, "n_parameters": n_parameters}
         text = write_recipe(recipe, self.folder)
         self._append({"kind": "candidate", **entry, "recipe": text})
 
     def set_suite(self, suite: SuiteEntry) -> None:
-        """Say what candidates are scored on from now on; a leaderboard of another suite is void."""
+        """Set what candidates are scored on; a leaderboard of another suite is void."""
         if suite != self.suite:
-            self._append({"kind": "suite", **asdict(suite)})
+            self._append({"kind": "suite", "splits": suite.json()})
 
     def add_scores(self, digest: str, scores: Scores) -> None:
         """Remember a model's values of tasks whose aggregation a reader may lack."""
         for task in scores.tasks:
-            key = digest, task.fingerprint, len(task.doc_ids)
-            if not values_are_enough(task.aggregation) and key not in self._values:
+            key = digest, task.id.fingerprint, len(task.doc_ids)
+            if not values_are_enough(task.id.aggregation) and key not in self._values:
                 self._append({"kind": "value", "key": key, "value": task.value})
 
-    def add_row(self, row: Row) -> None:
+    def add_row(self, row: LeaderboardRow) -> None:
         """Put a model on the leaderboard, in the place of one with the same label."""
         if self._rows.get(row.label) != row:
             self._append({"kind": "row", **asdict(row)})
 
-    def add_trial(self, trial: TrialEntry) -> None:
+    def add_trial(self, trial: TrialRecord) -> None:
         """Remember a trial that has ended of the search for the suite's objective, once."""
         objective = self.suite.objective
         if (objective, trial.number) not in self._trials:
-            self._append({"kind": "trial", "objective": objective, "trial": asdict(trial)})
+            self._append({"kind": "trial", "objective": objective, "trial": trial.as_entry()})
 
-    def set_best(self, rows: Sequence[Row]) -> None:
-        """Put a search's winner, front and finalists on the leaderboard, in place of the last."""
+    def set_best(self, rows: Sequence[LeaderboardRow]) -> None:
+        """Put a search's winner, front and finalists on the leaderboard, for its last."""
         if [row for row in self.rows if row.role in _BEST] != list(rows):
             self._append({"kind": "best", "rows": [asdict(row) for row in rows]})
 
@@ -137,8 +137,8 @@ class Record:
             self._append({"kind": "soup", "steps": [asdict(step) for step in steps]})
 
     def _score(self, digest: str, task: TaskEntry) -> TaskScore | None:
-        value = self._values.get((digest, task.fingerprint, task.n_documents))
-        return task.score(self.documents.known(digest, task.fingerprint), value)
+        value = self._values.get((digest, task.id.fingerprint, task.n_documents))
+        return task.score(self.documents.known(digest, task.id.fingerprint), value)
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
@@ -166,15 +166,15 @@ class Record:
                 digest, fingerprint, n_documents = entry["key"]
                 self._values[digest, fingerprint, n_documents] = entry["value"]
             case "row":
-                self._place(entry)
+                self._set_row(entry)
             case "best":
                 others = {k: row for k, row in self._rows.items() if row.role not in _BEST}
                 self._rows.clear()
                 for row in entry["rows"]:
-                    self._place(row)
+                    self._set_row(row)
                 self._rows |= others
             case "trial":
-                trial = TrialEntry(**entry["trial"])
+                trial = TrialRecord.from_entry(entry["trial"])
                 self._trials[entry["objective"], trial.number] = trial
             case "soup":
                 self.soup = tuple(
@@ -182,9 +182,10 @@ class Record:
                     for s in entry["steps"]
                 )
 
-    def _place(self, row: dict[str, Any]) -> None:
-        broken = tuple(row.get("broken", ()))
-        self._rows[row["label"]] = Row(row["label"], row["role"], row["recipe_hash"], broken)
+    def _set_row(self, entry: dict[str, Any]) -> None:
+        broken = tuple(entry.get("broken", ()))
+        row = LeaderboardRow(entry["label"], entry["role"], entry["recipe_hash"], broken)
+        self._rows[row.label] = row
 
     def _entries(self, *, repair: bool) -> Iterator[dict[str, Any]]:
         if repair:

@@ -1,25 +1,59 @@
-"""The search: ask, merge, score, tell; resume, confirmation of the winner, soups as runs."""
+"""The search: ask, evaluate, tell; resume, confirmation of the winner, soups.
+
+To run a search without its confirmation and to look at its trials:
+
+    with open_run(space, folder) as (setup, candidates):
+        history = open_search(setup, candidates).run()
+        best = best_recipes(history, candidates, n=5)
+        held_out = candidates.score(best[0], "held_out").total
+"""
 
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
-from mergesearch.searching.observer import Observer, Silent, TrialEvent
+from mergesearch.searching.finalists import (
+    N_FINALISTS,
+    best_recipes,
+    confirm,
+    references,
+    score_beside,
+    score_in_full,
+)
+from mergesearch.searching.goals import Goals, goals_of
+from mergesearch.searching.history import History
+from mergesearch.searching.loop import Search
+from mergesearch.searching.observer import Observer, Silent
+from mergesearch.searching.policies.racing import Raced, replay
 from mergesearch.searching.policies.stopping import Limit
-from mergesearch.searching.runs import Outcome, open_run
+from mergesearch.searching.runs import Outcome, open_run, open_search
 from mergesearch.searching.setup import Estimate, SearchSetup, estimate, prepare
 from mergesearch.searching.soups import GreedySoup, greedy_soup
+from mergesearch.searching.trials import TrialRecord
 
 __all__ = [
+    "N_FINALISTS",
     "Candidate",
     "CandidateEvaluator",
     "Estimate",
+    "Goals",
     "GreedySoup",
+    "History",
     "Limit",
     "Observer",
     "Outcome",
+    "Raced",
+    "Search",
     "SearchSetup",
     "Silent",
-    "TrialEvent",
+    "TrialRecord",
+    "best_recipes",
+    "confirm",
     "estimate",
+    "goals_of",
     "greedy_soup",
     "open_run",
+    "open_search",
     "prepare",
+    "references",
+    "replay",
+    "score_beside",
+    "score_in_full",
 ]

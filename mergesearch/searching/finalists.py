@@ -1,18 +1,16 @@
-"""After the search: the best candidates in full, the winner once on held-out, beside the others."""
+"""After the search: finalists in full, and the winner on held-out beside others."""
 
 from collections.abc import Sequence
 
 from mergesearch.errors import CandidateError, MergesearchError
-from mergesearch.recipe import Recipe, Slice, Source
-from mergesearch.runs import Row
-from mergesearch.searching.baselines import soup_of
+from mergesearch.recipe import Recipe
+from mergesearch.runs import LeaderboardRow
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.front import spread
-from mergesearch.searching.goals import Goals, distance
+from mergesearch.searching.goals import Goals, Result, distance, goals_of
 from mergesearch.searching.history import History
 from mergesearch.searching.observer import Observer
 from mergesearch.searching.policies.starts import LAMBDAS
-from mergesearch.searching.study import RECIPE
 from mergesearch.space import SearchSpace
 
 #: How many of the best candidates are scored in full before one is called the winner.
@@ -22,7 +20,7 @@ N_FRONT = 8
 
 
 def confirm(
-    history: History, space: SearchSpace, judge: CandidateEvaluator, observer: Observer
+    history: History, space: SearchSpace, candidates: CandidateEvaluator, observer: Observer
 ) -> Candidate:
     """Find the winner, and score it and what it must beat in full and on held-out.
 
@@ -33,7 +31,7 @@ def confirm(
     Args:
         history: of the study, with at least one scored trial.
         space: what was searched.
-        judge: scores; what it knows costs nothing.
+        candidates: scores; what it knows costs nothing.
         observer: is told of each model.
 
     Returns:
@@ -48,7 +46,7 @@ def confirm(
             f"{N_FRONT} of the {len(history.front)} models of the front, chosen to lie apart, are "
             "scored in full"
         )
-    recipes = best_recipes(history, judge, N_FRONT if several else N_FINALISTS)
+    recipes = best_recipes(history, candidates, N_FRONT if several else N_FINALISTS)
     if not recipes:
         raise MergesearchError(
             "every candidate failed, so there is no winner; see the trials' errors"
@@ -57,61 +55,63 @@ def confirm(
     for number, recipe in enumerate(recipes, start=1):
         observer.stage(f"scoring finalist {number} of {len(recipes)} on the whole search split")
         try:
-            finalists.append(judge.score(recipe, full=True))
+            finalists.append(candidates.score(recipe, full=True))
         except CandidateError as error:  # finite on the documents of the search, not on all
             observer.stage(f"finalist {number} is out: {error}")
-    goals = Goals(space, judge, full=True)
+    goals = goals_of(space, candidates, full=True)
     while finalists:
         front, others = split_front(finalists, goals, observer)
         rows = _rows(front if several else front[:1], [*front, *others], goals)
-        judge.record.set_best(rows)
+        candidates.record.set_best(rows)
         named = {
-            row: judge.record.recipe(row.recipe_hash) for row in rows if row.role != "finalist"
+            row: candidates.record.recipe(row.recipe_hash) for row in rows if row.role != "finalist"
         }
-        out = {row.recipe_hash for row in _without_score(judge, named, observer)}
+        out = {row.recipe_hash for row in _without_score(candidates, named, observer)}
         if not out:
-            judge_beside(judge, references(space, judge), observer)
+            score_beside(candidates, references(space, candidates), observer)
             return front[0]
         finalists = [candidate for candidate in finalists if candidate.recipe.hash not in out]
     raise MergesearchError("no finalist has a finite score on all documents")
 
 
-def _rows(front: Sequence[Candidate], ordered: Sequence[Candidate], goals: Goals) -> list[Row]:
-    """The leaderboard's rows of a front, whose first is the winner, and of the other finalists."""
+def _rows(
+    front: Sequence[Candidate], ordered: Sequence[Candidate], goals: Goals
+) -> list[LeaderboardRow]:
+    """Make the rows of a front, whose first is the winner, and of the other finalists."""
     rows = []
     for i, candidate in enumerate(ordered, start=1):
         role = "winner" if i == 1 else "front" if i <= len(front) else "finalist"
-        broken = goals.result(candidate.scores, goals.size(candidate.recipe)).broken
+        broken = _result(candidate, goals).broken
         label = role if i == 1 else f"{role} {i}"
-        rows.append(Row(label, role, candidate.recipe.hash, broken))
+        rows.append(LeaderboardRow(label, role, candidate.recipe.hash, broken))
     return rows
 
 
-def best_recipes(history: History, judge: CandidateEvaluator, n: int) -> list[Recipe]:
-    """The recipes of the n best trials, no two with the same tensors.
+def best_recipes(history: History, candidates: CandidateEvaluator, n: int) -> list[Recipe]:
+    """Return the recipes of the n best trials, no two with the same tensors.
 
     Of a front of more than n they are spread over it.
     """
-    found: dict[str, Recipe] = {}
+    recipes: dict[str, Recipe] = {}
     leaders = [history.front[i] for i in spread([t.values for t in history.front], n)]
     for trial in [*leaders, *history.ranked()]:
-        recipe_hash = trial.user_attrs[RECIPE]
-        digest = judge.record.digest_of(recipe_hash)
-        if digest is not None and digest not in found and len(found) < n:
-            found[digest] = judge.record.recipe(recipe_hash)
-    return list(found.values())
+        assert trial.recipe_hash is not None
+        digest = candidates.record.digest_of(trial.recipe_hash)
+        if digest is not None and digest not in recipes and len(recipes) < n:
+            recipes[digest] = candidates.record.recipe(trial.recipe_hash)
+    return list(recipes.values())
 
 
 def split_front(
     finalists: Sequence[Candidate], goals: Goals, observer: Observer
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Finalists that none of them dominates, and the others; each by the score of the suite.
+    """Part finalists that none of them dominates from the others; each by its score.
 
     Those that break a constraint are no part of the front. Where all do, it is what comes nearest.
     """
-    found = [(goals.result(c.scores, goals.size(c.recipe)), c) for c in finalists]
-    found.sort(key=lambda pair: (distance(pair[0].shares), -pair[1].total))
-    results, ordered = [result for result, _ in found], [candidate for _, candidate in found]
+    pairs = [(_result(candidate, goals), candidate) for candidate in finalists]
+    pairs.sort(key=lambda pair: (distance(pair[0].shares), -pair[1].total))
+    results, ordered = [result for result, _ in pairs], [candidate for _, candidate in pairs]
     kept = [i for i, result in enumerate(results) if result.feasible]
     if not kept:
         observer.stage(
@@ -128,46 +128,51 @@ def split_front(
     return [ordered[i] for i in front], [ordered[i] for i in others]
 
 
-def references(space: SearchSpace, judge: CandidateEvaluator) -> dict[Row, Recipe]:
-    """What a winner must beat: the base, each parent, the uniform soup, plain task arithmetic."""
+def references(space: SearchSpace, candidates: CandidateEvaluator) -> dict[LeaderboardRow, Recipe]:
+    """List what a winner must beat: base, parents, uniform soup, task arithmetic."""
     recipes: dict[str, tuple[str, Recipe]] = {}
     if space.base is not None:
-        recipes["base"] = ("base", soup_of(space, [space.base]))
+        recipes["base"] = ("base", space.soup([space.base]))
     for name, ref in space.parents.items():
-        recipes[name] = ("parent", soup_of(space, [ref]))
-    recipes["uniform soup"] = ("reference", soup_of(space, list(space.parents.values())))
-    if space.base is not None and (best := _best_task_arithmetic(space, judge)):
+        recipes[name] = ("parent", space.soup([ref]))
+    recipes["uniform soup"] = ("reference", space.soup())
+    if space.base is not None and (best := _best_task_arithmetic(space, candidates)):
         scale, recipe = best
         recipes[f"task arithmetic, λ = {scale:g}"] = ("reference", recipe)
-    return {Row(label, role, recipe.hash): recipe for label, (role, recipe) in recipes.items()}
+    return {
+        LeaderboardRow(label, role, recipe.hash): recipe
+        for label, (role, recipe) in recipes.items()
+    }
 
 
-def judge_in_full(
-    judge: CandidateEvaluator, recipe: Recipe, label: str, observer: Observer
+def score_in_full(
+    candidates: CandidateEvaluator, recipe: Recipe, label: str, observer: Observer
 ) -> None:
     """Score a model on the whole search split and, where there is one, on held-out."""
     observer.stage(f"scoring {label} in full and on held-out")
-    judge.score(recipe, full=True)
-    if judge.has_held_out:
-        judge.score(recipe, "held_out")
+    candidates.score(recipe, full=True)
+    if candidates.has_held_out:
+        candidates.score(recipe, "held_out")
 
 
-def judge_beside(judge: CandidateEvaluator, others: dict[Row, Recipe], observer: Observer) -> None:
-    """Score models in full and put them on the leaderboard, but for those that have no score."""
-    out = _without_score(judge, others, observer)
+def score_beside(
+    candidates: CandidateEvaluator, others: dict[LeaderboardRow, Recipe], observer: Observer
+) -> None:
+    """Score models in full and put those that have a score on the leaderboard."""
+    out = _without_score(candidates, others, observer)
     for row in others:
         if row not in out:
-            judge.record.add_row(row)
+            candidates.record.add_row(row)
 
 
 def _without_score(
-    judge: CandidateEvaluator, models: dict[Row, Recipe], observer: Observer
-) -> list[Row]:
+    candidates: CandidateEvaluator, models: dict[LeaderboardRow, Recipe], observer: Observer
+) -> list[LeaderboardRow]:
     """Score models in full and on held-out, and give those that have no finite score."""
     out = []
     for row, recipe in models.items():
         try:
-            judge_in_full(judge, recipe, row.label, observer)
+            score_in_full(candidates, recipe, row.label, observer)
         except CandidateError as error:
             observer.stage(f"{row.label} is not on the leaderboard: {error}")
             out.append(row)
@@ -175,27 +180,18 @@ def _without_score(
 
 
 def _best_task_arithmetic(
-    space: SearchSpace, judge: CandidateEvaluator
+    space: SearchSpace, candidates: CandidateEvaluator
 ) -> tuple[float, Recipe] | None:
-    """Plain task arithmetic at the scale that does best on the search split, if any is finite."""
+    """Find the scale at which plain task arithmetic does best, if any score is finite."""
     scored = []
     for scale in LAMBDAS:
-        recipe = task_arithmetic_recipe(space, scale)
+        recipe = space.task_arithmetic(scale)
         try:
-            scored.append((judge.score(recipe).total, scale, recipe))
+            scored.append((candidates.score(recipe).total, scale, recipe))
         except CandidateError:
             continue  # not finite at this scale
     return max(scored, key=lambda item: item[:2])[1:] if scored else None
 
 
-def task_arithmetic_recipe(space: SearchSpace, scale: float) -> Recipe:
-    """Every parent's task vector at one scale."""
-    sources = tuple(
-        Source(model=ref, parameters={"weight": scale}) for ref in space.parents.values()
-    )
-    return Recipe(
-        merge_method="task_arithmetic",
-        base_model=space.base,
-        slices=(Slice(sources=sources),),
-        tokenizer_source=space.tokenizer_source,
-    )
+def _result(candidate: Candidate, goals: Goals) -> Result:
+    return goals.result(goals.measured(candidate.recipe, candidate.scores))

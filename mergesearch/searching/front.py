@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def spread(points: Sequence[Sequence[float]], n: int) -> list[int]:
-    """Choose points that lie apart: the ends of every objective, and few that are near others.
+    """Choose points that lie apart: the ends of each objective, and few near others.
 
     The point of smallest crowding distance goes, one after another (Deb et al., A fast and elitist
     multiobjective genetic algorithm: NSGA-II, 2002).
@@ -25,7 +25,7 @@ def spread(points: Sequence[Sequence[float]], n: int) -> list[int]:
 
 
 def _crowding(points: Sequence[Sequence[float]]) -> list[float]:
-    """Of each point, how far its neighbours are from one another, summed over the objectives."""
+    """Sum up over the objectives how far each point's neighbours are from one another."""
     distances = [0.0] * len(points)
     for k in range(len(points[0])):
         order = sorted(range(len(points)), key=lambda i: points[i][k])

@@ -1,30 +1,23 @@
-"""What the finished trials of a study say."""
+"""The ended trials of a study: the best of them, the front, and what they cost."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
 
+from mergesearch.runs import TrialRecord
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.goals import Goals, distance
-from mergesearch.searching.study import (
-    DOCUMENTS,
-    INTERRUPTED,
-    RECIPE,
-    SECONDS,
-    SHARE,
-    TOTAL,
-    finished,
-)
+from mergesearch.searching.study import INTERRUPTED, finished
+from mergesearch.searching.trials import record_of
 
 
 @dataclass(frozen=True)
 class History:
     """The trials that count: scored ones, and ones whose candidate failed; by number."""
 
-    trials: tuple[FrozenTrial, ...]
+    trials: tuple[TrialRecord, ...]
     goals: Goals
     #: Documents that the model answered for trials which a kill then interrupted.
     n_interrupted: int = 0
@@ -32,78 +25,75 @@ class History:
     @property
     def n_documents(self) -> int:
         """Documents that the model answered."""
-        ended = sum(trial.user_attrs.get(DOCUMENTS, 0) for trial in self.trials)
-        return ended + self.n_interrupted
+        return sum(trial.n_documents for trial in self.trials) + self.n_interrupted
 
     @property
     def minutes(self) -> float:
         """Time that the trials took."""
-        return sum(trial.user_attrs.get(SECONDS, 0.0) for trial in self.trials) / 60
+        return sum(trial.seconds for trial in self.trials) / 60
 
     @cached_property
-    def scored(self) -> tuple[FrozenTrial, ...]:
+    def scored(self) -> tuple[TrialRecord, ...]:
         """Those that have a score, measured or projected."""
-        return tuple(trial for trial in self.trials if trial.state == TrialState.COMPLETE)
+        return tuple(trial for trial in self.trials if trial.score is not None)
 
     @cached_property
-    def front(self) -> tuple[FrozenTrial, ...]:
+    def front(self) -> tuple[TrialRecord, ...]:
         """Those scored on all documents that keep the constraints and that none dominates.
 
         The best first, by the suite's score. Of equals it is the first.
         """
-        whole = [t for t in self.scored if t.user_attrs[SHARE] == 1 and is_feasible(t)]
-        front: list[FrozenTrial] = []
-        for trial in whole:
+        front: list[TrialRecord] = []
+        for trial in (t for t in self.scored if t.is_whole and t.feasible):
             if not any(_covers(self.goals, other, trial) for other in front):
                 front = [t for t in front if not self.goals.dominates(trial.values, t.values)]
                 front.append(trial)
         return tuple(sorted(front, key=_score, reverse=True))
 
     @property
-    def best(self) -> FrozenTrial | None:
+    def best(self) -> TrialRecord | None:
         """The head of the front, or for want of one what comes nearest to the constraints."""
         return self.front[0] if self.front else min(self.scored, key=_rank, default=None)
 
-    def ranked(self) -> list[FrozenTrial]:
-        """All scored trials: the front first, then by violation and score."""
+    def ranked(self) -> list[TrialRecord]:
+        """Sort all scored trials: the front first, then by violation and score."""
         first = {trial.number for trial in self.front}
         return sorted(self.scored, key=lambda trial: (trial.number not in first, *_rank(trial)))
 
     def before(self, n: int) -> "History":
-        """The history as it was `n` trials ago."""
+        """Return the history as it was `n` trials ago."""
         return replace(self, trials=self.trials[: len(self.trials) - n])
 
 
-def history_of(study: optuna.Study, goals: Goals) -> History:
-    """The history of a study."""
+def history_of(study: optuna.Study, goals: Goals, method: str = "") -> History:
+    """Read the history of a study.
+
+    Args:
+        study: with its trials.
+        goals: of its search.
+        method: of a space that has no other, whose trials do not name it.
+    """
+    trials = tuple(record_of(trial, goals.names, method) for trial in finished(study))
     interrupted = study.user_attrs.get(INTERRUPTED, {})
-    return History(tuple(finished(study)), goals, sum(interrupted.values()))
+    return History(trials, goals, sum(interrupted.values()))
 
 
-def scores_of(trial: FrozenTrial, judge: CandidateEvaluator) -> Scores:
-    """The scores of a trial that was scored on all documents."""
-    scores = judge.known(trial.user_attrs[RECIPE])
+def scores_of(trial: TrialRecord, candidates: CandidateEvaluator) -> Scores:
+    """Return the scores of a trial that was scored on all documents."""
+    assert trial.recipe_hash is not None
+    scores = candidates.known(trial.recipe_hash)
     assert scores, "what has the share 1 was scored on all documents"
     return scores
 
 
-def broken_by(trial: FrozenTrial) -> tuple[str, ...]:
-    """The constraints that a scored trial does not keep."""
-    return tuple(name for name, violation in trial.constraints.items() if violation > 0)
-
-
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a scored trial keeps every constraint."""
-    return not broken_by(trial)
-
-
-def _covers(goals: Goals, other: FrozenTrial, trial: FrozenTrial) -> bool:
+def _covers(goals: Goals, other: TrialRecord, trial: TrialRecord) -> bool:
     return other.values == trial.values or goals.dominates(other.values, trial.values)
 
 
-def _score(trial: FrozenTrial) -> float:
-    return trial.user_attrs[TOTAL]
+def _score(trial: TrialRecord) -> float:
+    assert trial.score is not None
+    return trial.score
 
 
-def _rank(trial: FrozenTrial) -> tuple[float, float]:
-    return distance(trial.constraints), -_score(trial)
+def _rank(trial: TrialRecord) -> tuple[float, float]:
+    return distance(trial.violations), -_score(trial)

@@ -1,41 +1,25 @@
-"""What a search says while it runs."""
+"""The observer of a search: told of each stage, and of each trial that has ended."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from mergesearch.searching.policies.stopping import Limit
-
-
-@dataclass(frozen=True)
-class TrialEvent:
-    """One trial that has ended."""
-
-    number: int
-    #: The limit of the budget that is nearest, this trial included.
-    limit: Limit
-    #: What was tried: a method, or the name of a starting point.
-    what: str
-    #: None where the candidate failed.
-    score: float | None
-    best: float | None
-    #: Share of the documents that the score is from; below 1 the candidate was stopped early.
-    share: float
-    #: Documents scored for this trial; 0 where the record knew the answer.
-    n_documents: int
-    seconds: float
-    #: The constraints that the candidate does not keep.
-    breaks: tuple[str, ...] = ()
-    error: str | None = None
+from mergesearch.searching.trials import TrialRecord
 
 
 class Observer(Protocol):
-    """Receives what a search has to say."""
+    """Receives all that a search has to say."""
 
     def stage(self, text: str) -> None:
-        """A new part of the work begins."""
+        """Hear that a new stage begins."""
 
-    def trial(self, event: TrialEvent) -> None:
-        """A trial has ended."""
+    def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
+        """Hear that a trial has ended.
+
+        Args:
+            trial: its record.
+            limit: of the budget, the one that is nearest, this trial included.
+            best: the score of the best trial so far, if there is one.
+        """
 
 
 class Silent:
@@ -44,5 +28,5 @@ class Silent:
     def stage(self, text: str) -> None:
         """Say nothing."""
 
-    def trial(self, event: TrialEvent) -> None:
+    def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
         """Say nothing."""

@@ -1,4 +1,4 @@
-"""The run of a space: its folder, what makes it this run, and what it is scored on."""
+"""The run of a space: its folder, identity and suite, and the search in it."""
 
 import hashlib
 import json
@@ -13,9 +13,12 @@ from mergesearch.errors import InputError
 from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
-from mergesearch.searching.observer import Observer
+from mergesearch.searching.goals import directions, goals_of
+from mergesearch.searching.loop import Search
+from mergesearch.searching.observer import Observer, Silent
 from mergesearch.searching.setup import SearchSetup, prepare
-from mergesearch.searching.study import RECIPE, finished
+from mergesearch.searching.study import best_before, enqueue, finished, open_study
+from mergesearch.searching.trials import RECIPE
 from mergesearch.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -27,8 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search or a soup came to."""
+    """The end of a search or a soup: its folder, and the best model.
 
+    >>> from pathlib import Path
+    >>> from mergesearch import SearchSpace, soup
+    >>> outcome = soup(SearchSpace.load(Path("space.yaml")), Path("run"), greedy=False)
+    >>> outcome.best.recipe.merge_method
+    'linear'
+    """
+
+    #: Of the run.
     folder: Path
     #: Scored on the whole search split.
     best: Candidate
@@ -38,24 +49,82 @@ class Outcome:
 def open_run(
     space: SearchSpace,
     out: Path,
-    runtime: Runtime,
-    observer: Observer,
+    runtime: Runtime = Runtime(),  # noqa: B008  frozen
+    observer: Observer | None = None,
 ) -> Iterator[tuple[SearchSetup, CandidateEvaluator]]:
-    """A space's bench and judge, with its run folder held; all that is wrong is said before."""
-    bench = prepare(space, runtime)
-    with hold(out, identity(bench, out)):
-        for note in (*bench.parents.alignment.notes, *bench.memory.lines()):
+    """Hold a space's run folder, with its models and tasks open, until the block ends.
+
+    >>> from pathlib import Path
+    >>> from mergesearch import SearchSpace
+    >>> from mergesearch.searching import open_run, open_search
+    >>> space = SearchSpace.load(Path("space.yaml"))
+    >>> with open_run(space, Path("searched")) as (setup, candidates):
+    ...     history = open_search(setup, candidates).run()
+    >>> [trial.method for trial in history.trials][:2]
+    ['linear (uniform soup)', 'task_arithmetic (task arithmetic at 0.3)']
+
+    Args:
+        space: what is searched.
+        out: the folder; made where it is missing.
+        runtime: where and how models are merged and run.
+        observer: is told of tokens and memory.
+
+    Yields:
+        What a search needs, and what scores candidates.
+
+    Raises:
+        InputError: something in the space is wrong, or the folder is another run's or in use.
+    """
+    observer = observer or Silent()
+    setup = prepare(space, runtime)
+    with hold(out, identity(setup, out)):
+        for note in (*setup.parents.alignment.notes, *setup.memory.lines()):
             observer.stage(note)
         record = Record(out)
-        record.set_suite(suite_entry(bench.evaluator))
+        record.set_suite(suite_entry(setup.evaluator))
         yield (
-            bench,
-            CandidateEvaluator(bench.parents, bench.evaluator, record, runtime.torch_device),
+            setup,
+            CandidateEvaluator(setup.parents, setup.evaluator, record, runtime.torch_device),
         )
 
 
+def open_search(
+    setup: SearchSetup,
+    candidates: CandidateEvaluator,
+    observer: Observer | None = None,
+    storage: str | None = None,
+) -> Search:
+    """Open a run's search, new or to go on; parents that constraints name are scored.
+
+    Where the suite's search tasks, limits or weights have changed since, a new search begins with
+    the best trials of the last one.
+
+    Args:
+        setup: as `open_run` gives it.
+        candidates: likewise.
+        observer: is told what goes on.
+        storage: a database URL for Optuna instead of a journal file in the folder.
+
+    Raises:
+        InputError: the database cannot be opened, or is another folder's.
+    """
+    observer = observer or Silent()
+    space, out = setup.space, candidates.record.folder
+    name = study_name(setup, out, storage)
+    study = open_study(out, name, storage, directions(space.search.objectives))
+    check_recorded(study, candidates.record, out)
+    if not finished(study) and (best := best_before(out, name, storage)):
+        observer.stage(
+            f"the suite is not that of the trials before: a new search begins with the "
+            f"{len(best)} best of them; what is known of each document is kept"
+        )
+        enqueue(study, best)
+    goals = goals_of(space, candidates)
+    return Search(study, space, goals, candidates, setup.shape, observer)
+
+
 def check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:
-    """Refuse a study whose candidates the run folder does not know: a database outlives folders."""
+    """Refuse a study whose candidates the folder lacks: a database outlives folders."""
     recipes = {trial.user_attrs.get(RECIPE) for trial in finished(study)} - {None}
     if missing := recipes - set(record.recipe_hashes):
         raise InputError(
@@ -65,35 +134,35 @@ def check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:
         )
 
 
-def study_name(bench: SearchSetup, out: Path, storage: str | None = None) -> str:
-    """A name for the run's study: the space's hash and that of the objective.
+def study_name(setup: SearchSetup, out: Path, storage: str | None = None) -> str:
+    """Name the run's study: the space's hash and that of the objective.
 
     In a database, which runs may share, it begins with the folder's name; a journal moves with
     its folder, whatever that is called.
     """
-    text = json.dumps(identity(bench, out), sort_keys=True)
+    text = json.dumps(identity(setup, out), sort_keys=True)
     space = hashlib.sha256(text.encode()).hexdigest()[:12]
     run = "run" if storage is None else out.resolve().name
-    return f"{run}-{space}-{suite_entry(bench.evaluator).objective}"
+    return f"{run}-{space}-{suite_entry(setup.evaluator).objective}"
 
 
-def identity(bench: SearchSetup, out: Path) -> dict[str, Any]:
-    """What makes a run this run: the space but for its budget; the suite may change.
+def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
+    """Return what makes a run this run: the space but for its budget and suite.
 
     Paths are relative to the run's folder, so that both can be moved together.
     """
-    space = bench.space.model_dump(mode="json", exclude={"suite", "base", "parents"})
+    space = setup.space.model_dump(mode="json", exclude={"suite", "base", "parents"})
     for key in ("trials", "documents", "minutes", "patience"):
         space["search"].pop(key)
-    space["base"] = bench.space.base and str(bench.space.base.relative(out))
-    space["parents"] = {name: str(ref.relative(out)) for name, ref in bench.space.parents.items()}
-    if isinstance(bench.space.suite, Path):
-        space["suite"] = os.path.relpath(bench.space.suite, out.resolve())
+    space["base"] = setup.space.base and str(setup.space.base.relative(out))
+    space["parents"] = {name: str(ref.relative(out)) for name, ref in setup.space.parents.items()}
+    if isinstance(setup.space.suite, Path):
+        space["suite"] = os.path.relpath(setup.space.suite, out.resolve())
     return {"space": space}
 
 
 def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
-    """An evaluator's suite as a run's record keeps it."""
+    """Make the entry of an evaluator's suite in a run's record."""
     splits = {"search": evaluator.tasks(), "search_full": evaluator.tasks(full=True)}
     if evaluator.suite.held_out:
         splits["held_out"] = evaluator.tasks("held_out")
@@ -101,15 +170,4 @@ def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
 
 
 def _task_entry(task: "BuiltTask") -> TaskEntry:
-    return TaskEntry(
-        task=task.name,
-        metric=task.metric,
-        filter=task.filter,
-        higher_is_better=task.higher_is_better,
-        weight=task.weight,
-        aggregation=task.aggregation,
-        fingerprint=task.fingerprint,
-        group=task.group,
-        n_documents=task.n_documents,
-        benchmark=task.benchmark,
-    )
+    return TaskEntry(task.id, task.weight, task.n_documents, task.benchmark)

@@ -1,13 +1,13 @@
-"""Everything that can be wrong with a space, found before a weight is read."""
+"""The setup of a search: its models and tasks open, a space's errors said first."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import optuna
 import torch
 
-from mergesearch.engines.torch.cost import Cost
+from mergesearch.engines import Cost
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.merging import (
@@ -17,13 +17,12 @@ from mergesearch.merging import (
     model_config,
     n_layers,
     own_bytes,
-    plan,
+    plan_merge,
     reserve_stacks,
 )
 from mergesearch.parents import MemoryPlan, Parents, layer_of, tokenizer_of
 from mergesearch.recipe import Recipe
 from mergesearch.runtime import Runtime
-from mergesearch.searching.baselines import soup_of
 from mergesearch.searching.goals import check_goals
 from mergesearch.space import SearchSpace, Shape, largest_stack, residual_filters, suggest
 from mergesearch.tasks import Suite
@@ -34,7 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchSetup:
-    """A space whose models and tasks are open."""
+    """A space whose models and tasks are open.
+
+    >>> from pathlib import Path
+    >>> from mergesearch import SearchSpace
+    >>> from mergesearch.searching import prepare
+    >>> setup = prepare(SearchSpace.load(Path("space.yaml")))
+    >>> [task.name for task in setup.evaluator.tasks()]
+    ['first', 'second']
+    """
 
     space: SearchSpace
     suite: Suite
@@ -48,6 +55,15 @@ class SearchSetup:
     memory: MemoryPlan
     #: What scoring one candidate on the search split takes.
     scoring: Cost
+
+    def with_budget(self, **limits: int | float | None) -> "SearchSetup":
+        """Return the same with another budget.
+
+        Args:
+            limits: trials, documents or minutes.
+        """
+        settings = self.space.search.model_copy(update=limits)
+        return replace(self, space=self.space.model_copy(update={"search": settings}))
 
 
 def prepare(
@@ -79,10 +95,10 @@ def prepare(
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         candidate = suggest(alone, trial, shape)
         if isinstance(candidate, Recipe):
-            plans.append(plan(candidate, parents))
-    soup = plan(soup_of(space, list(space.parents.values())), parents)
+            plans.append(plan_merge(candidate, parents))
+    soup = plan_merge(space.soup(), parents)
     tokenizer = tokenizer_of(parents)
-    evaluator = Evaluator(suite, tokenizer, batch_size=runtime.batch_size)
+    evaluator = Evaluator(suite, tokenizer, runtime)
     check_goals(space, evaluator)
     dtype = compute_dtype(soup, device)
     deep = _largest(space, parents, shape)
@@ -109,7 +125,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a search would take."""
+    """The cost of a search in time."""
 
     n_parameters: int
     n_documents: int
@@ -118,11 +134,11 @@ class Estimate:
     seconds_per_candidate: float
 
 
-def estimate(bench: SearchSetup, device: torch.device) -> Estimate:
-    """Time of a search, from the tasks' tokens and the device's speed measured now."""
-    n_parameters = bench.soup.n_entries
-    tasks, n_tokens = bench.evaluator.tasks("search"), bench.scoring.n_tokens
-    per_second = _flops_per_second(device, compute_dtype(bench.soup, device))
+def estimate(setup: SearchSetup, device: torch.device) -> Estimate:
+    """Estimate a search's time, from tasks' tokens and the device's present speed."""
+    n_parameters = setup.soup.n_entries
+    tasks, n_tokens = setup.evaluator.tasks("search"), setup.scoring.n_tokens
+    per_second = _flops_per_second(device, compute_dtype(setup.soup, device))
     return Estimate(
         n_parameters=n_parameters,
         n_documents=sum(task.n_documents for task in tasks),
@@ -132,7 +148,7 @@ def estimate(bench: SearchSetup, device: torch.device) -> Estimate:
 
 
 def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """What the device reaches on a matrix product of the size of a small model's."""
+    """Measure the device on a matrix product of the size of a small model's."""
     a, b = (torch.ones(1024, 1024, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(4):
@@ -149,15 +165,15 @@ def _now(device: torch.device) -> float:
 
 
 def _largest(space: SearchSpace, parents: Parents, shape: Shape) -> list[Plan]:
-    """The deepest stack of a space, if it has stacks."""
+    """Plan the deepest stack of a space, if it has stacks."""
     if space.stacking is None:
         return []
     recipe = largest_stack(space.stacking, space.parents, shape.n_layers, shape.writers)
-    return [plan(recipe, parents)]
+    return [plan_merge(recipe, parents)]
 
 
 def _shape(space: SearchSpace, parents: Parents) -> Shape:
-    """What the space must know of its models, whose granularity is checked against them."""
+    """Describe the models to the space, whose granularity is checked against them."""
     depth, granularity = n_layers(parents, space.models[0]), space.granularity
     for key in ("blocks", "layers_per_block"):
         if (value := getattr(granularity, key)) is not None and value > depth:
@@ -183,6 +199,6 @@ def _shape(space: SearchSpace, parents: Parents) -> Shape:
 
 
 def _parts(name: str) -> list[str]:
-    """What a group may be called after: a module in a layer, or one beside the layers."""
+    """List what a group may be called after: a module in a layer, or beside them."""
     parts = name.split(".")
     return parts[3:4] if layer_of(name) is not None else parts[-2:-1]

@@ -11,7 +11,13 @@ from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 
 @dataclass(frozen=True)
 class GreedySoup:
-    """How a greedy soup was made, and what it is."""
+    """A greedy soup, and the steps in which it was made.
+
+    >>> from mergesearch.runs import SoupStep
+    >>> steps = (SoupStep("a", ("a",), 0.5, kept=True), SoupStep("b", ("a", "b"), 0.4, kept=False))
+    >>> GreedySoup(steps, candidate=None).ingredients
+    ('a',)
+    """
 
     steps: tuple[SoupStep, ...]
     candidate: Candidate
@@ -23,16 +29,16 @@ class GreedySoup:
 
 
 def greedy_soup(
-    judge: CandidateEvaluator,
+    candidates: CandidateEvaluator,
     models: Mapping[str, ModelRef],
     order: Sequence[str] | None = None,
     recipe: Callable[[Sequence[ModelRef]], Recipe] = soup_recipe,
     on_step: Callable[[SoupStep], None] | None = None,
 ) -> GreedySoup:
-    """Add one model at a time, and keep it if the score does not fall (arXiv:2203.05482, recipe 1).
+    """Add a model at a time; keep it if the score does not fall (arXiv:2203.05482).
 
     Args:
-        judge: scores the soups on the search split.
+        candidates: scores the soups on the search split.
         models: what may go in, by name.
         order: in which order to try them; None is from the best to the worst alone, the order of
             `models` deciding ties.
@@ -45,12 +51,12 @@ def greedy_soup(
 
     def score(names: Sequence[str]) -> Candidate | None:
         try:
-            return judge.score(recipe([models[name] for name in names]))
+            return candidates.score(recipe([models[name] for name in names]))
         except CandidateError:
             return None  # what has no score cannot be what is kept
 
     if order is None:
-        alone = {name: found.total for name in models if (found := score([name]))}
+        alone = {name: soup.total for name in models if (soup := score([name]))}
         order = sorted(alone, key=lambda name: -alone[name])
     kept: list[str] = []
     steps: list[SoupStep] = []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
@@ -12,28 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.errors import InputError
 from mergesearch.files import drop_torn_line
+from mergesearch.objectives import Direction
+from mergesearch.samplers.trials import ERROR, finished, queued_params
+from mergesearch.searching.trials import BEFORE, LABEL, REFINES, TOTAL
 
-Direction = Literal["maximize", "minimize"]
-
-# The user attributes of a trial.
-#: Why its candidate could not be built or scored; an interrupted trial has none.
-ERROR = "error"
-#: Its recipe's hash.
-RECIPE = "recipe"
-#: The score of the suite: what a stopped candidate would have reached.
-TOTAL = "total"
-#: Share of the documents that it was scored on.
-SHARE = "share"
-#: Documents that the model answered for it, what the record knew aside.
-DOCUMENTS = "documents"
-#: Seconds that it took.
-SECONDS = "seconds"
-#: Documents that were known when it began, where there is a budget of them.
-BEFORE = "known before"
-#: The name of the starting point that it is.
-LABEL = "label"
-#: Whether it is a step of the refinement of the best.
-REFINES = "refines"
+__all__ = ["best_before", "count_interrupted", "enqueue", "finished", "open_study"]
 
 # A user attribute of the study.
 #: Documents that the model answered for each trial that a kill interrupted, by its number.
@@ -71,14 +54,8 @@ def open_study(
     return study
 
 
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: scored ones, and ones whose candidate failed; by number."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-    return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
-
-
 def count_interrupted(study: optuna.Study, n_known: int) -> None:
-    """Enter what was scored for trials that a kill interrupted, before another one begins.
+    """Enter what was scored for trials that a kill interrupted, before another begins.
 
     Args:
         study: re-opened.
@@ -93,7 +70,7 @@ def count_interrupted(study: optuna.Study, n_known: int) -> None:
 
 
 def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) -> list[FrozenTrial]:
-    """The best trials of the study that the run had before this one, if it had any.
+    """Find the best trials of the study that the run had before this, if it had any.
 
     Args:
         folder: as for `open_study`.
@@ -118,7 +95,7 @@ def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) ->
 
 
 def enqueue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Queue the parameters of another study's trials, each where the study has no such trial."""
+    """Queue the parameters of another study's trials that this one has not tried."""
     for trial in trials:
         study.enqueue_trial(trial.params, user_attrs=_label_of(trial), skip_if_exists=True)
 
@@ -142,23 +119,13 @@ def _storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Free an interrupted trial, queued again if it was; killed in between, it is queued once."""
+    """Free an interrupted trial, queued again, and once, if it was queued before."""
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    params = _fixed(trial)
+    params = queued_params(trial)
     # one that has failed by itself was only not told so
-    if params and ERROR not in trial.user_attrs and params not in map(_fixed, waiting):
+    if params and ERROR not in trial.user_attrs and params not in map(queued_params, waiting):
         study.enqueue_trial(params, user_attrs=_label_of(trial))
     study.tell(trial.number, state=TrialState.FAIL)
-
-
-def was_queued(trial: FrozenTrial) -> bool:
-    """Whether a trial's parameters were queued, and not drawn by the sampler."""
-    return bool(_fixed(trial))
-
-
-def _fixed(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters that a trial was queued with."""
-    return trial.system_attrs.get("fixed_params", {})
 
 
 def _label_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -1,13 +1,11 @@
-"""The search space: YAML to what Optuna may suggest, and from a suggestion to a recipe."""
+"""The search space: from YAML to Optuna's suggestions, and from those to recipes."""
 
 from mergesearch.space.domains import GREEDY_SOUP, STACKING
 from mergesearch.space.layout import Shape, boundaries
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.settings import (
+    AUTO,
     BEST_PARENT,
-    SAMPLERS,
-    SCORE,
-    SIZE,
     Constraint,
     SearchSettings,
 )
@@ -15,11 +13,9 @@ from mergesearch.space.stacking import Stacking, largest_stack, residual_filters
 from mergesearch.space.suggest import SoupOrder, suggest
 
 __all__ = [
+    "AUTO",
     "BEST_PARENT",
     "GREEDY_SOUP",
-    "SAMPLERS",
-    "SCORE",
-    "SIZE",
     "STACKING",
     "Constraint",
     "SearchSettings",

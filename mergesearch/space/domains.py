@@ -1,4 +1,4 @@
-"""What a method's parameters may be: a value, a range or a list of values each."""
+"""The domains of a method's parameters: a value, a range or a list of values each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ Spec = Mapping[str, Domain] | Stacking
 
 
 def as_domains(methods: Any) -> Any:
-    """The `methods` mapping of a space with every parameter's domain understood and checked.
+    """Read and check every parameter's domain in the `methods` mapping of a space.
 
     Raises:
         ValueError: something in it is wrong.
@@ -122,7 +122,7 @@ def _extremes(domain: Domain) -> tuple[Any, ...]:
 
 
 def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:
-    """A scalar is fixed, two numbers are a range, any other list is a choice."""
+    """Read a domain: a scalar is fixed, two numbers a range, another list a choice."""
     try:
         if isinstance(raw, Domain):
             return raw

@@ -6,7 +6,7 @@ silent. What has no meaning here is refused, with what to do instead.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,7 +18,7 @@ from mergesearch.space.settings import RESERVED, Names
 from mergesearch.tasks import Suite
 
 #: The methods of genomes, each with what a search of its space can try first.
-_STARTS: Mapping[str, tuple[str, ...]] = {
+GENOME_METHODS: Mapping[str, tuple[str, ...]] = {
     "linear": ("parents", "uniform"),
     "task_arithmetic": ("parents", "uniform", "task_arithmetic"),
     "ties": ("parents",),
@@ -32,7 +32,7 @@ _DENSITY = Range(0.01, 1.0)
 
 
 class Genome(Config):
-    """What may be merged and how: the key `genome`."""
+    """The models, the method and the granularity: the key `genome`."""
 
     models: tuple[ModelRef, ...] = Field(min_length=1)
     merge_method: str
@@ -50,13 +50,13 @@ class Genome(Config):
     @field_validator("merge_method")
     @classmethod
     def _of_genomes(cls, name: str) -> str:
-        if name in METHODS and name not in _STARTS:
+        if name in METHODS and name not in GENOME_METHODS:
             raise ValueError(
-                f"mergekit-evolve searches {', '.join(_STARTS)}, got {name!r}; write a space, "
-                "whose key methods takes every method"
+                f"mergekit-evolve searches {', '.join(GENOME_METHODS)}, got {name!r}; write a "
+                "space, whose key methods takes every method"
             )
-        if name not in _STARTS:
-            raise ValueError(unknown("merge_method", name, _STARTS))
+        if name not in GENOME_METHODS:
+            raise ValueError(unknown("merge_method", name, GENOME_METHODS))
         return name
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class Genome(Config):
         return self
 
     def _check_models_alone(self) -> None:
-        """Refuse what a method without a base cannot use; mergekit-evolve's own runs of it fail."""
+        """Refuse what a method without a base cannot use; mergekit-evolve's runs fail."""
         method, base = self.merge_method, self.base_model
         if base is not None and base not in self.models:
             raise ValueError(
@@ -102,22 +102,22 @@ class Genome(Config):
 
     @property
     def has_base(self) -> bool:
-        """Whether it is deltas from the base that are merged."""
+        """If it is deltas from the base that are merged."""
         return METHODS[self.merge_method].base == "required"
 
     @property
     def parents(self) -> dict[str, ModelRef]:
-        """The models by name; without the base, whose own delta is zero whatever its weight."""
+        """The models by name; without the base, whose delta is zero whatever its weight."""
         parents = [m for m in self.models if not (self.has_base and m == self.base_model)]
         return dict(zip(_names(parents), parents, strict=True))
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """What varies by block, filter and model beside the weights."""
+        """The parameters that vary by block, filter and model beside the weights."""
         return ("density",) if METHODS[self.merge_method].parameter("density") else ()
 
     def domains(self) -> dict[str, Domain]:
-        """What the method's parameters may be; where nothing is said, its own ranges hold."""
+        """Return the domains of parameters; for the others the method's ranges hold."""
         if self.merge_method == "slerp":
             # Of two weights the larger is mergekit-evolve's base, and t their softmax: together,
             # what lies between the first model at t = 0 and the second at t = 1.
@@ -136,7 +136,9 @@ class Genome(Config):
 
 
 class GenomeTask(Config):
-    """One lm-eval task and how it counts; written as its name where the rest is left out."""
+    """One lm-eval task and its weight; its name alone where the rest is left out."""
+
+    shorthand: ClassVar = {"type": "string"}
 
     name: str = Field(min_length=1)
     weight: float = 1.0
@@ -161,7 +163,7 @@ class GenomeTask(Config):
 
 
 class GenomeFile(Config):
-    """A genome file: all keys of mergekit-evolve's, and three of a suite that it passes over."""
+    """A genome file: mergekit-evolve's keys, and three of a suite that it passes over."""
 
     genome: Genome
     tasks: tuple[GenomeTask, ...] = Field(min_length=1)
@@ -175,7 +177,7 @@ class GenomeFile(Config):
     fewshot_as_multiturn: bool = True
     #: Folders of task YAMLs, in place of the option --task-search-path.
     include_path: Names = ()
-    #: Tasks that only judge the winner, on all of their documents.
+    #: Tasks that score the winner alone, on all of their documents.
     held_out: tuple[GenomeTask, ...] = ()
     #: In place of the option --i-understand-the-depths-of-the-evils-i-am-unleashing.
     allow_benchmarks: bool = False
@@ -192,7 +194,7 @@ class GenomeFile(Config):
         return self
 
     def suite(self, where: str) -> Suite:
-        """The tasks as a suite."""
+        """Make a suite of the tasks."""
         searched = [self._spec(task) | {"limit": self.limit} for task in self.tasks]
         suite = {
             "include_path": self.include_path,
@@ -214,12 +216,12 @@ class GenomeFile(Config):
 
 
 def is_genome(data: Mapping[str, Any]) -> bool:
-    """Whether a YAML file's mapping is a genome file, and not a space."""
+    """Say if a YAML file's mapping is a genome file, and not a space."""
     return "genome" in data
 
 
 def space_of_genome(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The keys of the space that a genome file means.
+    """Return the keys of the space that a genome file means.
 
     Args:
         data: what the file holds.
@@ -243,12 +245,12 @@ def space_of_genome(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         "methods": {genome.merge_method: genome.domains()},
         "tokenizer_source": genome.tokenizer_source,
         "suite": file.suite(where),
-        "search": {"start_from": () if file.random_init else _STARTS[genome.merge_method]},
+        "search": {"start_from": () if file.random_init else GENOME_METHODS[genome.merge_method]},
     }
 
 
 def _names(models: Sequence[ModelRef]) -> list[str]:
-    """A name for each model: as much of the end of its reference as tells them all apart."""
+    """Name each model: by as much of the end of its reference as tells them all apart."""
     parts = [
         [plain for part in re.split(r"[/+]", str(model)) if (plain := _plain(part))]
         for model in models

@@ -13,7 +13,7 @@ Settings = Mapping[str, Setting]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a space must know of its models."""
+    """The shape of a space's models: what it must know of them."""
 
     n_layers: int
     #: The groups of a space's granularity that have no tensor in any layer.
@@ -30,7 +30,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Block:
-    """What holds in one part of the depth."""
+    """The settings of one part of the depth."""
 
     #: For all models.
     common: Settings
@@ -39,7 +39,7 @@ class Block:
 
 
 def boundaries(n_layers: int, granularity: Granularity) -> list[tuple[int, int]]:
-    """The layer ranges [first, end) of the blocks.
+    """Return the layer ranges [first, end) of the blocks.
 
     They are as equal as whole layers allow; where their length is given, the last may be shorter.
     """
@@ -84,14 +84,14 @@ def in_steps(
 
 
 def _over_depth(blocks: Sequence[Settings]) -> dict[str, Setting]:
-    """Settings of consecutive blocks as gradients."""
+    """Join the settings of consecutive blocks to gradients."""
     if len(blocks) == 1:
         return dict(blocks[0])
     return {name: _gradient([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _gradient(settings: Sequence[Any]) -> Setting:
-    """One value a block, or for each filter one value a block; one value where all are equal."""
+    """Make one value a block, or one a filter and block; one where all are equal."""
     if isinstance(settings[0], tuple):
         cases = zip(*settings, strict=True)
         return tuple(

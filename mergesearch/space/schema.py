@@ -1,7 +1,7 @@
 """The search-space YAML."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +10,18 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from mergesearch.config import Config, parse, read_yaml, unknown
 from mergesearch.errors import InputError
 from mergesearch.methods import METHODS
-from mergesearch.recipe import ModelRef, TokenizerSource
+from mergesearch.recipe import (
+    ModelRef,
+    Recipe,
+    TokenizerSource,
+    soup_recipe,
+    task_arithmetic_recipe,
+)
+from mergesearch.samplers import SAMPLERS
 from mergesearch.space.domains import GREEDY_SOUP, STACKING, Domain, Spec, as_domains
 from mergesearch.space.genome import is_genome, space_of_genome
 from mergesearch.space.settings import (
+    AUTO,
     BEST_PARENT,
     RESERVED,
     Granularity,
@@ -27,7 +35,14 @@ Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_domains)]
 
 
 class SearchSpace(Config):
-    """Which models may be merged, how, and by what they are judged."""
+    """The models that may be merged, the methods, and the suite that scores them.
+
+    >>> from pathlib import Path
+    >>> from mergesearch import SearchSpace
+    >>> space = SearchSpace.load(Path("space.yaml"))
+    >>> list(space.parents), list(space.methods), space.search.trials
+    (['one', 'two'], ['linear', 'task_arithmetic', 'ties'], 8)
+    """
 
     base: ModelRef | None = None
     parents: Mapping[str, ModelRef] = Field(min_length=1)
@@ -57,7 +72,7 @@ class SearchSpace(Config):
         return resolve(parse(cls, data, str(path)), path)
 
     def load_suite(self) -> Suite:
-        """The suite, read from its file where it is in one.
+        """Return the suite, read from its file where it is in one.
 
         Raises:
             InputError: the file is not a valid suite.
@@ -68,6 +83,21 @@ class SearchSpace(Config):
     def models(self) -> tuple[ModelRef, ...]:
         """Every model, the base first."""
         return tuple(ref for ref in (self.base, *self.parents.values()) if ref is not None)
+
+    def soup(self, models: Sequence[ModelRef] | None = None) -> Recipe:
+        """Make the plain mean of some models, in the vocabulary of all candidates.
+
+        Args:
+            models: what goes in; None is every parent.
+        """
+        chosen = list(self.parents.values()) if models is None else models
+        return soup_recipe(chosen, self.tokenizer_source, self.models)
+
+    def task_arithmetic(self, scale: float) -> Recipe:
+        """Add every parent's task vector to the base at one scale; there must be a base."""
+        assert self.base is not None
+        parents = list(self.parents.values())
+        return task_arithmetic_recipe(self.base, parents, scale, self.tokenizer_source)
 
     @field_validator("parents")
     @classmethod
@@ -102,16 +132,7 @@ class SearchSpace(Config):
                 raise ValueError(f"{name} needs at least {least} parents, got {got}")
             if METHODS[name].base == "required" and self.base is None:
                 raise ValueError(f"{name} needs a base; name the common ancestor of the parents")
-        if self.search.sampler == "cmaes" and len(self.methods) > 1:
-            raise ValueError(
-                "sampler cmaes searches one method, since it draws categorical choices at random; "
-                f"got {', '.join(self.methods)}: keep one, or use tpe"
-            )
-        if self.search.sampler == "cmaes" and len(self.search.objectives) > 1:
-            raise ValueError(
-                "sampler cmaes searches one objective, got "
-                f"{', '.join(self.search.objectives)}: keep one, or use nsga2"
-            )
+        self._check_sampler()
         self._check_constraints()
         return self
 
@@ -123,7 +144,7 @@ class SearchSpace(Config):
 
     @property
     def stacking(self) -> Stacking | None:
-        """What the space says of stacks, if it has them."""
+        """The space's settings of stacks, if it has them."""
         spec = self.methods.get(STACKING)
         return spec if isinstance(spec, Stacking) else None
 
@@ -161,7 +182,7 @@ class SearchSpace(Config):
                 )
 
     def _n_chosen(self, name: str) -> tuple[int, int] | None:
-        """How many parents a method chooses for itself, at least and at most; None: subset does."""
+        """Return how many parents a method chooses, from and to; None: subset does."""
         if name == GREEDY_SOUP:
             return 1, len(self.parents)
         if (stacking := self.stacking) and name == STACKING:
@@ -184,6 +205,22 @@ class SearchSpace(Config):
                     f"number; leave {name} out of by_block, or smooth out"
                 )
 
+    def _check_sampler(self) -> None:
+        """Refuse what the sampler's row says that it cannot search."""
+        name = self.search.sampler
+        if name == AUTO:
+            return
+        if len(self.methods) > 1 and not SAMPLERS[name].conditional:
+            raise ValueError(
+                f"sampler {name} searches one method, since it draws categorical choices at "
+                f"random; got {', '.join(self.methods)}: keep one, or use tpe"
+            )
+        if len(self.search.objectives) > 1 and not SAMPLERS[name].several_objectives:
+            raise ValueError(
+                f"sampler {name} searches one objective, got "
+                f"{', '.join(self.search.objectives)}: keep one, or use nsga2"
+            )
+
     def _check_constraints(self) -> None:
         """Refuse bounds that name nothing, or may be a number as well as a parent."""
         for constraint in self.search.constraints:
@@ -202,7 +239,7 @@ class SearchSpace(Config):
 
 
 def resolve(space: SearchSpace, path: Path) -> SearchSpace:
-    """A space whose paths, relative to the file that gave it, are made absolute.
+    """Make the paths of a space absolute, which are relative to the file that gave it.
 
     Raises:
         InputError: one of them leads nowhere.
@@ -227,7 +264,7 @@ def resolve(space: SearchSpace, path: Path) -> SearchSpace:
 
 
 def _takes_all(name: str) -> bool:
-    """Whether a method's candidates can name the base and every parent."""
+    """Say if a method's candidates can name the base and every parent."""
     method = METHODS.get(name)
     if method is None:
         return False

@@ -1,15 +1,16 @@
-"""How finely a space varies its candidates, and how it is searched."""
+"""The settings of a space: its granularity, constraints, and the search."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mergesearch.config import Config, unknown
+from mergesearch.objectives import OBJECTIVES, SCORE
+from mergesearch.samplers import SAMPLERS
 
-SAMPLERS = ("auto", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random")
-#: Objectives beside the suite's tasks: its total, and the number of parameters.
-SCORE, SIZE = "score", "size"
+#: The sampler that is chosen by the space.
+AUTO = "auto"
 #: What stands for the best of the parents in a constraint.
 BEST_PARENT = "parents"
 #: Names that no parent may have, each with why or what to do instead.
@@ -27,11 +28,13 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])
+]
 
 
 class Granularity(Config):
-    """How finely parameters vary over a model.
+    """The parts of a model over which parameters vary.
 
     Weights, and the few other parameters that may (a slerp's t), vary by block of layers and by
     group of tensors. A group's name is a part of tensor names, such as self_attn; tensors in no
@@ -66,6 +69,11 @@ class Constraint(Config):
     Written as one string.
     """
 
+    shorthand: ClassVar = {
+        "type": "string",
+        "pattern": "^" + re.sub(r"\?P<\w+>", "", _CONSTRAINT.pattern) + "$",
+    }
+
     what: str
     relation: Literal["<=", ">="]
     #: A number, the name of a parent (its own value), or "parents" (the best of theirs).
@@ -76,13 +84,13 @@ class Constraint(Config):
     def _parsed(cls, raw: Any) -> Any:
         if not isinstance(raw, str):
             return raw
-        found = _CONSTRAINT.fullmatch(raw)
-        if found is None:
+        parts = _CONSTRAINT.fullmatch(raw)
+        if parts is None:
             raise ValueError(
                 f"a constraint is written as in 'size <= 150M' or 'some_task >= parents', got "
                 f"{raw!r}"
             )
-        return {**found.groupdict(), "bound": number_or_name(found["bound"])}
+        return {**parts.groupdict(), "bound": number_or_name(parts["bound"])}
 
     def __str__(self) -> str:
         # as many digits as it takes to tell bounds apart, of sizes too
@@ -91,9 +99,10 @@ class Constraint(Config):
 
 
 class SearchSettings(Config):
-    """How the space is searched."""
+    """The sampler, budget and aims of a search."""
 
-    sampler: str = "auto"
+    #: A row of `SAMPLERS`, or "auto".
+    sampler: str = AUTO
     #: Trials drawn at random before `tpe` and `gp` learn from them; None means ten a method, but
     #: beyond ten no more than a quarter of the trials.
     startup: int | None = Field(default=None, ge=1)
@@ -113,15 +122,16 @@ class SearchSettings(Config):
     refine: float = Field(default=0.2, ge=0, le=1)
     #: Whether candidates that will not beat the best are stopped early.
     racing: bool = True
-    #: "score" (the suite's total), "size" (number of parameters), or tasks of the suite.
+    #: Rows of `OBJECTIVES`: "score" (the suite's total), "size" (number of parameters), …; or tasks
+    #: of the suite.
     objectives: Annotated[Names, Field(min_length=1)] = (SCORE,)
     constraints: tuple[Constraint, ...] = ()
 
     @field_validator("sampler")
     @classmethod
     def _known_sampler(cls, name: str) -> str:
-        if name not in SAMPLERS:
-            raise ValueError(unknown("sampler", name, SAMPLERS))
+        if name != AUTO and name not in SAMPLERS:
+            raise ValueError(unknown("sampler", name, [AUTO, *SAMPLERS]))
         return name
 
     @field_validator("objectives")
@@ -129,13 +139,15 @@ class SearchSettings(Config):
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
             raise ValueError(f"an objective may be named once, got {', '.join(names)}")
-        if names == (SIZE,):
-            raise ValueError("the size alone is no objective; add score or a task")
+        if all(name in OBJECTIVES and not OBJECTIVES[name].from_documents for name in names):
+            raise ValueError(
+                f"the {' and '.join(names)} alone is no objective; add score or a task"
+            )
         return names
 
 
 def number_or_name(text: str) -> float | str:
-    """A number, with K, M or B for thousands, millions and billions; or a name as it is."""
+    """Read a number, with K, M or B for thousands, millions, billions; or a name."""
     digits, factor = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1)
     try:
         return float(digits) * factor

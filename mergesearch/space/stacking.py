@@ -30,14 +30,16 @@ def _as_range(depth: Any) -> Any:
 
 
 class Stacking(Config):
-    """Layers of the parents stacked anew, as they are: data flow space of arXiv:2403.13187.
+    """Layers of the parents stacked anew: the data flow space of arXiv:2403.13187.
 
     A candidate is up to `segments` runs, each of consecutive layers of one parent. Runs may
     overlap, so that layers repeat, and leave layers out.
     """
 
     #: Layers of a candidate, at least and at most; one number fixes it.
-    depth: Annotated[tuple[int, int], BeforeValidator(_as_range)]
+    depth: Annotated[
+        tuple[int, int], BeforeValidator(_as_range, json_schema_input_type=int | tuple[int, int])
+    ]
     segments: int = Field(default=3, ge=1)
     #: By what is multiplied what a layer adds to the stream, from and to; None means 1.
     scale: tuple[float, float] | None = None
@@ -76,7 +78,7 @@ class Stacking(Config):
 
 
 def as_stacking(spec: Any) -> Stacking:
-    """What a space says of stacks.
+    """Check what a space says of stacks.
 
     Raises:
         ValueError: something in it is wrong.
@@ -112,7 +114,7 @@ def suggest_stack(
     n_layers: int,
     filters: Sequence[str] = (),
 ) -> Recipe:
-    """The stack that a trial proposes; whatever it draws is one, of a depth within the bounds.
+    """Make the stack that a trial proposes; any draw has a depth within the bounds.
 
     Each segment but the last has a share of the layers that it may take, and may take none. Each
     has a parent and a first layer, nearer to the bottom where the run would not fit. Two trials
@@ -150,7 +152,7 @@ def suggest_stack(
 def stack_starts(
     stacking: Stacking, parents: Mapping[str, ModelRef], n_layers: int
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Points that are worth trying first, each with a label: those that the space holds.
+    """List points worth trying first, each with a label: those that the space holds.
 
     These are each parent as it is, and the first layers of each below its own last and those of the
     next parent. Where depth allows it they overlap, and make one and a half times the depth; one
@@ -164,11 +166,11 @@ def stack_starts(
     least, most = stacking.depth
     if stacking.scale is not None and not stacking.scale[0] <= 1 <= stacking.scale[1]:
         return []
-    found = []
+    starts = []
     if least <= n_layers <= most:
         for name in parents:
             runs = [_Run(name, 0, n_layers)]
-            found.append((f"all layers of {name}", _point(stacking, parents, n_layers, runs)))
+            starts.append((f"all layers of {name}", _point(stacking, parents, n_layers, runs)))
     depth = min(most, max(least, 3 * n_layers // 2))
     if stacking.segments > 1 and 2 <= depth <= 2 * n_layers:
         below, above = depth - depth // 2, depth // 2
@@ -178,8 +180,8 @@ def stack_starts(
         for one, other in [*twice, *in_turn]:
             runs = [_Run(one, 0, below), _Run(other, n_layers - above, above)]
             label = f"first {below} layers of {one}, last {above} of {other}"
-            found.append((label, _point(stacking, parents, n_layers, runs)))
-    return found
+            starts.append((label, _point(stacking, parents, n_layers, runs)))
+    return starts
 
 
 def largest_stack(
@@ -188,7 +190,7 @@ def largest_stack(
     n_layers: int,
     filters: Sequence[str] = (),
 ) -> Recipe:
-    """A candidate that takes as much memory and time as any; arguments as for `suggest_stack`."""
+    """Make a stack that takes as much memory and time as any; as for `suggest_stack`."""
     model = next(iter(parents.values()))
     low, high = stacking.scale or (1.0, 1.0)
     scale = low if high == 1 else high
@@ -197,7 +199,7 @@ def largest_stack(
 
 
 def residual_filters(names: Iterable[str]) -> tuple[str, ...]:
-    """The filters that match whatever a layer writes to the residual stream, biases included.
+    """Find the filters of what a layer writes to the residual stream, biases included.
 
     Args:
         names: of a model's tensors.
@@ -221,7 +223,7 @@ def residual_filters(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _lengths(depth: int, shares: Sequence[float], n_layers: int) -> list[int]:
-    """How many layers each segment takes: a share of what the others can do without."""
+    """Divide the layers: each segment takes a share of what the others can do without."""
     lengths, left = [], depth
     for i, share in enumerate(shares):
         least, most = _bounds(left, len(shares) - i, n_layers)
@@ -231,12 +233,12 @@ def _lengths(depth: int, shares: Sequence[float], n_layers: int) -> list[int]:
 
 
 def _bounds(left: int, n_after: int, n_layers: int) -> tuple[int, int]:
-    """Layers that a segment takes at least and at most, with so many segments after it."""
+    """Return the fewest and most layers of a segment, with so many segments after it."""
     return max(0, left - n_after * n_layers), min(left, n_layers)
 
 
 def _scale_keys(stacking: Stacking) -> list[str]:
-    """The study's names of the scales."""
+    """List the study's names of the scales."""
     if stacking.scale is None:
         return []
     n = stacking.segments if stacking.scale_per == "segment" else stacking.depth[1]
@@ -252,7 +254,7 @@ def _scale(stacking: Stacking, trial: "optuna.trial.BaseTrial", key: str) -> flo
 def _point(
     stacking: Stacking, parents: Mapping[str, ModelRef], n_layers: int, runs: Sequence[_Run]
 ) -> dict[str, Any]:
-    """The parameters at which a trial proposes these runs, unscaled."""
+    """Find the parameters at which a trial proposes these runs, unscaled."""
     empty = _Run(runs[-1].parent, 0, 0)
     segments = [*runs, *[empty] * (stacking.segments - len(runs))]
     left = sum(run.length for run in runs)
@@ -272,7 +274,7 @@ def _point(
 
 
 def _recipe(layers: Sequence[_Layer], filters: Sequence[str]) -> Recipe:
-    """A passthrough recipe of these layers, with as few slices as can be."""
+    """Make a passthrough recipe of these layers, with as few slices as can be."""
     runs: list[list[_Layer]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1]._replace(number=runs[-1][-1].number + 1):

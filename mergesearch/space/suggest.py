@@ -43,7 +43,7 @@ class SoupOrder:
 def suggest(
     space: SearchSpace, trial: "optuna.trial.BaseTrial", shape: Shape
 ) -> Recipe | SoupOrder:
-    """The candidate that a trial proposes.
+    """Make the candidate that a trial proposes.
 
     Parameters that mean the same in several methods (weights, lambda) have one name in the study,
     so that every trial teaches the sampler; the others are named after their method.
@@ -105,7 +105,7 @@ class _Drawn:
         self.n_blocks = shape.n_blocks(space.granularity)
 
     def everywhere(self) -> dict[str, Setting]:
-        """What is one value for all models and all tensors."""
+        """Draw what is one value for all models and all tensors."""
         return {
             p.name: self._value(p, "")
             for p in self._searched
@@ -113,7 +113,7 @@ class _Drawn:
         }
 
     def settings(self, parent: str | None) -> list[Settings]:
-        """The settings of each block: of one parent, or those that all models share."""
+        """Draw the settings of each block: of one parent, or those that all models share."""
         own = "" if parent is None else f".{parent}"
         drawn = {
             p.name: self._over_blocks(p, own)
@@ -165,7 +165,7 @@ class _Drawn:
         return parameter.by_block or parameter.name in self._space.granularity.by_block
 
     def _per_parent(self, parameter: Parameter) -> bool:
-        """Whether each parent has its own: weights always, the others where the space says so."""
+        """Say if each parent has its own: weights always, others where the space says so."""
         named = parameter.name in self._space.granularity.per_parent
         return parameter.per_model and (parameter.by_block or named)
 
@@ -173,7 +173,7 @@ class _Drawn:
 def _inputs(
     space: SearchSpace, name: str, trial: "optuna.trial.BaseTrial"
 ) -> tuple[ModelRef | None, dict[str, ModelRef]]:
-    """The base and the models of a candidate; slerp and its like choose theirs among the parents.
+    """Draw the base and the models; slerp and its like choose among the parents.
 
     Where the vocabularies differ, the base is named by methods without a base too: as a model whose
     weight is 0, it gives the merged model its tokens.
@@ -200,7 +200,7 @@ def _inputs(
 def _subset(
     parents: Iterable[str], least: int, most: int, trial: "optuna.trial.BaseTrial"
 ) -> list[str]:
-    """The parents that are switched on; too few or too many are mended by how far they are on."""
+    """Draw the parents that are on; too few or too many are mended by their switches."""
     switches = {parent: trial.suggest_float(f"include.{parent}", 0, 1) for parent in parents}
     n_on = sum(value >= INCLUDED for value in switches.values())
     ordered = sorted(switches, key=lambda parent: -switches[parent])
@@ -209,7 +209,7 @@ def _subset(
 
 
 def _shared_range(space: SearchSpace, parameter: str) -> Range | None:
-    """The smallest range that holds every method's own."""
+    """Return the smallest range that holds every method's own."""
     ranges = [
         domain
         for domains in space.domains.values()
@@ -223,7 +223,7 @@ def _shared_range(space: SearchSpace, parameter: str) -> Range | None:
 def _draw(
     trial: "optuna.trial.BaseTrial", name: str, domain: Domain, study_domain: Domain | None
 ) -> Scalar:
-    """A value of `domain`, suggested over `study_domain` and clipped to the method's own range."""
+    """Draw a value over `study_domain`, clipped to the method's own range, `domain`."""
     if isinstance(domain, Fixed):
         return domain.value
     if isinstance(domain, Choice):

@@ -1,4 +1,4 @@
-"""What the searches came to: score against documents, the goals, a table and a picture."""
+"""Results of the searches: score against documents, the goals, a table and a picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.benchmarks.arena import COMPARED, REFERENCE, Run
+from tests.benchmarks.searches import COMPARED, REFERENCE, SearchResult
 
 OURS = "mergesearch"
 UNRACED = "TPE without racing"
@@ -16,25 +16,25 @@ UNRACED = "TPE without racing"
 _MARKS = (2, 5, 10, 20, 30, 50, 100)
 
 
-def at(run: Run, n_documents: float) -> tuple[float, float]:
+def at(run: SearchResult, n_documents: float) -> tuple[float, float]:
     """Search and held-out score of a search's best when it had scored so many documents.
 
     NaN before its first, and for held-out where it was not asked for.
     """
     score = held_out = float("nan")
-    for incumbent, judged in zip(run.incumbents, run.held_out, strict=True):
+    for incumbent, then in zip(run.incumbents, run.held_out, strict=True):
         if incumbent.n_documents <= n_documents:
-            score, held_out = incumbent.score, float("nan") if judged is None else judged
+            score, held_out = incumbent.score, float("nan") if then is None else then
     return score, held_out
 
 
-def documents_to(run: Run, score: float) -> float:
+def documents_to(run: SearchResult, score: float) -> float:
     """Documents after which a search first had a score; infinite where it never did."""
-    found = (i.n_documents for i in run.incumbents if i.score >= score)
-    return next(found, float("inf"))
+    reached = (i.n_documents for i in run.incumbents if i.score >= score)
+    return next(reached, float("inf"))
 
 
-def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def goals(runs: Sequence[SearchResult]) -> list[dict[str, Any]]:
     """The goals of one family's runs, each with what was reached."""
     arms = by_arm(runs)
     ours, reference = arms[OURS], arms[REFERENCE]
@@ -43,7 +43,7 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
         documents_to(ours[s], reference[s].incumbents[-1].score) / reference[s].n_documents
         for s in seeds
     ]
-    found: list[dict[str, Any]] = [
+    reached: list[dict[str, Any]] = [
         {
             "goal": f"documents to the score of {REFERENCE} after 100 evaluations",
             "at most": 0.2,
@@ -53,7 +53,7 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
     for arm in (a for a in arms if a in (REFERENCE, "random", UNRACED)):
         leads = _leads(ours, arms[arm], seeds)
-        found.append(
+        reached.append(
             {
                 "goal": f"held-out of the winner above {arm}, at equal documents",
                 "above": 0.0,
@@ -66,7 +66,7 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
     # the first of a search has nothing to be stopped against
     bests = [stop for run in unraced if run.stopped for stop in run.stopped[1:]]
     if winners:
-        found.append(
+        reached.append(
             {
                 "goal": "winners of unraced searches that racing would have stopped",
                 "at most": 0.05,
@@ -79,7 +79,7 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
         arm: [of[s].winner_score - of[s].winner_held_out for s in seeds if s in of]
         for arm, of in arms.items()
     }
-    found.append(
+    reached.append(
         {
             "goal": f"gap from search to held-out score below that of {UNRACED}",
             "at most": median(gaps[UNRACED]),
@@ -88,10 +88,12 @@ def goals(runs: Sequence[Run]) -> list[dict[str, Any]]:
             f"{UNRACED} by seed": gaps[UNRACED],
         }
     )
-    return found
+    return reached
 
 
-def _leads(ours: Mapping[int, Run], theirs: Mapping[int, Run], seeds: Sequence[int]) -> list[float]:
+def _leads(
+    ours: Mapping[int, SearchResult], theirs: Mapping[int, SearchResult], seeds: Sequence[int]
+) -> list[float]:
     """By how much our winner is ahead on held-out, when both had as many documents."""
     leads = []
     for seed in seeds:
@@ -104,8 +106,8 @@ def _leads(ours: Mapping[int, Run], theirs: Mapping[int, Run], seeds: Sequence[i
     return leads
 
 
-def _held_out_then(run: Run, n_documents: int) -> float:
-    """Held-out score of what was the best then, or of the last before it that was judged.
+def _held_out_then(run: SearchResult, n_documents: int) -> float:
+    """Held-out score of what was the best then, or of the last before it that has one.
 
     A search ends with the trial that spends its budget, so it may have scored a few more.
     """
@@ -113,18 +115,18 @@ def _held_out_then(run: Run, n_documents: int) -> float:
     return [h for i, h in pairs if i.n_documents <= n_documents and h is not None][-1]
 
 
-def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+def by_arm(runs: Sequence[SearchResult]) -> dict[str, dict[int, SearchResult]]:
     """Runs by arm and seed."""
-    found: dict[str, dict[int, Run]] = {}
+    results: dict[str, dict[int, SearchResult]] = {}
     for run in runs:
-        found.setdefault(run.arm, {})[run.seed] = run
-    return found
+        results.setdefault(run.arm, {})[run.seed] = run
+    return results
 
 
-def curves(runs: Sequence[Run]) -> pd.DataFrame:
+def curves(runs: Sequence[SearchResult]) -> pd.DataFrame:
     """Median and quartiles over seeds of each arm's best, at some numbers of documents.
 
-    Of held-out scores there are some only where every best was judged.
+    Of held-out scores there are some only where every best was scored there.
 
     Columns: arm, evaluations (documents, in full evaluations), split, median, q1, q3.
     """
@@ -137,14 +139,14 @@ def curves(runs: Sequence[Run]) -> pd.DataFrame:
                 if run.n_documents >= mark * run.n_each
             ]
             for i, split in enumerate(("search", "held_out")):
-                found = [v[i] for v in values]
-                if found and not np.isnan(found).any():  # of all seeds, or of none
-                    q1, mid, q3 = np.quantile(found, [0.25, 0.5, 0.75])
+                of_split = [v[i] for v in values]
+                if of_split and not np.isnan(of_split).any():  # of all seeds, or of none
+                    q1, mid, q3 = np.quantile(of_split, [0.25, 0.5, 0.75])
                     rows.append([arm, mark, split, mid, q1, q3])
     return pd.DataFrame(rows, columns=["arm", "evaluations", "split", "median", "q1", "q3"])
 
 
-def draw(families: Mapping[str, Sequence[Run]], path: Path) -> None:
+def draw(families: Mapping[str, Sequence[SearchResult]], path: Path) -> None:
     """The picture: the best against documents, a row a family and a column a split."""
     import matplotlib as mpl
 
@@ -176,7 +178,7 @@ def draw(families: Mapping[str, Sequence[Run]], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_arm(axis: Any, arm: str, runs: Sequence[Run], split: str, color: str) -> None:
+def _draw_arm(axis: Any, arm: str, runs: Sequence[SearchResult], split: str, color: str) -> None:
     end = min(run.n_documents / run.n_each for run in runs)
     x = np.geomspace(1, end, 120)
     which = 0 if split == "search" else 1

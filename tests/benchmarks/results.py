@@ -1,4 +1,4 @@
-"""What the benchmark found, as data, as JSON and (in `table`) as Markdown."""
+"""The results of the merge benchmark as data, as JSON and (in `table`) as Markdown."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -111,7 +111,7 @@ class FamilyResult:
 
 @dataclass
 class Report:
-    """Everything that a run found."""
+    """Everything that a run measured."""
 
     command: str
     machine: dict[str, Any]

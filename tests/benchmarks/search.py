@@ -5,7 +5,7 @@
 
 The demo family of each seed is trained as `mergesearch demo` does; the test bed is the one beside
 the project, or that of --testbed. Seeds run side by side in so many --jobs: what counts here is
-documents, not seconds. A search that is found in --work is not run again. Writes search.json,
+documents, not seconds. A search that --work has is not run again. Writes search.json,
 search.md and search.svg.
 """
 
@@ -26,23 +26,23 @@ import optuna
 import torch
 
 from mergesearch.demo import build_family
-from tests.benchmarks import arena
-from tests.benchmarks.arena import ARMS, REFERENCE, Family, Run
+from tests.benchmarks import searches
 from tests.benchmarks.curves import curves, draw, goals
 from tests.benchmarks.merge import machine
-from tests.benchmarks.works import PREPARE
+from tests.benchmarks.searches import ARMS, REFERENCE, Family, SearchResult
+from tests.benchmarks.workloads import PREPARE
 
 #: Seeds of each family.
 _SEEDS = {"demo": 8, "testbed": 3}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark."""
+    """SearchResult the benchmark."""
     options = _parser().parse_args(arguments)
     names = options.family or [*(["testbed"] if _has_testbed(options) else []), "demo"]
     # the longest first, so that no job is left with one alone at the end
     seeds = [(name, s) for name in names for s in range(options.seeds or _SEEDS[name])]
-    runs: dict[str, list[Run]] = {name: [] for name in _SEEDS if name in names}
+    runs: dict[str, list[SearchResult]] = {name: [] for name in _SEEDS if name in names}
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
         work = (options.work or Path(scratch)).resolve()
         work.mkdir(parents=True, exist_ok=True)
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "testbed" in names and not testbed.exists():
             command = [sys.executable, str(PREPARE), str(testbed)]
             subprocess.run(command, check=True, capture_output=True)
-        searches = partial(_runs, work=work, testbed=testbed)
+        search = partial(_searches, work=work, testbed=testbed)
         context = multiprocessing.get_context("spawn")
         with context.Pool(options.jobs, _start, (options.jobs,)) as pool:
-            for found in pool.imap_unordered(searches, seeds):
-                runs[found[0].family] += found
+            for done in pool.imap_unordered(search, seeds):
+                runs[done[0].family] += done
                 _write(options.out, runs, _command(options))
     print(options.out / "search.md")
 
@@ -65,12 +65,12 @@ def _start(n_jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_jobs))
 
 
-def _runs(of: tuple[str, int], *, work: Path, testbed: Path) -> list[Run]:
+def _searches(of: tuple[str, int], *, work: Path, testbed: Path) -> list[SearchResult]:
     """The searches of one seed of a family, each read from its file where it has one."""
     name, seed = of
     family = _family(name, seed, work, testbed)
     runs = []
-    for arm in [REFERENCE, *(ARMS if name == "demo" else arena.COMPARED)]:
+    for arm in [REFERENCE, *(ARMS if name == "demo" else searches.COMPARED)]:
         size = f"{family.n_evaluations}x{family.limit}"
         title = f"{name}-{size}-{arm.replace(' ', '-')}-{seed}"
         file = work / f"{title}.json"
@@ -78,11 +78,11 @@ def _runs(of: tuple[str, int], *, work: Path, testbed: Path) -> list[Run]:
             curve = name == "demo"  # elsewhere, it would cost more than the search
             with tempfile.TemporaryDirectory(prefix=f"{title}-") as folder:
                 if arm == REFERENCE:
-                    run = arena.run_reference(family, seed, Path(folder), curve=curve)
+                    run = searches.run_reference(family, seed, Path(folder), curve=curve)
                 else:
-                    run = arena.run_arm(family, arm, seed, Path(folder), curve=curve)
+                    run = searches.run_arm(family, arm, seed, Path(folder), curve=curve)
             file.write_text(json.dumps(run.as_json()) + "\n")
-        runs.append(Run.from_json(json.loads(file.read_text())))
+        runs.append(SearchResult.from_json(json.loads(file.read_text())))
         print(_line(runs[-1]), flush=True)
     return runs
 
@@ -91,11 +91,11 @@ def _family(name: str, seed: int, work: Path, testbed: Path) -> Family:
     if name == "demo":
         folder = work / f"family-{seed}"
         build_family(folder, seed=seed, progress=print)
-        return arena.demo(folder)
-    return arena.testbed(testbed)
+        return searches.demo(folder)
+    return searches.testbed(testbed)
 
 
-def _write(out: Path, runs: dict[str, list[Run]], command: str) -> None:
+def _write(out: Path, runs: dict[str, list[SearchResult]], command: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     whole = {name: sorted(of, key=lambda run: run.seed) for name, of in runs.items() if of}
     facts = machine(torch.device("cpu"))
@@ -132,9 +132,9 @@ full evaluations of 120 documents, and the lead over CMA-ES is that over what wa
 Intervals are quartiles over seeds; a seed of the demo family is a family of its own."""
 
 
-def _goal_table(found: Sequence[dict[str, Any]]) -> str:
+def _goal_table(reached: Sequence[dict[str, Any]]) -> str:
     lines = ["| | goal | reached | by seed |", "| --- | --- | --- | --- |"]
-    for row in found:
+    for row in reached:
         limit = row.get("at most", row.get("above"))
         met = row["reached"] <= limit if "at most" in row else row["reached"] > limit
         sign = "≤" if "at most" in row else ">"
@@ -147,7 +147,7 @@ def _goal_table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _curve_table(runs: Sequence[Run]) -> str:
+def _curve_table(runs: Sequence[SearchResult]) -> str:
     frame = curves(runs)
     frame["cell"] = [
         f"{m:.3f} [{a:.3f}, {b:.3f}]"
@@ -162,7 +162,7 @@ def _curve_table(runs: Sequence[Run]) -> str:
     return "\n\n".join(tables)
 
 
-def _line(run: Run) -> str:
+def _line(run: SearchResult) -> str:
     return (
         f"search: {run.family} {run.seed} {run.arm}: {run.n_trials} trials, {run.n_documents} "
         f"documents, search {run.incumbents[-1].score:.4f}, held-out {run.winner_held_out:.4f}"

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from mergesearch.space import SearchSpace
-from tests.benchmarks import arena
-from tests.benchmarks.arena import ARMS, COMPARED, REFERENCE, Family, Incumbent, Run
+from tests.benchmarks import searches
 from tests.benchmarks.curves import at, curves, documents_to, goals
+from tests.benchmarks.searches import ARMS, COMPARED, REFERENCE, Family, Incumbent, SearchResult
 
 
-def run(arm: str, seed: int = 0, **changes: Any) -> Run:
+def run(arm: str, seed: int = 0, **changes: Any) -> SearchResult:
     """A search of ten documents an evaluation, whose best is found in three steps."""
     incumbents = tuple(Incumbent(n, score, "r") for n, score in ((10, 0.5), (50, 0.6), (200, 0.7)))
-    made = Run(
+    made = SearchResult(
         family="demo",
         arm=arm,
         seed=seed,
@@ -61,7 +61,7 @@ def test_goals_compare_seed_by_seed() -> None:
 
 def test_a_reference_that_went_on_is_compared_as_it_was_then() -> None:
     others = [run(arm, n_documents=100, stopped=(False,)) for arm in COMPARED[1:]]
-    # the second had one more document than 200, when a best came that was not judged
+    # the second had one more document than 200, when a best came that was not scored there
     for n_documents, held_out in ((100, (0.4, 0.5, 0.65)), (201, (None, 0.5, None))):
         ours = run("mergesearch", n_documents=n_documents)
         found = {r["goal"]: r for r in goals([ours, run(REFERENCE, held_out=held_out), *others])}
@@ -73,12 +73,12 @@ def test_a_reference_that_went_on_is_compared_as_it_was_then() -> None:
 def test_a_search_of_the_benchmark_counts_its_documents(
     family: Path, monkeypatch: pytest.MonkeyPatch, arm: str
 ) -> None:
-    monkeypatch.setattr(arena, "N_EVALUATIONS", 12)
+    monkeypatch.setattr(searches, "N_EVALUATIONS", 12)
     made = Family("tiny", SearchSpace.load(family / "space.yaml"), n_evaluations=12)
     if arm == REFERENCE:
-        found = arena.run_reference(made, 0, family / "run", curve=True)
+        found = searches.run_reference(made, 0, family / "run", curve=True)
     else:
-        found = arena.run_arm(made, arm, 0, family / "run", curve=True)
+        found = searches.run_arm(made, arm, 0, family / "run", curve=True)
     assert found.n_each == 20
     if arm == "mergesearch":
         assert found.n_documents <= 12 * 20 + 20  # the last candidate may overshoot
@@ -88,7 +88,7 @@ def test_a_search_of_the_benchmark_counts_its_documents(
         assert before.score < after.score and before.n_documents < after.n_documents
     assert len(found.held_out) == len(found.incumbents)
     assert (found.stopped is None) == (arm != "TPE without racing")
-    assert Run.from_json(found.as_json()) == found
+    assert SearchResult.from_json(found.as_json()) == found
 
 
 def test_every_arm_is_a_setting_of_the_engine(family: Path) -> None:

@@ -17,7 +17,7 @@ from mergesearch.exporting import RECIPE_FILE, export
 from mergesearch.merging import Digest
 from mergesearch.recipe import load_recipe
 from mergesearch.report import entries_of, markdown
-from mergesearch.runs import Record, TrialEntry
+from mergesearch.runs import Record, TrialRecord
 from mergesearch.space import SearchSpace
 from tests.report.hand_made import Model, make_run, right
 
@@ -219,7 +219,7 @@ def test_trials_that_keep_the_constraints_come_first_then_those_scored_in_full(
     for number, (label, state) in enumerate(zip(labels, states, strict=True)):
         (recipe_hash,) = (row.recipe_hash for row in record.rows if row.label == label)
         score, share, feasible = state
-        trial = TrialEntry(number, "linear", recipe_hash, score, share=share, feasible=feasible)
+        trial = TrialRecord(number, "linear", recipe_hash, score, share=share, feasible=feasible)
         record.add_trial(trial)
     assert exported(monkeypatch, run, top=4) == labels
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mergesearch.methods import METHODS
+from mergesearch.methods.executor import Executor
 from tests.methods.cases import Case, cases, having
 
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -74,7 +75,9 @@ def test_the_bits_depend_on_no_generator_and_on_no_block_size(
     merged = case.merged()
     assert torch.equal(torch.get_rng_state(), state)
     for block in (1, 7, 64):
-        assert torch.equal(case.merged(block=block, heavy_block=block), merged), block
+        assert torch.equal(
+            case.merged(executor=Executor(block=block, heavy_block=block)), merged
+        ), block
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in BY_SVD])

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mergesearch.recipe import ModelRef, soup_recipe
-from mergesearch.runs import Record, Row, SuiteEntry, TaskEntry, TrialEntry, hold
-from mergesearch.scores import DocumentScore
+from mergesearch.runs import LeaderboardRow, Record, SuiteEntry, TaskEntry, TrialRecord, hold
+from mergesearch.scores import DocumentScore, TaskId
 
 #: A model's label, role, and its score on each document of the two splits, if it was scored there.
 Model = tuple[str, str, Sequence[float] | None, Sequence[float] | None]
@@ -52,21 +52,15 @@ def make_run(
                     record.documents.add(f"digest of {label}", f"f-{name}", scores)
             if dev is not None:
                 mean = sum(dev) / len(dev)
-                record.add_trial(TrialEntry(number, "linear", recipe.hash, mean))
-            record.add_row(Row(label, role, recipe.hash))
+                record.add_trial(TrialRecord(number, "linear", recipe.hash, mean))
+            record.add_row(LeaderboardRow(label, role, recipe.hash))
     return folder
 
 
 def task(name: str, n_documents: int, higher_is_better: bool = True) -> TaskEntry:
     return TaskEntry(
-        task=name,
-        metric="acc",
-        filter="none",
-        higher_is_better=higher_is_better,
+        TaskId(name, "acc", "none", higher_is_better, "mean", fingerprint=f"f-{name}"),
         weight=1.0,
-        aggregation="mean",
-        fingerprint=f"f-{name}",
-        group=None,
         n_documents=n_documents,
     )
 

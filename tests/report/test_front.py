@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mergesearch.cli import show
+from mergesearch.cli import leaderboard as terminal
 from mergesearch.errors import InputError
 from mergesearch.report import entries_of, front_of, leaderboard, verdict
-from mergesearch.runs import Record, Row, SuiteEntry
+from mergesearch.runs import LeaderboardRow, Record, SuiteEntry
 from tests.report.hand_made import Model, make_run, right
 
 MODELS: list[Model] = [
@@ -41,7 +41,9 @@ def grouped(run: Path) -> Path:
     """The run, its search task one of a group of that name."""
     record = Record(run)
     rows, splits = record.rows, dict(record.suite.splits)
-    splits["search_full"] = tuple(replace(t, group="both") for t in splits["search_full"])
+    splits["search_full"] = tuple(
+        replace(t, id=replace(t.id, group="both")) for t in splits["search_full"]
+    )
     record.set_suite(SuiteEntry(splits))
     for row in rows:
         record.add_row(row)
@@ -108,8 +110,8 @@ def test_the_terminal_shows_the_objectives(
     def console() -> Console:
         return Console(force_terminal=True, width=90, color_system=None)
 
-    monkeypatch.setattr(show, "Console", console)
-    show.front(front_of(run))
+    monkeypatch.setattr(terminal, "Console", console)
+    terminal.show_front(front_of(run))
     head, *rows = capsys.readouterr().out.splitlines()
     assert "parameters" in head
     assert [row.split()[0] for row in rows] == ["winner", "front", "front"]
@@ -165,7 +167,7 @@ def test_the_verdict_begins_with_the_constraints_that_the_winner_breaks(run: Pat
 def test_a_smaller_front_leaves_nothing_of_a_larger_one(run: Path) -> None:
     record = Record(run)
     kept = [row for row in record.rows if row.label in ("winner", "front 2")]
-    record.set_best([*kept, Row("finalist 3", "finalist", kept[0].recipe_hash)])
+    record.set_best([*kept, LeaderboardRow("finalist 3", "finalist", kept[0].recipe_hash)])
     for read in (record, Record(run, writable=False)):
         assert [row.label for row in read.rows] == ["winner", "front 2", "finalist 3", "one"]
     before = (run / "record.jsonl").read_bytes()

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 
 from mergesearch.errors import InputError
 from mergesearch.recipe import ModelRef, Recipe, soup_recipe
-from mergesearch.runs import Record, Row, SoupStep, SuiteEntry, TaskEntry, TrialEntry
+from mergesearch.runs import LeaderboardRow, Record, SoupStep, SuiteEntry, TaskEntry, TrialRecord
 from mergesearch.scores import DocumentScore, Scores
 
 
@@ -16,8 +17,8 @@ def recipe(folder: Path, *names: str) -> Recipe:
 
 
 def task(name: str = "first", n_documents: int = 2, **changes: Any) -> TaskEntry:
-    return TaskEntry(
-        **{
+    return TaskEntry.from_json(
+        {
             "task": name,
             "metric": "acc",
             "filter": "none",
@@ -44,9 +45,9 @@ def fill(record: Record, folder: Path) -> None:
     record.set_suite(suite(task()))
     record.add_candidate(recipe(folder, "one"), "digest-1")
     record.documents.add("digest-1", "f-first", documents(1.0, 0.0))
-    record.add_trial(TrialEntry(0, "linear (one)", recipe(folder, "one").hash, 0.5))
-    record.add_trial(TrialEntry(1, "ties", None, None, "NaN «ß»"))
-    record.add_row(Row("one", "parent", recipe(folder, "one").hash))
+    record.add_trial(TrialRecord(0, "linear (one)", recipe(folder, "one").hash, 0.5))
+    record.add_trial(TrialRecord(1, "ties", None, None, "NaN «ß»"))
+    record.add_row(LeaderboardRow("one", "parent", recipe(folder, "one").hash))
     record.set_soup((SoupStep("one", ("one",), 0.5, True),))
 
 
@@ -84,7 +85,7 @@ def test_a_record_cut_anywhere_in_its_last_line_keeps_the_rest_and_goes_on(run: 
     before = contents(Record(run))
     file = run / "record.jsonl"
     start = file.stat().st_size
-    Record(run).add_row(Row("two", "parent", "another"))
+    Record(run).add_row(LeaderboardRow("two", "parent", "another"))
     whole = file.read_bytes()
     for end in range(start, len(whole)):
         file.write_bytes(whole[:end])
@@ -93,7 +94,7 @@ def test_a_record_cut_anywhere_in_its_last_line_keeps_the_rest_and_goes_on(run: 
         assert file.read_bytes() == whole[:end]  # a reader changes nothing
         record = Record(run)
         assert contents(record) == before
-        record.add_trial(TrialEntry(2, "linear", None, None, "another"))
+        record.add_trial(TrialRecord(2, "linear", None, None, "another"))
         assert [trial.number for trial in Record(run).trials] == [0, 1, 2]
         assert len(Record(run).rows) == 1
     file.write_bytes(whole)
@@ -114,11 +115,11 @@ def test_a_trial_is_entered_once_and_a_row_takes_the_place_of_its_label(run: Pat
     fill(record, run.parent)
     size = (run / "record.jsonl").stat().st_size
     fill_again = Record(run)
-    fill_again.add_trial(TrialEntry(0, "linear (one)", None, 0.9))
-    fill_again.add_row(Row("one", "parent", recipe(run.parent, "one").hash))
+    fill_again.add_trial(TrialRecord(0, "linear (one)", None, 0.9))
+    fill_again.add_row(LeaderboardRow("one", "parent", recipe(run.parent, "one").hash))
     fill_again.set_soup((SoupStep("one", ("one",), 0.5, True),))
     assert (run / "record.jsonl").stat().st_size == size
-    fill_again.add_row(Row("one", "parent", "another"))
+    fill_again.add_row(LeaderboardRow("one", "parent", "another"))
     assert [row.recipe_hash for row in Record(run).rows] == ["another"]
     assert Record(run).trials[0].score == 0.5
 
@@ -141,7 +142,8 @@ def test_scores_are_those_of_the_suites_documents_and_none_where_one_is_missing(
     scores = record.scores("digest-1", "search")
     assert scores is not None
     (score,) = scores.tasks
-    assert (score.task, score.metric, score.weight, score.group) == ("first", "acc", 2.0, None)
+    assert (score.id.task, score.id.metric, score.id.group) == ("first", "acc", None)
+    assert score.weight == 2.0
     assert score.documents == (DocumentScore(1.0, 0.25), DocumentScore(0.0, 0.25))
     assert (score.doc_ids, score.value, score.stderr) == ((0, 1), 0.5, 0.5)
     assert record.scores("digest-1", "held_out") is None
@@ -156,7 +158,7 @@ def test_scores_are_those_of_the_suites_documents_and_none_where_one_is_missing(
     for opened in (record, Record(run, writable=False)):
         found = opened.scores("digest-1", "search")
         assert found is not None
-        assert [(t.task, t.doc_ids) for t in found.tasks] == [
+        assert [(t.id.task, t.doc_ids) for t in found.tasks] == [
             ("first", (0, 1, 2)),
             ("second", (0, 1)),
         ]
@@ -219,9 +221,9 @@ def test_trials_are_those_of_the_suites_objective(run: Path, other: SuiteEntry) 
     assert len(before) == 2
     record.set_suite(other)
     assert record.trials == ()
-    record.add_trial(TrialEntry(0, "linear", None, None, "another"))
+    record.add_trial(TrialRecord(0, "linear", None, None, "another"))
     for again in (record, Record(run)):
-        assert again.trials == (TrialEntry(0, "linear", None, None, "another"),)
+        assert again.trials == (TrialRecord(0, "linear", None, None, "another"),)
     record.set_suite(suite(task()))
     assert record.trials == before
 
@@ -238,6 +240,26 @@ def test_a_full_device_is_the_users_to_solve(run: Path) -> None:
     record = Record(run)
     (run / "record.jsonl").symlink_to("/dev/full")
     with pytest.raises(InputError, match="No space left on device; make room") as caught:
-        record.add_row(Row("one", "parent", "hash"))
+        record.add_row(LeaderboardRow("one", "parent", "hash"))
     assert "\n" not in str(caught.value)
     assert record.rows == ()
+
+
+def test_a_task_is_kept_with_its_id_beside_its_other_facts(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.set_suite(SuiteEntry({"search": (task(group="g"),)}))
+    (line,) = (tmp_path / "record.jsonl").read_text().splitlines()
+    assert json.loads(line)["splits"]["search"] == [
+        {
+            "task": "first",
+            "metric": "acc",
+            "filter": "none",
+            "higher_is_better": True,
+            "weight": 2.0,
+            "aggregation": "mean",
+            "fingerprint": "f-first",
+            "group": "g",
+            "n_documents": 2,
+            "benchmark": None,
+        }
+    ]

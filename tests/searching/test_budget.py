@@ -13,11 +13,21 @@ from mergesearch.searching.history import History, history_of
 from mergesearch.searching.policies.stopping import Limit, nearest_limit, reason_to_stop
 from mergesearch.searching.study import finished
 from mergesearch.space import SearchSettings
-from tests.searching.watch import Ear, Killed, ended, goals, hash_judge, load, run, scores, tried
+from tests.searching.watch import (
+    Killed,
+    RecordingObserver,
+    ended,
+    goals,
+    hash_evaluator,
+    load,
+    run,
+    scores,
+    tried,
+)
 
 
 def knows(known: Mapping[str, Sequence[float]]) -> CandidateEvaluator:
-    """A judge that knows what some recipes scored, by their hashes, on the documents of a task."""
+    """An evaluator that knows some recipes' scores, by hash, on the documents of a task."""
     found: dict[str, Scores] = {key: scores({"a": values}) for key, values in known.items()}
     return cast(CandidateEvaluator, SimpleNamespace(known=found.get))
 
@@ -26,9 +36,9 @@ NOBODY = knows({})
 
 
 def reason(
-    settings: dict[str, Any], history: History, judge: CandidateEvaluator = NOBODY
+    settings: dict[str, Any], history: History, candidates: CandidateEvaluator = NOBODY
 ) -> str | None:
-    return reason_to_stop(SearchSettings(**settings), history, judge)
+    return reason_to_stop(SearchSettings(**settings), history, candidates)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +71,10 @@ def test_the_share_that_is_spent_is_that_of_the_nearest_limit() -> None:
 
 
 def test_a_search_says_why_it_ends(family: Path) -> None:
-    ear = Ear()
+    observer = RecordingObserver()
     (family / "run").mkdir()
-    run(load(family, search={"trials": 3}), hash_judge(family / "run"), ear)
-    assert ear.stages[-1] == "the search ends: the budget of 3 trials is spent"
+    run(load(family, search={"trials": 3}), hash_evaluator(family / "run"), observer)
+    assert observer.stages[-1] == "the search ends: the budget of 3 trials is spent"
 
 
 RACED = {"seed": 1, "sampler": "random", "start_from": []}
@@ -75,13 +85,13 @@ def test_documents_are_those_that_the_model_answered_whatever_a_candidate_has(
 ) -> None:
     """Stopped candidates cost what they were scored on, and known ones nothing."""
     (family / "run").mkdir()
-    judge, ear = hash_judge(family / "run", n_documents=96), Ear()
+    candidates, observer = hash_evaluator(family / "run", n_documents=96), RecordingObserver()
     space = load(family, search={**RACED, "trials": 50, "documents": 96 * 4})
-    trials = finished(run(space, judge, ear))
-    assert ear.stages[-1] == "the search ends: the budget of 384 documents is spent"
+    trials = finished(run(space, candidates, observer))
+    assert observer.stages[-1] == "the search ends: the budget of 384 documents is spent"
     assert 4 < len(trials) < 50
-    *before, _ = [event.n_documents for event in ear.trials]
-    assert sum(before) < 96 * 4 <= judge.n_documents_scored
+    *before, _ = [trial.n_documents for trial in observer.trials]
+    assert sum(before) < 96 * 4 <= candidates.n_documents_scored
 
 
 @pytest.mark.parametrize("n_documents", [96 * 3 - 1, 96 * 4 + 5])
@@ -92,16 +102,16 @@ def test_documents_are_counted_over_processes_and_those_of_an_interrupted_trial_
         (family / name).mkdir()
     settings = {**RACED, "trials": 50, "documents": n_documents}
     space = load(family, search=settings)
-    whole = run(space, hash_judge(family / "whole", n_documents=96))
+    whole = run(space, hash_evaluator(family / "whole", n_documents=96))
 
     for n_blocks in (3, 14, 1, 5):
-        judge = hash_judge(family / "parts", n_documents=96)
+        candidates = hash_evaluator(family / "parts", n_documents=96)
         with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr(judge.record.documents, "add", Dying(judge, n_blocks))
-            run(space, judge)
-    parts = run(space, hash_judge(family / "parts", n_documents=96))
+            patched.setattr(candidates.record.documents, "add", Dying(candidates, n_blocks))
+            run(space, candidates)
+    parts = run(space, hash_evaluator(family / "parts", n_documents=96))
     assert tried(parts) == tried(whole)
-    n_known = hash_judge(family / "whole", n_documents=96).n_documents_known
+    n_known = hash_evaluator(family / "whole", n_documents=96).n_documents_known
     for study in (whole, parts):
         assert history_of(study, goals("score")).n_documents == n_known
 
@@ -109,8 +119,8 @@ def test_documents_are_counted_over_processes_and_those_of_an_interrupted_trial_
 class Dying:
     """Keeps so many blocks of documents, and then dies."""
 
-    def __init__(self, judge: CandidateEvaluator, n_blocks: int) -> None:
-        self._add = judge.record.documents.add
+    def __init__(self, candidates: CandidateEvaluator, n_blocks: int) -> None:
+        self._add = candidates.record.documents.add
         self._left = n_blocks
 
     def __call__(self, *block: Any) -> None:
@@ -126,9 +136,9 @@ def test_failed_candidates_are_trials_of_the_budget(family: Path) -> None:
 
     (family / "run").mkdir()
     space = load(family, search={"trials": 4, "documents": 100})
-    ear = Ear()
-    assert len(finished(run(space, hash_judge(family / "run", fails), ear))) == 4
-    assert ear.stages[-1] == "the search ends: the budget of 4 trials is spent"
+    observer = RecordingObserver()
+    assert len(finished(run(space, hash_evaluator(family / "run", fails), observer))) == 4
+    assert observer.stages[-1] == "the search ends: the budget of 4 trials is spent"
 
 
 def right(n: int) -> list[float]:
@@ -166,11 +176,11 @@ def test_a_search_loses_patience_with_what_is_within_noise(later: list[Any], lin
 def test_an_improvement_counts_from_the_best_before_the_last_trials() -> None:
     """Many small steps are one large one; an old one is none."""
     steps = [ended(i, 0.5 + i / 10, recipe=f"{i}") for i in range(4)]
-    judge = knows({f"{i}": right(50 + 10 * i) for i in range(4)})
-    assert reason({"patience": 3}, History(tuple(steps), goals("score")), judge) is None
+    candidates = knows({f"{i}": right(50 + 10 * i) for i in range(4)})
+    assert reason({"patience": 3}, History(tuple(steps), goals("score")), candidates) is None
     idle = [*steps, *(ended(i, 0.1) for i in range(4, 7))]
     line = "3 trials brought no improvement (patience: 3)"
-    assert reason({"patience": 3}, History(tuple(idle), goals("score")), judge) == line
+    assert reason({"patience": 3}, History(tuple(idle), goals("score")), candidates) == line
 
 
 def test_without_a_best_there_is_nothing_to_lose_patience_with() -> None:
@@ -197,10 +207,10 @@ def test_with_several_objectives_whatever_the_front_gains_is_an_improvement(
 def test_a_search_that_has_lost_patience_stays_ended(family: Path) -> None:
     (family / "run").mkdir()
     space = load(family, search={"trials": 60, "patience": 5, "sampler": "random"})
-    ears = Ear(), Ear()
-    for ear in ears:
-        run(space, hash_judge(family / "run"), ear)
-    assert 5 < len(ears[0].trials) < 60
-    assert ears[1].trials == []
-    assert ears[0].stages == ears[1].stages
-    assert ears[0].stages[-1].startswith("the search ends: 5 trials brought ")
+    observers = RecordingObserver(), RecordingObserver()
+    for observer in observers:
+        run(space, hash_evaluator(family / "run"), observer)
+    assert 5 < len(observers[0].trials) < 60
+    assert observers[1].trials == []
+    assert observers[0].stages == observers[1].stages
+    assert observers[0].stages[-1].startswith("the search ends: 5 trials brought ")

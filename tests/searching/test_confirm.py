@@ -17,9 +17,9 @@ from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.finalists import N_FRONT, best_recipes
 from mergesearch.searching.front import spread
 from mergesearch.searching.history import History
-from tests.searching.watch import Ear, ended, goals, load
+from tests.searching.watch import RecordingObserver, ended, goals, load
 
-#: A judge whose recipes are their own hashes and tensors.
+#: An evaluator whose recipes are their own hashes and tensors.
 NAMES = cast(
     CandidateEvaluator,
     SimpleNamespace(record=SimpleNamespace(digest_of=lambda key: key, recipe=lambda key: key)),
@@ -80,17 +80,17 @@ def test_a_winner_without_a_held_out_score_is_out_and_the_next_comes_up(
         return original(self, recipe, split, full=full)
 
     monkeypatch.setattr(CandidateEvaluator, "score", score)
-    space, run, ear = load(family, search={"trials": 4}), family / "run", Ear()
+    space, run, observer = load(family, search={"trials": 4}), family / "run", RecordingObserver()
     if n_failing == 100:
         with pytest.raises(MergesearchError, match="no finalist has a finite score"):
-            search(space, run, device="cpu", observer=ear)
+            search(space, run, device="cpu", observer=observer)
         return
-    outcome = search(space, run, device="cpu", observer=ear)
+    outcome = search(space, run, device="cpu", observer=observer)
     assert outcome.best.recipe.hash not in failed
     record = Record(run, writable=False)
     (winner,) = (row for row in record.rows if row.role == "winner")
     assert winner.recipe_hash == outcome.best.recipe.hash
     assert not {row.recipe_hash for row in record.rows if row.role == "finalist"} & {*failed}
     line = "winner is not on the leaderboard: log-likelihoods are not finite"
-    assert ear.stages.count(line) == n_failing
+    assert observer.stages.count(line) == n_failing
     assert {"base", "one", "two", "uniform soup"} <= {row.label for row in record.rows}

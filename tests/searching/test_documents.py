@@ -18,7 +18,7 @@ from mergesearch.runs import Record
 from mergesearch.searching.study import TOTAL, best_before, enqueue, open_study
 from mergesearch.space import SearchSpace
 from tests import tiny
-from tests.searching.watch import Ear, load, most_scored, scored
+from tests.searching.watch import RecordingObserver, load, most_scored, scored
 
 #: Searches as the command line does, in blocks of 3 documents, until so many blocks are kept.
 DRIVER = """
@@ -86,33 +86,33 @@ def test_a_search_on_another_suite_scores_only_what_is_new(
     known, tried = scored(run), trials_of(run)
     assert len(entries_of(run)) > 4
 
-    ear = Ear()
-    search(suite(family, after), run, device="cpu", observer=ear)
-    assert "the suite is not that of the trials before: " in " ".join(ear.stages)
+    observer = RecordingObserver()
+    search(suite(family, after), run, device="cpu", observer=observer)
+    assert "the suite is not that of the trials before: " in " ".join(observer.stages)
     # whose trials are those of the search before, and cost what is new
     assert trials_of(run).keys() == tried.keys()
-    assert {event.n_documents for event in ear.trials} == n_new
-    assert [event.number for event in ear.trials] == list(range(8))
+    assert {trial.n_documents for trial in observer.trials} == n_new
+    assert [trial.number for trial in observer.trials] == list(range(8))
     assert known <= scored(run)
     assert most_scored(run) == 1
     names = ["first", "second"][: after.count("task:")]
     for entry in entries_of(run):
         assert entry.search is not None
-        assert [task.task for task in entry.search.tasks] == names
+        assert [task.id.task for task in entry.search.tasks] == names
 
-    ear, kept = Ear(), scored(run)
-    search(suite(family, before), run, device="cpu", observer=ear)
-    assert (ear.trials, trials_of(run), scored(run)) == ([], tried, kept)
+    observer, kept = RecordingObserver(), scored(run)
+    search(suite(family, before), run, device="cpu", observer=observer)
+    assert (observer.trials, trials_of(run), scored(run)) == ([], tried, kept)
 
 
-def test_a_suite_that_only_judges_otherwise_goes_on_with_the_search(family: Path) -> None:
+def test_a_suite_that_only_holds_out_otherwise_goes_on_with_the_search(family: Path) -> None:
     run = family / "run"
     search(suite(family, FIRST), run, device="cpu")
     tried, known = trials_of(run), scored(run)
-    ear = Ear()
+    observer = RecordingObserver()
     both = "{task: third, metric: acc}, {task: second, metric: acc}"
-    search(suite(family, FIRST, held_out=both), run, device="cpu", observer=ear)
-    assert ear.trials == []
+    search(suite(family, FIRST, held_out=both), run, device="cpu", observer=observer)
+    assert observer.trials == []
     assert trials_of(run) == tried
     new = scored(run) - known
     judged = [entry for entry in entries_of(run) if entry.held_out]
@@ -130,7 +130,7 @@ def test_a_group_weighs_its_tasks_by_what_a_split_scores_of_them(family: Path) -
     outcome = search(suite(family, "{task: both, metric: acc, limit: 6}"), run, device="cpu")
     splits = Record(run, writable=False).suite.splits
     terms = {
-        split: [(t.group, t.task, t.n_documents, t.weight) for t in splits[split]]
+        split: [(t.id.group, t.id.task, t.n_documents, t.weight) for t in splits[split]]
         for split in ("search", "search_full")
     }
     assert terms == {
@@ -212,9 +212,9 @@ def test_a_search_killed_in_the_middle_of_a_candidate_scores_only_the_rest(famil
     assert sum(second.values()) == 20 + 5 + 8
     assert first <= second
 
-    ear = Ear()
-    search(space, run, device="cpu", observer=ear)
-    assert sorted(event.n_documents for event in ear.trials) == [20 - 5 - 8, 20, 20, 20, 20]
+    observer = RecordingObserver()
+    search(space, run, device="cpu", observer=observer)
+    assert sorted(trial.n_documents for trial in observer.trials) == [20 - 5 - 8, 20, 20, 20, 20]
     assert second <= scored(run)
     assert most_scored(run) == 1
     # what it comes to is what it would have come to

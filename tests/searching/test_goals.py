@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from mergesearch.api import search
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.objectives import Measured
 from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.finalists import split_front
-from mergesearch.searching.goals import Goals, directions
+from mergesearch.searching.goals import Goals, directions, goals_of
 from mergesearch.searching.setup import prepare
 from mergesearch.searching.study import finished
 from mergesearch.space import SearchSettings, SearchSpace
 from tests import tiny
-from tests.searching.watch import Ear, goals, hash_judge, load, run, scores
+from tests.searching.watch import RecordingObserver, goals, hash_evaluator, load, run, scores
 
 ONE, TWO = (ModelRef.model_validate(f"/models/{name}") for name in ("one", "two"))
 #: What the parents score in two tasks, in the second of which lower is better, and their sizes.
@@ -33,7 +34,7 @@ def two_tasks(acc: float, ppl: float) -> Scores:
 
 
 class Parents:
-    """A judge that knows the parents."""
+    """An evaluator that knows the parents."""
 
     def score(self, recipe: Recipe, *, full: bool = False) -> Candidate:
         values = PARENTS[recipe.hash][0]
@@ -50,11 +51,15 @@ def constrained(*constraints: str, objectives: Sequence[str] = ("score",)) -> Go
     space = SearchSpace.model_construct(
         parents={"one": ONE, "two": TWO}, methods={}, suite=Path(), search=settings
     )
-    return Goals(space, cast(CandidateEvaluator, Parents()))
+    return goals_of(space, cast(CandidateEvaluator, Parents()))
+
+
+def measured(of: Scores, size: int) -> Measured:
+    return Measured(cast(Recipe, None), of, size)
 
 
 def violation(constraint: str, acc: float = 0.6, ppl: float = 25.0, size: int = 110) -> float:
-    result = constrained(constraint).result(two_tasks(acc, ppl), size)
+    result = constrained(constraint).result(measured(two_tasks(acc, ppl), size))
     ((name, value),) = result.violations.items()
     assert name.split()[:2] == constraint.split()[:2]
     assert result.feasible is (value <= 0)
@@ -65,8 +70,9 @@ def test_all_objectives_but_the_size_are_the_better_the_higher() -> None:
     of = constrained(objectives=("score", "size", "acc", "ppl"))
     assert of.directions == ["maximize", "minimize", "maximize", "maximize"]
     assert directions(of.names) == of.directions
-    assert of.scored == ("score", "acc", "ppl")
-    result = of.result(two_tasks(0.5, 20), 110)
+    decided = [o.from_documents for o in of.objectives]
+    assert dict(zip(of.names, decided, strict=True)) == {n: n != "size" for n in of.names}
+    result = of.result(measured(two_tasks(0.5, 20), 110))
     assert result.values == ((3 * 0.5 - 20) / 4, 110, 0.5, -20)
     assert result.feasible
 
@@ -138,7 +144,7 @@ def test_a_parent_without_a_score_is_not_the_best_of_them_and_bounds_nothing(
 
 def test_bounds_that_differ_are_two_however_long() -> None:
     of = constrained("size <= 150M", "size <= 150000001", "acc >= 0.1234567")
-    names = list(of.result(two_tasks(0.6, 25), 110).violations)
+    names = list(of.result(measured(two_tasks(0.6, 25), 110)).violations)
     assert names == ["size <= 150000000", "size <= 150000001", "acc >= 0.1234567"]
 
 
@@ -149,20 +155,22 @@ def test_what_just_keeps_a_constraint_keeps_it() -> None:
 
 def test_every_constraint_must_be_kept() -> None:
     of = constrained("size <= 100", "acc >= 0.7", "acc >= one")
-    result = of.result(two_tasks(0.6, 25), 100)
+    result = of.result(measured(two_tasks(0.6, 25), 100))
     assert not result.feasible
     assert list(result.violations.values()) == pytest.approx([0, 0.1, -0.1])
     assert result.broken == ("acc >= 0.7 by 0.1",)
 
 
 def test_the_size_of_parents_is_known_without_scoring_them() -> None:
-    judge = SimpleNamespace(n_parameters=Parents().n_parameters)
+    candidates = SimpleNamespace(n_parameters=Parents().n_parameters)
     settings = SearchSettings.model_validate({"constraints": ["size <= parents"]})
     space = SearchSpace.model_construct(
         parents={"one": ONE, "two": TWO}, methods={}, suite=Path(), search=settings
     )
     assert (
-        not Goals(space, cast(CandidateEvaluator, judge)).result(two_tasks(0.6, 25), 101).feasible
+        not goals_of(space, cast(CandidateEvaluator, candidates))
+        .result(measured(two_tasks(0.6, 25), 101))
+        .feasible
     )
 
 
@@ -219,12 +227,12 @@ def test_a_goal_that_the_suite_does_not_have_is_refused_before_anything_runs(
 
 def test_the_study_is_told_by_how_much_each_constraint_is_broken(family: Path) -> None:
     (family / "run").mkdir()
-    judge = hash_judge(family / "run")
+    candidates = hash_evaluator(family / "run")
     space = load(family, search={"trials": 20, "constraints": ["first <= 0.9", "score >= one"]})
-    study = run(space, judge)
-    one = judge.score(soup_recipe([space.parents["one"]])).total
+    study = run(space, candidates)
+    one = candidates.score(soup_recipe([space.parents["one"]])).total
     feasible = []
-    for trial, entry in zip(finished(study), judge.record.trials, strict=True):
+    for trial, entry in zip(finished(study), candidates.record.trials, strict=True):
         assert trial.value is not None
         expected = {
             "first <= 0.9": (trial.value - 0.9) / 0.9,
@@ -238,44 +246,47 @@ def test_the_study_is_told_by_how_much_each_constraint_is_broken(family: Path) -
     assert one <= study.best_value <= 0.9
 
 
-def judged(*values: tuple[float, int]) -> list[Candidate]:
+def candidates_of(*values: tuple[float, int]) -> list[Candidate]:
     """Candidates by their score and size, which stands in the place of their recipe."""
     return [Candidate(cast(Recipe, n), "", scores({"acc": [value]})) for value, n in values]
 
 
-def winner(of: Goals, *values: tuple[float, int], ear: Ear | None = None) -> list[float]:
+def winner(
+    of: Goals, *values: tuple[float, int], observer: RecordingObserver | None = None
+) -> list[float]:
     """The scores of the front, the winner first."""
-    judge = SimpleNamespace(n_parameters=lambda size: size)
-    of._judge = cast(CandidateEvaluator, judge)
-    front, others = split_front(judged(*values), of, ear or Ear())
+    of._n_parameters = lambda size: cast(int, size)
+    front, others = split_front(candidates_of(*values), of, observer or RecordingObserver())
     assert len(front) + len(others) == len(values)
     return [candidate.total for candidate in front]
 
 
 def test_what_breaks_a_constraint_does_not_win_while_anything_keeps_it() -> None:
-    ear = Ear()
-    assert winner(constrained("size <= 100"), (0.9, 120), (0.3, 90), (0.5, 100), ear=ear) == [0.5]
-    assert ear.stages == []
+    observer = RecordingObserver()
+    assert winner(
+        constrained("size <= 100"), (0.9, 120), (0.3, 90), (0.5, 100), observer=observer
+    ) == [0.5]
+    assert observer.stages == []
     both = constrained("size <= 100", objectives=("score", "size"))
     assert winner(both, (0.9, 120), (0.3, 90), (0.5, 100), (0.2, 95)) == [0.5, 0.3]
 
 
 def test_where_nothing_keeps_the_constraints_the_nearest_wins_and_what_it_breaks_is_said() -> None:
-    ear = Ear()
+    observer = RecordingObserver()
     of = constrained("size <= 80", "acc >= 0.95")
     # as shares of the bounds: 0.25 + 0.47 for the first, 0.5 + 0.05, and 1 + 0.02
-    assert winner(of, (0.5, 100), (0.9, 120), (0.93, 160), ear=ear) == [0.9]
-    assert ear.stages == [
+    assert winner(of, (0.5, 100), (0.9, 120), (0.93, 160), observer=observer) == [0.9]
+    assert observer.stages == [
         "no finalist keeps every constraint on the whole search split; the winner breaks "
         "size <= 80 by 40 and acc >= 0.95 by 0.05"
     ]
 
 
 def test_a_search_whose_winner_breaks_a_constraint_says_so(family: Path) -> None:
-    ear = Ear()
+    observer = RecordingObserver()
     space = load(family, search={"trials": 3, "constraints": ["size <= 1K", "first >= 0"]})
-    search(space, family / "run", device="cpu", observer=ear)
-    assert {trial.breaks for trial in ear.trials} == {("size <= 1000",)}
-    (line,) = (line for line in ear.stages if line.startswith("no finalist keeps"))
+    search(space, family / "run", device="cpu", observer=observer)
+    assert {trial.broken for trial in observer.trials} == {("size <= 1000",)}
+    (line,) = (line for line in observer.stages if line.startswith("no finalist keeps"))
     assert "the winner breaks size <= 1000 by " in line
     assert "first" not in line

@@ -22,7 +22,7 @@ class Total:
 
 
 class Table:
-    """A judge that knows the score of each mixture by heart; what it does not know has none."""
+    """An evaluator that knows each mixture's score by heart; what it does not know has none."""
 
     def __init__(self, scores: Mapping[str, float]) -> None:
         self._scores = scores
@@ -109,9 +109,9 @@ def test_no_soup_is_made_of_models_without_scores(order: list[str] | None) -> No
 
 
 def test_each_step_is_told_when_it_is_done() -> None:
-    heard: list[SoupStep] = []
-    made = soup({"a": 0.5, "b": 0.7, "c": 0.6, "bc": 0.1, "ab": 0.8}, on_step=heard.append)
-    assert tuple(heard) == made.steps
+    observer: list[SoupStep] = []
+    made = soup({"a": 0.5, "b": 0.7, "c": 0.6, "bc": 0.1, "ab": 0.8}, on_step=observer.append)
+    assert tuple(observer) == made.steps
 
 
 def test_a_uniform_soup_is_the_mean_of_the_tensors(family: Path) -> None:

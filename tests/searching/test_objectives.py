@@ -12,16 +12,18 @@ from transformers import AutoConfig
 from mergesearch.api import search
 from mergesearch.errors import InputError
 from mergesearch.exporting import export
+from mergesearch.objectives import objective_of
 from mergesearch.report import entries_of
 from mergesearch.runs import Documents, Record
 from mergesearch.searching.goals import directions
 from mergesearch.searching.runs import study_name
 from mergesearch.searching.setup import prepare
-from mergesearch.searching.study import SHARE, finished, open_study
-from mergesearch.space import SIZE, SearchSpace
+from mergesearch.searching.study import finished, open_study
+from mergesearch.searching.trials import SHARE
+from mergesearch.space import SearchSpace
 from tests import tiny
 from tests.searching.test_documents import kill_after
-from tests.searching.watch import Ear, Killed, load, most_scored, scored, tried
+from tests.searching.watch import Killed, RecordingObserver, load, most_scored, scored, tried
 
 STACKS: dict[str, Any] = {"stacking": {"depth": [2, 6], "segments": 2}, "linear": {}}
 SCORE_AND_SIZE = {"objectives": ["score", "size"], "trials": 12, "startup": 8, "seed": 1}
@@ -47,7 +49,7 @@ def front(run: Path) -> list[tuple[float, ...]]:
         for scores in (entry.search, entry.held_out):  # in full, whatever the suite's limits
             assert scores is not None
             assert {len(task.doc_ids) for task in scores.tasks} == {12}
-    signs = {name: -1 if name == SIZE else 1 for name in Record(run).trials[0].objectives}
+    signs = {name: objective_of(name).sign for name in Record(run).trials[0].objectives}
     ordered = sorted(entries, key=lambda entry: entry.role != "winner")
     return [tuple(s * (e.value(name) or 0) for name, s in signs.items()) for e in ordered]
 
@@ -73,7 +75,7 @@ def test_a_depth_that_no_runs_of_layers_reach_is_refused_before_anything_runs(fa
             prepare(space)
 
 
-def test_the_front_of_score_and_size_is_judged_in_full_and_none_of_it_is_dominated(
+def test_the_front_of_score_and_size_is_scored_in_full_and_none_of_it_is_dominated(
     searched_for_size: Path,
 ) -> None:
     points = front(searched_for_size / "run")
@@ -161,9 +163,9 @@ def test_a_race_killed_at_any_block_stops_the_same_candidates_at_the_same_docume
         with pytest.raises(Killed):
             search(space, family / "run", device="cpu")
     left = 0
-    ear = Ear()
-    search(space, family / "run", device="cpu", observer=ear)
-    assert ear.trials
+    observer = RecordingObserver()
+    search(space, family / "run", device="cpu", observer=observer)
+    assert observer.trials
     shares = [t.user_attrs[SHARE] for t in finished(study_of(space, family / "run"))]
     assert 1 in shares and min(shares) < 1
     assert_same(space, family / "run", family / "whole")

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from optuna.trial import FrozenTrial
 
+from mergesearch.objectives import Measured
 from mergesearch.recipe import Recipe
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.policies import racing
-from mergesearch.searching.policies.racing import LEVEL, N_BLOCKS, Rival, race
-from mergesearch.searching.study import DOCUMENTS, RECIPE, SHARE, TOTAL, finished
+from mergesearch.searching.policies.racing import LEVEL, N_BLOCKS, race
+from mergesearch.searching.study import finished
+from mergesearch.searching.trials import DOCUMENTS, RECIPE, SHARE, TOTAL
 from mergesearch.tasks.order import split_evenly
-from tests.searching.watch import HashJudge, goals, load, run, scores
+from tests.searching.watch import HashEvaluator, goals, load, run, scores
 
 #: Documents of a task, of which a block has enough for the first decision.
 N = 30 * N_BLOCKS
@@ -37,8 +39,13 @@ class Blocks(Iterator[Candidate]):
         return Candidate(cast(Recipe, None), "", Scores(tuple(so_far)))
 
 
+def measured(of: Scores, size: int = 0) -> Measured:
+    """A rival of a race, without the recipe that no objective here asks for."""
+    return Measured(cast(Recipe, None), of, size)
+
+
 def share_raced(ours: Scores, *rivals: Scores, objectives: Sequence[str] = ("score",)) -> float:
-    return race(Blocks(ours), [Rival(rival, 0) for rival in rivals], goals(*objectives)).share
+    return race(Blocks(ours), [measured(rival) for rival in rivals], goals(*objectives)).share
 
 
 #: What a candidate scores on every document: always the same, so that no test is in doubt.
@@ -49,7 +56,7 @@ def test_a_clearly_worse_candidate_is_stopped_and_its_other_documents_never_aske
     generator = np.random.default_rng(0)
     best, bad = (scores({"first": [*map(float, generator.random(N) < p)]}) for p in (0.8, 0.4))
     blocks = Blocks(bad)
-    raced = race(blocks, [Rival(best, 0)], goals("score"))
+    raced = race(blocks, [measured(best)], goals("score"))
     assert blocks.n_asked <= 3
     assert raced.share == pytest.approx(blocks.n_asked / N_BLOCKS)
     assert raced.candidate.scores.n_documents == 30 * blocks.n_asked
@@ -117,7 +124,7 @@ def test_a_projection_is_the_rivals_score_and_the_lead_on_the_documents_that_bot
     first = [1.0] * 30 + [0.0] * (N - 30)
     rival = scores({"a": first, "b": [2.0] * N}, weights={"a": 3}, lower=["b"])
     ours = scores({"a": WORSE, "b": [5.0] * N}, weights={"a": 3}, lower=["b"])
-    raced = race(Blocks(ours), [Rival(rival, 0)], goals("score"))
+    raced = race(Blocks(ours), [measured(rival)], goals("score"))
     assert raced.share == pytest.approx(1 / N_BLOCKS)
     a, b = raced.projected.tasks
     assert a.value == pytest.approx(1 / N_BLOCKS - 1)
@@ -149,7 +156,7 @@ def test_of_several_objectives_one_rival_must_be_ahead_in_all() -> None:
 def test_a_smaller_candidate_is_not_beaten_where_size_is_an_objective(
     size: int, is_stopped: bool
 ) -> None:
-    rival = Rival(scores({"a": BETTER}), 100)
+    rival = measured(scores({"a": BETTER}), 100)
     raced = race(Blocks(scores({"a": WORSE})), [rival], goals("score", "size", size=size))
     assert (raced.share < 1) is is_stopped
 
@@ -165,32 +172,34 @@ def test_nothing_is_decided_before_each_task_has_a_document() -> None:
 
 
 def searched(
-    family: Path, change: Callable[[HashJudge], None] | None = None
-) -> tuple[list[FrozenTrial], HashJudge]:
-    """The trials of a search over candidates of 96 documents, and who judged them."""
+    family: Path, change: Callable[[HashEvaluator], None] | None = None
+) -> tuple[list[FrozenTrial], HashEvaluator]:
+    """The trials of a search over candidates of 96 documents, and who scored them."""
     space = load(family, search={"trials": 20, "seed": 1, "sampler": "random"})
-    judge = HashJudge(family / "run", n_documents=96)
+    candidates = HashEvaluator(family / "run", n_documents=96)
     if change:
-        change(judge)
-    return finished(run(space, cast(CandidateEvaluator, judge))), judge
+        change(candidates)
+    return finished(run(space, cast(CandidateEvaluator, candidates))), candidates
 
 
 def test_the_study_and_the_record_hold_what_a_stopped_candidate_would_have_reached(
     family: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (family / "run").mkdir()
-    rivals_of: list[list[Rival]] = []
+    rivals_of: list[list[Measured]] = []
     original = racing.race
 
-    def heard(blocks: Iterator[Candidate], rivals: Sequence[Rival], of: racing.Goals) -> object:
+    def observer(
+        blocks: Iterator[Candidate], rivals: Sequence[Measured], of: racing.Goals
+    ) -> object:
         rivals_of.append(list(rivals))
         return original(blocks, rivals, of)
 
-    monkeypatch.setattr("mergesearch.searching.loop.race", heard)
-    trials, judge = searched(family)
+    monkeypatch.setattr("mergesearch.searching.loop.race", observer)
+    trials, candidates = searched(family)
     stopped = [trial for trial in trials if trial.user_attrs[SHARE] < 1]
     assert len(stopped) > 5
-    for trial, entry, rivals in zip(trials, judge.record.trials, rivals_of, strict=True):
+    for trial, entry, rivals in zip(trials, candidates.record.trials, rivals_of, strict=True):
         assert (entry.share, entry.score) == (trial.user_attrs[SHARE], trial.value)
         assert trial.user_attrs[TOTAL] == trial.value
         assert trial.user_attrs[DOCUMENTS] == round(96 * trial.user_attrs[SHARE])
@@ -199,7 +208,7 @@ def test_the_study_and_the_record_hold_what_a_stopped_candidate_would_have_reach
         best = max((t.value or 0 for t in whole), default=None)
         assert [rival.scores.total for rival in rivals] == ([] if best is None else [best])
         if trial in stopped:
-            known = judge._scores(trial.user_attrs[RECIPE], trial.user_attrs[DOCUMENTS])
+            known = candidates._scores(trial.user_attrs[RECIPE], trial.user_attrs[DOCUMENTS])
             lead = known.total - rivals[0].scores.on(known).total
             assert trial.value == pytest.approx(rivals[0].scores.total + lead)
             assert lead < 0
@@ -210,9 +219,9 @@ def test_a_candidate_that_is_known_in_full_is_not_raced(family: Path) -> None:
     trials, _ = searched(family)
     stopped = {t.user_attrs[RECIPE] for t in trials if t.user_attrs[SHARE] < 1}
 
-    def knows(judge: HashJudge) -> None:
+    def knows(candidates: HashEvaluator) -> None:
         for recipe_hash in stopped:
-            judge.score(judge.record.recipe(recipe_hash))
+            candidates.score(candidates.record.recipe(recipe_hash))
 
     (family / "run" / "journal.log").unlink()
     again, _ = searched(family, knows)

@@ -12,14 +12,23 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial
 
 from mergesearch.recipe import Recipe
 from mergesearch.searching.history import History
 from mergesearch.searching.policies import refining as refine
 from mergesearch.searching.policies.refining import neighbour
-from mergesearch.searching.study import REFINES, finished
-from tests.searching.watch import Ear, Killed, ended, goals, hash_judge, load, run, tried
+from mergesearch.searching.study import finished
+from mergesearch.searching.trials import REFINES, TrialRecord
+from tests.searching.watch import (
+    Killed,
+    RecordingObserver,
+    ended,
+    goals,
+    hash_evaluator,
+    load,
+    run,
+    tried,
+)
 
 DOMAINS: dict[str, BaseDistribution] = {
     "method": CategoricalDistribution(("linear", "ties")),
@@ -32,15 +41,15 @@ DOMAINS: dict[str, BaseDistribution] = {
 POINT = {"method": "ties", "weight": 1.0, "density": 1.0, "depth": 6, "first": 0, "fixed": 2.0}
 
 
-def history(*trials: FrozenTrial) -> History:
+def history(*trials: TrialRecord) -> History:
     return History(trials, goals("score"))
 
 
-def best(params: Mapping[str, Any] = POINT, domains: Mapping[str, Any] = DOMAINS) -> FrozenTrial:
+def best(params: Mapping[str, Any] = POINT, domains: Mapping[str, Any] = DOMAINS) -> TrialRecord:
     return ended(0, 0.9, params=params, domains=domains)
 
 
-def steps(*trials: FrozenTrial, n: int = 50) -> list[dict[str, Any]]:
+def steps(*trials: TrialRecord, n: int = 50) -> list[dict[str, Any]]:
     """The neighbours that so many seeds give."""
     found = [neighbour(history(*trials), seed) for seed in range(n)]
     return [params for params in found if params is not None]
@@ -108,7 +117,7 @@ def test_a_step_shrinks_with_each_that_did_not_help_and_grows_again_when_one_did
     only: dict[str, BaseDistribution] = {"weight": FloatDistribution(-1, 1)}
     here = {"weight": 0.0}
 
-    def size(*trials: FrozenTrial) -> float:
+    def size(*trials: TrialRecord) -> float:
         return float(np.std([params["weight"] for params in steps(*trials, n=200)]))
 
     failures = [ended(i, 0.1, refines=True) for i in range(1, 60)]
@@ -132,13 +141,13 @@ def refined(family: Path, name: str, **settings: Any) -> list[bool]:
     (family / name).mkdir()
     methods: dict[str, Any] = {"task_arithmetic": {}}  # in which no two points are one recipe
     space = load(family, methods=methods, search={"sampler": "random", **settings})
-    return [REFINES in t.user_attrs for t in finished(run(space, hash_judge(family / name)))]
+    return [REFINES in t.user_attrs for t in finished(run(space, hash_evaluator(family / name)))]
 
 
 def test_only_the_last_share_of_the_budget_is_refinement(family: Path) -> None:
     assert refined(family, "a", trials=20, refine=0.25) == [False] * 15 + [True] * 5
     assert refined(family, "b", trials=20, refine=0) == [False] * 20
-    # a document is a trial, for this judge
+    # a document is a trial, for this evaluator
     assert refined(family, "c", documents=16, refine=0.5) == [False] * 8 + [True] * 8
     # starting points come first, whatever is spent
     assert refined(family, "d", trials=8, refine=1) == [False] * 5 + [True] * 3
@@ -150,7 +159,7 @@ def test_a_search_without_numbers_goes_on_as_it_began(family: Path) -> None:
     (family / "run").mkdir()
     choices = {"linear": {"weight": 1.0}, "ties": {"weight": 1.0, "density": 0.5, "lambda": 1.0}}
     space = load(family, methods=choices, search={"trials": 8, "refine": 0.5, "start_from": []})
-    trials = finished(run(space, hash_judge(family / "run")))
+    trials = finished(run(space, hash_evaluator(family / "run")))
     assert not any(REFINES in trial.user_attrs for trial in trials)
     assert {trial.params["method"] for trial in trials} == {"linear", "ties"}
 
@@ -159,17 +168,17 @@ def test_a_killed_search_refines_the_same_points(family: Path) -> None:
     space = load(family, search={"trials": 14, "refine": 0.4, "sampler": "random"})
     for name in ("whole", "parts"):
         (family / name).mkdir()
-    whole = run(space, hash_judge(family / "whole"))
+    whole = run(space, hash_evaluator(family / "whole"))
 
     def dies(_: Recipe) -> None:
         raise Killed
 
     for n_trials in (9, 2, 1):
         with pytest.raises(Killed):
-            run(space, hash_judge(family / "parts"), Ear(kill_after=n_trials))
+            run(space, hash_evaluator(family / "parts"), RecordingObserver(kill_after=n_trials))
         with pytest.raises(Killed):
-            run(space, hash_judge(family / "parts", dies))
-    parts = run(space, hash_judge(family / "parts"))
+            run(space, hash_evaluator(family / "parts", dies))
+    parts = run(space, hash_evaluator(family / "parts"))
     assert tried(parts) == tried(whole)
     assert len({str(trial.params) for trial in finished(parts)}) == 14
     assert sum(REFINES in trial.user_attrs for trial in finished(parts)) == 5

@@ -10,11 +10,11 @@ from optuna.trial import TrialState
 from mergesearch.api import search
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.recipe import Recipe
-from mergesearch.searching.loop import Search
 from mergesearch.searching.policies.starts import starts
 from mergesearch.searching.study import ERROR, finished, open_study
 from mergesearch.space import SearchSpace, Shape, suggest
-from tests.searching.watch import Ear, Killed, hash_judge, load, running
+from tests.searching import watch
+from tests.searching.watch import Killed, RecordingObserver, hash_evaluator, load, running
 
 SHAPE = Shape(n_layers=4)
 ONE_METHOD: dict[str, Any] = {"task_arithmetic": {}}
@@ -24,17 +24,21 @@ def params(study: optuna.Study) -> list[dict[str, Any]]:
     return [trial.params for trial in sorted(finished(study), key=lambda trial: trial.number)]
 
 
-def run(space: SearchSpace, folder: Path, ear: Ear | None = None, fail: Any = None) -> optuna.Study:
+def run(
+    space: SearchSpace, folder: Path, observer: RecordingObserver | None = None, fail: Any = None
+) -> optuna.Study:
     """What a search does with its study, from opening it to its last trial."""
     folder.mkdir(exist_ok=True)
     study = open_study(folder, "study")
-    Search(study, space, hash_judge(folder, fail), SHAPE, ear or Ear()).run()
+    watch.search(study, space, hash_evaluator(folder, fail), observer)
     return study
 
 
-def killed(space: SearchSpace, folder: Path, ear: Ear | None = None, fail: Any = None) -> None:
+def killed(
+    space: SearchSpace, folder: Path, observer: RecordingObserver | None = None, fail: Any = None
+) -> None:
     with pytest.raises(Killed):
-        run(space, folder, ear, fail)
+        run(space, folder, observer, fail)
 
 
 def distinct(found: list[dict[str, Any]]) -> int:
@@ -52,8 +56,8 @@ def test_a_search_stopped_between_trials_goes_on_as_it_would_have(
     space = load(family, search={"sampler": sampler, "trials": 16, "seed": 3}, **changes)
     whole = params(run(space, family / "whole"))
     assert distinct(whole) == len(whole) == 16
-    killed(space, family / "parts", Ear(kill_after=8))
-    killed(space, family / "parts", Ear(kill_after=4))
+    killed(space, family / "parts", RecordingObserver(kill_after=8))
+    killed(space, family / "parts", RecordingObserver(kill_after=4))
     assert params(run(space, family / "parts")) == whole
 
 
@@ -106,9 +110,9 @@ def test_a_trial_killed_while_it_was_scored_is_scored_again(family: Path, number
     def dies(_: Recipe) -> None:
         raise Killed
 
-    ear = Ear(kill_after=number) if number else None
-    if ear:
-        killed(space, family / "run", ear)
+    observer = RecordingObserver(kill_after=number) if number else None
+    if observer:
+        killed(space, family / "run", observer)
     killed(space, family / "run", fail=dies)
     study = open_study(family / "run", "study")
     assert running(study) == []
@@ -153,7 +157,7 @@ def test_a_failed_trial_counts_and_is_not_tried_again(
     failed = [t for t in finished(study) if t.state == TrialState.FAIL]
     assert {t.user_attrs[ERROR] for t in failed} == {"NaN in a tensor"}
     assert all(t.params["method"] == "linear" for t in failed)
-    entries = hash_judge(family / "run").record.trials
+    entries = hash_evaluator(family / "run").record.trials
     assert [e.error for e in entries if e.score is None] == ["NaN in a tensor"] * len(failed)
 
 
@@ -168,10 +172,10 @@ def test_a_trial_killed_when_it_was_scored_and_not_told_costs_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(optuna.Study, "tell", _killed_instead)
         killed(space, family / "run")
-    ear = Ear()
-    run(space, family / "run", ear)
-    assert [e.n_documents for e in ear.trials if e.what == "linear (uniform soup)"] == [0]
-    assert sum(e.n_documents for e in ear.trials) == 7
+    observer = RecordingObserver()
+    run(space, family / "run", observer)
+    assert [e.n_documents for e in observer.trials if e.method == "linear (uniform soup)"] == [0]
+    assert sum(e.n_documents for e in observer.trials) == 7
 
 
 def test_a_trial_that_the_record_lacks_is_entered_when_the_run_is_opened(family: Path) -> None:
@@ -180,15 +184,15 @@ def test_a_trial_that_the_record_lacks_is_entered_when_the_run_is_opened(family:
     record = family / "run" / "record.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     record.write_text("".join(lines[:-1]))
-    assert len(hash_judge(family / "run").record.trials) == 7
+    assert len(hash_evaluator(family / "run").record.trials) == 7
     run(space, family / "run")
-    assert len(hash_judge(family / "run").record.trials) == 8
+    assert len(hash_evaluator(family / "run").record.trials) == 8
     assert record.read_text() == "".join(lines)
 
 
 def test_a_journal_cut_in_its_last_line_is_opened_again(family: Path) -> None:
     space = load(family, search={"trials": 8})
-    killed(space, family / "run", Ear(kill_after=7))
+    killed(space, family / "run", RecordingObserver(kill_after=7))
     journal = family / "run" / "journal.log"
     whole = journal.read_bytes()
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
@@ -202,7 +206,7 @@ def test_a_journal_cut_in_its_last_line_is_opened_again(family: Path) -> None:
 
 def test_a_lock_that_a_kill_left_on_the_journal_is_removed(family: Path) -> None:
     space = load(family, search={"trials": 4})
-    killed(space, family / "run", Ear(kill_after=2))
+    killed(space, family / "run", RecordingObserver(kill_after=2))
     (family / "run" / "journal.log.lock").symlink_to(family / "run" / "journal.log")
     assert len(params(run(space, family / "run"))) == 4
 
@@ -223,7 +227,7 @@ def test_studies_of_two_runs_share_a_database(family: Path) -> None:
         (family / name).mkdir()
         space = load(family, search={"trials": 3})
         study = open_study(family / name, name, url)
-        Search(study, space, hash_judge(family / name), SHAPE, Ear()).run()
+        watch.search(study, space, hash_evaluator(family / name))
         assert len(finished(study)) == 3
     assert not (family / "a" / "journal.log").exists()
 
@@ -254,7 +258,7 @@ def test_a_database_that_cannot_be_opened_is_named(family: Path) -> None:
 
 def test_starts_outside_the_space_are_said_once(family: Path) -> None:
     space = load(family, methods={"linear": {"weight": [0.2, 0.8]}}, search={"trials": 2})
-    first, second = Ear(), Ear()
+    first, second = RecordingObserver(), RecordingObserver()
     run(space, family / "run", first)
     run(space, family / "run", second)
     assert first.stages[0] == (

@@ -1,4 +1,4 @@
-"""Every sampler on the tiny family, by a judge that costs nothing."""
+"""Every sampler on the tiny family, by an evaluator that costs nothing."""
 
 import warnings
 from collections.abc import Callable
@@ -9,20 +9,23 @@ import optuna
 import pytest
 
 from mergesearch.errors import InputError
+from mergesearch.samplers import SAMPLERS, nsga
 from mergesearch.searching.history import history_of
-from mergesearch.searching.policies import samplers as module
-from mergesearch.searching.policies.samplers import GENERATIONAL, sampler_of
-from mergesearch.searching.study import LABEL, REFINES, finished
-from mergesearch.space import SAMPLERS, SearchSpace, suggest
-from tests.searching.watch import Ear, Killed, goals, hash_judge, load, run, tried
+from mergesearch.searching.policies import sampling
+from mergesearch.searching.policies.sampling import sampler_name
+from mergesearch.searching.study import finished
+from mergesearch.searching.trials import LABEL, REFINES
+from mergesearch.space import SearchSpace, suggest
+from tests.searching.watch import Killed, RecordingObserver, goals, hash_evaluator, load, run, tried
 
-BY_NAME = [name for name in SAMPLERS if name != "auto"]
+BY_NAME = list(SAMPLERS)
+GENERATIONAL = [name for name in SAMPLERS if SAMPLERS[name].generational]
 ONE_METHOD: dict[str, Any] = {"task_arithmetic": {}}
 
 
 @pytest.fixture(autouse=True)
 def _small_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_POPULATION", 4)  # so that a short search has several
+    monkeypatch.setattr(nsga, "_POPULATION", 4)  # so that a short search has several
 
 
 def space_for(family: Path, sampler: str, *, methods: Any = None, **search: Any) -> SearchSpace:
@@ -32,9 +35,9 @@ def space_for(family: Path, sampler: str, *, methods: Any = None, **search: Any)
     return load(family, search={"sampler": sampler, "trials": 20, **search}, **changes)
 
 
-def searched(family: Path, name: str, space: SearchSpace, **judge: Any) -> optuna.Study:
+def searched(family: Path, name: str, space: SearchSpace, **candidates: Any) -> optuna.Study:
     (family / name).mkdir(exist_ok=True)
-    return run(space, hash_judge(family / name, **judge))
+    return run(space, hash_evaluator(family / name, **candidates))
 
 
 def drawn(study: optuna.Study) -> list[dict[str, Any]]:
@@ -80,18 +83,18 @@ def test_a_search_killed_at_any_moment_comes_to_what_it_would_have_come_to(
     def killed(n_trials: int, target: str, replacement: Any) -> None:
         """After some more trials by the first way, then in the next one by the second."""
         with pytest.raises(Killed):
-            run(space, hash_judge(family / "parts"), Ear(kill_after=n_trials))
+            run(space, hash_evaluator(family / "parts"), RecordingObserver(kill_after=n_trials))
         with monkeypatch.context() as patched, pytest.raises(Killed):
             patched.setattr(target, replacement)
-            run(space, hash_judge(family / "parts"))
+            run(space, hash_evaluator(family / "parts"))
 
     killed(2, "mergesearch.searching.loop.suggest", dies_drawing(3))
-    killed(1, "tests.searching.watch.HashJudge.blocks", dies)  # both are starting points
+    killed(1, "tests.searching.watch.HashEvaluator.blocks", dies)  # both are starting points
     killed(4, "mergesearch.searching.loop.suggest", dies_drawing(0))
     killed(1, "mergesearch.searching.loop.suggest", dies_drawing(3))
-    killed(1, "tests.searching.watch.HashJudge.blocks", dies)
+    killed(1, "tests.searching.watch.HashEvaluator.blocks", dies)
     killed(1, "optuna.Study.tell", dies)
-    assert tried(run(space, hash_judge(family / "parts"))) == whole
+    assert tried(run(space, hash_evaluator(family / "parts"))) == whole
 
 
 @pytest.mark.parametrize("sampler", BY_NAME)
@@ -166,12 +169,12 @@ def test_points_of_qmc_are_those_of_one_sequence(family: Path) -> None:
 
 def test_auto_is_a_gaussian_process_for_one_method_and_few_trials_else_tpe(family: Path) -> None:
     def chosen(**search: Any) -> str:
-        return sampler_of(space_for(family, **{"sampler": "auto", **search}))
+        return sampler_name(space_for(family, **{"sampler": "auto", **search}))
 
     assert chosen() == "tpe"
     assert chosen(methods=ONE_METHOD) == "gp"
-    assert chosen(methods=ONE_METHOD, trials=module._GP_TRIALS) == "gp"
-    assert chosen(methods=ONE_METHOD, trials=module._GP_TRIALS + 1) == "tpe"
+    assert chosen(methods=ONE_METHOD, trials=sampling._GP_TRIALS) == "gp"
+    assert chosen(methods=ONE_METHOD, trials=sampling._GP_TRIALS + 1) == "tpe"
     assert chosen(methods=ONE_METHOD, objectives=["score", "size"]) == "gp"
     for name in BY_NAME:
         assert chosen(sampler=name) == name

@@ -10,33 +10,32 @@ from safetensors.torch import load_file, save_file
 from mergesearch.api import search, soup
 from mergesearch.errors import CandidateError, InputError, MergesearchError
 from mergesearch.evaluation import Evaluator
-from mergesearch.evaluation import evaluator as evaluator_module
 from mergesearch.parents import Parents, load_tokenizer
 from mergesearch.recipe import Recipe, Slice, Source, soup_recipe
 from mergesearch.report import entries_of
 from mergesearch.runs import Record
 from mergesearch.searching import Limit
 from mergesearch.searching.candidates import CandidateEvaluator
-from mergesearch.searching.loop import RECIPE
 from mergesearch.searching.runs import study_name, suite_entry
 from mergesearch.searching.setup import prepare
 from mergesearch.searching.study import finished, open_study
+from mergesearch.searching.trials import RECIPE
 from mergesearch.space import SearchSpace
 from tests import tiny
-from tests.searching.watch import Ear, load, running
+from tests.searching.watch import RecordingObserver, load, running
 
 
 @pytest.fixture
 def n_scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many documents a model has really answered so far."""
     answered: list[int] = []
-    original = evaluator_module._answer
+    original = Evaluator._answer
 
-    def counted(sitting: Any, task: Any, doc_ids: Any) -> Any:
+    def counted(evaluator: Any, task: Any, doc_ids: Any, turn: Any) -> Any:
         answered.extend(doc_ids)
-        return original(sitting, task, doc_ids)
+        return original(evaluator, task, doc_ids, turn)
 
-    monkeypatch.setattr(evaluator_module, "_answer", counted)
+    monkeypatch.setattr(Evaluator, "_answer", counted)
     return lambda: len(answered)
 
 
@@ -48,7 +47,7 @@ def poison(folder: Path, name: str) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def test_a_search_spends_its_budget_and_judges_its_winner_beside_the_others(
+def test_a_search_spends_its_budget_and_scores_its_winner_beside_the_others(
     searched: Path,
 ) -> None:
     run = searched / "run"
@@ -74,7 +73,7 @@ def test_a_search_spends_its_budget_and_judges_its_winner_beside_the_others(
         assert [len(task.doc_ids) for task in entry.search.tasks] == [12, 12]  # limit: 8 is lifted
         if entry.role != "finalist":
             assert entry.held_out is not None
-            assert [task.task for task in entry.held_out.tasks] == ["third"]
+            assert [task.id.task for task in entry.held_out.tasks] == ["third"]
 
 
 def test_the_winner_is_the_best_finalist_on_the_whole_search_split(searched: Path) -> None:
@@ -115,33 +114,30 @@ def test_the_same_command_again_changes_nothing_and_scores_nothing(
     search(space, run, device="cpu")  # what a copy of the folder makes new: absolute paths
     name = study_name(prepare(space), run)
     before = (run / "record.jsonl").read_bytes(), open_study(run, name).trials
-    ear = Ear()
-    search(space, run, device="cpu", observer=ear)
+    observer = RecordingObserver()
+    search(space, run, device="cpu", observer=observer)
     assert n_scored() == 0
-    assert ear.trials == []
+    assert observer.trials == []
     assert ((run / "record.jsonl").read_bytes(), open_study(run, name).trials) == before
 
 
 def test_a_run_that_is_renamed_is_the_same_run(searched: Path) -> None:
     (searched / "run").rename(searched / "renamed")
-    ear = Ear()
-    search(SearchSpace.load(searched / "space.yaml"), searched / "renamed", observer=ear)
-    assert ear.trials == []
+    observer = RecordingObserver()
+    search(SearchSpace.load(searched / "space.yaml"), searched / "renamed", observer=observer)
+    assert observer.trials == []
 
 
 def test_more_trials_go_on_where_the_search_ended(searched: Path) -> None:
     run = searched / "run"
     before = Record(run, writable=False).trials
-    ear = Ear()
-    search(load(searched, search={"trials": 11}), run, device="cpu", observer=ear)
+    observer = RecordingObserver()
+    search(load(searched, search={"trials": 11}), run, device="cpu", observer=observer)
     after = Record(run, writable=False).trials
     assert [(t.number, t.score) for t in after[:8]] == [(t.number, t.score) for t in before]
     assert [trial.number for trial in after] == list(range(11))
-    assert [(e.number, e.limit) for e in ear.trials] == [
-        (8, Limit("trials", 9, 11)),
-        (9, Limit("trials", 10, 11)),
-        (10, Limit("trials", 11, 11)),
-    ]
+    assert [trial.number for trial in observer.trials] == [8, 9, 10]
+    assert observer.limits == [Limit("trials", n, 11) for n in (9, 10, 11)]
 
 
 def test_fewer_trials_than_were_run_are_no_error(searched: Path) -> None:
@@ -159,17 +155,17 @@ def test_a_run_of_another_space_is_refused(searched: Path) -> None:
     assert (run / "record.jsonl").read_bytes() == before
 
 
-def judge_of(folder: Path, record: Record) -> tuple[CandidateEvaluator, SearchSpace]:
+def candidates_of(folder: Path, record: Record) -> tuple[CandidateEvaluator, SearchSpace]:
     space = SearchSpace.load(folder / "space.yaml")
     evaluator = Evaluator(space.load_suite(), load_tokenizer(folder / "models" / "base"))
     return CandidateEvaluator(Parents(space.models), evaluator, record, torch.device("cpu")), space
 
 
 def test_a_recipe_and_tensors_seen_before_cost_nothing(family: Path, tmp_path: Path) -> None:
-    judge, space = judge_of(family, Record(tmp_path))
+    candidates, space = candidates_of(family, Record(tmp_path))
     one, two = space.parents.values()
-    first = judge.score(soup_recipe([one]))
-    assert judge.n_documents_scored == 12 + 8
+    first = candidates.score(soup_recipe([one]))
+    assert candidates.n_documents_scored == 12 + 8
     sources = (
         Source(model=one, parameters={"weight": 0.5}),
         Source(model=two, parameters={"weight": 0.0}),
@@ -177,24 +173,24 @@ def test_a_recipe_and_tensors_seen_before_cost_nothing(family: Path, tmp_path: P
     other = Recipe(merge_method="linear", slices=(Slice(sources=sources),))
     assert other.hash != soup_recipe([one]).hash
     for recipe in (soup_recipe([one]), other, other):
-        again = judge.score(recipe)
+        again = candidates.score(recipe)
         assert (again.digest, again.total) == (first.digest, first.total)
         assert [t.values for t in again.scores.tasks] == [t.values for t in first.scores.tasks]
-    assert judge.n_documents_scored == 12 + 8
-    judge.score(other, full=True)  # only what the limit left out
-    assert judge.n_documents_scored == 12 + 12
+    assert candidates.n_documents_scored == 12 + 8
+    candidates.score(other, full=True)  # only what the limit left out
+    assert candidates.n_documents_scored == 12 + 12
 
 
 def test_a_recipe_is_scored_block_by_block_as_far_as_it_is_asked_for(
     family: Path, tmp_path: Path, n_scored: Callable[[], int]
 ) -> None:
-    judge, space = judge_of(family, Record(tmp_path))
+    candidates, space = candidates_of(family, Record(tmp_path))
     recipe = soup_recipe([space.parents["one"]])
-    blocks = judge.blocks(recipe, n_blocks=4)
+    blocks = candidates.blocks(recipe, n_blocks=4)
     for n in (5, 10):
         candidate = next(blocks)
-        assert candidate.scores.n_documents == judge.n_documents_scored == n_scored() == n
-    another, _ = judge_of(family, Record(tmp_path))
+        assert candidate.scores.n_documents == candidates.n_documents_scored == n_scored() == n
+    another, _ = candidates_of(family, Record(tmp_path))
     *some, last = another.blocks(recipe, n_blocks=4)
     assert [candidate.scores.n_documents for candidate in some] == [5, 10, 15]
     assert n_scored() == 12 + 8
@@ -209,9 +205,9 @@ def test_a_value_that_documents_do_not_give_is_kept_with_the_last_block(
     median = {"metric": "acc", "aggregation": "median", "higher_is_better": True}
     tiny.task(family / "tasks", "first", metric_list=[median])
     record = Record(tmp_path)
-    judge, space = judge_of(family, record)
-    record.set_suite(suite_entry(judge.evaluator))
-    blocks = judge.blocks(soup_recipe([space.parents["one"]]), n_blocks=2)
+    candidates, space = candidates_of(family, record)
+    record.set_suite(suite_entry(candidates.evaluator))
+    blocks = candidates.blocks(soup_recipe([space.parents["one"]]), n_blocks=2)
     digest = next(blocks).digest
     assert record.scores(digest, "search") is None
     (last,) = blocks
@@ -224,21 +220,21 @@ def test_a_value_that_documents_do_not_give_is_kept_with_the_last_block(
 def test_blocks_of_one_recipe_are_never_scored_with_the_weights_of_another(
     family: Path, tmp_path: Path
 ) -> None:
-    judge, space = judge_of(family, Record(tmp_path))
+    candidates, space = candidates_of(family, Record(tmp_path))
     one, two = (soup_recipe([ref]) for ref in space.parents.values())
-    *_, last = judge.blocks(two)
-    whole = judge.blocks(one)
+    *_, last = candidates.blocks(two)
+    whole = candidates.blocks(one)
     next(whole)
-    assert judge.score(two).total == last.total  # known, so that nothing is merged
+    assert candidates.score(two).total == last.total  # known, so that nothing is merged
     next(whole)
-    judge.score(two, "held_out")
+    candidates.score(two, "held_out")
     with pytest.raises(RuntimeError, match="another recipe was merged between two blocks"):
         next(whole)
-    for _ in judge.blocks(one):
+    for _ in candidates.blocks(one):
         pass
-    done = judge.blocks(one)
+    done = candidates.blocks(one)
     next(done)
-    judge.score(two, full=True)
+    candidates.score(two, full=True)
     assert sum(1 for _ in done) == 4  # nothing is missing
 
 
@@ -248,34 +244,36 @@ def test_a_model_is_scored_with_its_own_weights_whatever_was_scored_before(
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
         folder.mkdir()
-    alone, space = judge_of(family, Record(folders[0]))
+    alone, space = candidates_of(family, Record(folders[0]))
     one, two = (soup_recipe([ref]) for ref in space.parents.values())
     expected = alone.score(one, "held_out").scores
-    judge, _ = judge_of(family, Record(folders[1]))
-    judge.score(one)
-    judge.score(two)
-    judge.score(two, full=True)
-    assert judge.score(one, "held_out").scores == expected
+    candidates, _ = candidates_of(family, Record(folders[1]))
+    candidates.score(one)
+    candidates.score(two)
+    candidates.score(two, full=True)
+    assert candidates.score(one, "held_out").scores == expected
 
 
 def test_a_parent_that_changes_during_a_run_is_noticed(family: Path, tmp_path: Path) -> None:
-    judge, space = judge_of(family, Record(tmp_path))
+    candidates, space = candidates_of(family, Record(tmp_path))
     recipe = soup_recipe([space.parents["one"]])
-    judge.score(recipe)
+    candidates.score(recipe)
     tiny.llama(family / "models" / "one", 77, base=family / "models" / "base")
-    changed, _ = judge_of(family, Record(tmp_path))
+    changed, _ = candidates_of(family, Record(tmp_path))
     with pytest.raises(InputError, match="has changed since"):
         changed.score(recipe, "held_out")
-    known = Record(tmp_path).documents.of(judge.score(recipe).digest)
+    known = Record(tmp_path).documents.of(candidates.score(recipe).digest)
     assert [len(known.known(task)) for task in changed.evaluator.tasks("search")] == [12, 8]
     assert [len(known.known(task)) for task in changed.evaluator.tasks("held_out")] == [0]
 
 
 def test_a_candidate_without_finite_scores_fails_its_trial_and_no_other(family: Path) -> None:
     poison(family, "two")
-    ear = Ear()
-    outcome = search(load(family, search={"trials": 8}), family / "run", device="cpu", observer=ear)
-    failed = {event.what: event.error for event in ear.trials if event.score is None}
+    observer = RecordingObserver()
+    outcome = search(
+        load(family, search={"trials": 8}), family / "run", device="cpu", observer=observer
+    )
+    failed = {trial.method: trial.error for trial in observer.trials if trial.score is None}
     assert {"linear (two)", "linear (uniform soup)"} <= set(failed)
     assert all(failed.values()), failed
     record = Record(family / "run")
@@ -285,7 +283,7 @@ def test_a_candidate_without_finite_scores_fails_its_trial_and_no_other(family: 
     labels = {row.label for row in record.rows}
     assert {"winner", "one", "base"} <= labels
     assert not {"two", "uniform soup"} & labels
-    assert any(line.startswith("two is not on the leaderboard: ") for line in ear.stages)
+    assert any(line.startswith("two is not on the leaderboard: ") for line in observer.stages)
 
 
 def test_a_search_in_which_every_candidate_fails_has_no_winner(family: Path) -> None:
@@ -347,7 +345,7 @@ def test_a_lower_perplexity_is_a_better_one(family: Path) -> None:
     assert len(set(perplexities.values())) == 8
     (best,) = outcome.best.scores.tasks
     assert best.value == min(perplexities.values())
-    assert not best.higher_is_better
+    assert not best.id.higher_is_better
     shown = [entry.search.tasks[0].value for entry in entries_of(run) if entry.search]
     assert shown == sorted(shown)
 
@@ -355,8 +353,8 @@ def test_a_lower_perplexity_is_a_better_one(family: Path) -> None:
 @pytest.mark.parametrize("greedy", [True, False])
 def test_a_soup_is_scored_beside_the_parents(family: Path, greedy: bool) -> None:
     run = family / "run"
-    ear = Ear()
-    outcome = soup(load(family), run, greedy=greedy, device="cpu", observer=ear)
+    observer = RecordingObserver()
+    outcome = soup(load(family), run, greedy=greedy, device="cpu", observer=observer)
     record = Record(run)
     roles = {row.label: row.role for row in record.rows}
     label = "greedy soup" if greedy else "uniform soup"
@@ -370,7 +368,7 @@ def test_a_soup_is_scored_beside_the_parents(family: Path, greedy: bool) -> None
         for step in record.soup:
             word = "kept" if step.kept else "dropped"
             line = f"{' + '.join(step.ingredients)}: {step.score:.4f} ({word} {step.model})"
-            assert line in ear.stages
+            assert line in observer.stages
 
 
 def test_a_soup_in_the_folder_of_a_search_uses_its_scores(
@@ -384,10 +382,10 @@ def test_a_soup_in_the_folder_of_a_search_uses_its_scores(
 
 def test_the_order_of_a_greedy_soup_is_searched_as_a_method(family: Path) -> None:
     space = load(family, methods={"greedy_soup": {}}, search={"trials": 4, "start_from": []})
-    ear = Ear()
-    outcome = search(space, family / "run", device="cpu", observer=ear)
-    assert len(ear.trials) == 4
-    assert sum(event.n_documents == 0 for event in ear.trials) >= 2  # two orders there are
+    observer = RecordingObserver()
+    outcome = search(space, family / "run", device="cpu", observer=observer)
+    assert len(observer.trials) == 4
+    assert sum(trial.n_documents == 0 for trial in observer.trials) >= 2  # two orders there are
     assert outcome.best.recipe.merge_method == "linear"
 
 

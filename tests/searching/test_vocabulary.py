@@ -14,7 +14,7 @@ from mergesearch.errors import InputError
 from mergesearch.runs import Record
 from mergesearch.searching.setup import prepare
 from tests import tiny
-from tests.searching.watch import Ear, load
+from tests.searching.watch import RecordingObserver, load
 
 METHODS: dict[str, Any] = {"linear": {}, "task_arithmetic": {}, "greedy_soup": {}}
 
@@ -35,12 +35,12 @@ def test_what_is_scored_in_the_merged_vocabulary_is_what_is_exported(
     family: Path, source: str, n_rows: int
 ) -> None:
     space = load(family, methods=METHODS, tokenizer_source=source, search={"trials": 8})
-    heard = Ear()
-    search(space, family / "run", observer=heard)
+    observer = RecordingObserver()
+    search(space, family / "run", observer=observer)
     record = Record(family / "run", writable=False)
     assert [trial.error for trial in record.trials] == [None] * 8
     assert {trial.method.split()[0] for trial in record.trials} == set(METHODS)
-    assert any(line.startswith(f"tokenizer_source {source}: 1 token") for line in heard.stages)
+    assert any(line.startswith(f"tokenizer_source {source}: 1 token") for line in observer.stages)
     for trial in record.trials:  # each is checked against the hash of what was scored
         (folder,) = export(family / "run", trial=trial.number)
         config = json.loads((folder / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""What the tests of the study share: an ear for what it says, and a judge that costs nothing."""
+"""What the tests of the study share: an observer that remembers, an evaluator that is free."""
 
 import hashlib
 import json
@@ -7,35 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any, cast
 
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
 from mergesearch.runs.frames import Frames
-from mergesearch.scores import DocumentScore, Scores, TaskScore
+from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore
 from mergesearch.scores.scores import summary
-from mergesearch.searching import TrialEvent
+from mergesearch.searching import Limit, TrialRecord
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
-from mergesearch.searching.goals import Goals, directions
+from mergesearch.searching.goals import Goals, directions, goals_of
 from mergesearch.searching.loop import Search
-from mergesearch.searching.study import (
-    DOCUMENTS,
-    ERROR,
-    LABEL,
-    RECIPE,
-    REFINES,
-    SECONDS,
-    SHARE,
-    TOTAL,
-    finished,
-    open_study,
-)
+from mergesearch.searching.study import ERROR, finished, open_study
+from mergesearch.searching.trials import LABEL, RECIPE, REFINES, SHARE
 from mergesearch.space import SearchSettings, SearchSpace, Shape
 from mergesearch.tasks.order import split_evenly
 from tests import tiny
@@ -50,24 +40,26 @@ class Killed(BaseException):
     """Ends a search where it stands, and leaves on disk what SIGKILL would leave."""
 
 
-class Ear:
+class RecordingObserver:
     """Remembers everything that a search says; may be told to kill it after some trials."""
 
     def __init__(self, kill_after: int | None = None) -> None:
         self.stages: list[str] = []
-        self.trials: list[TrialEvent] = []
+        self.trials: list[TrialRecord] = []
+        self.limits: list[Limit] = []
         self._kill_after = kill_after
 
     def stage(self, text: str) -> None:
         self.stages.append(text)
 
-    def trial(self, event: TrialEvent) -> None:
-        self.trials.append(event)
+    def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
+        self.trials.append(trial)
+        self.limits.append(limit)
         if len(self.trials) == self._kill_after:
             raise Killed
 
 
-class HashJudge:
+class HashEvaluator:
     """Scores a recipe by its hash.
 
     Args:
@@ -100,8 +92,11 @@ class HashJudge:
         known = self.record.documents.known
         return sum(len(known(digest, task)) for digest in digests for task in self._tasks)
 
-    def knows(self, recipe: Recipe) -> bool:
-        return self.known(recipe.hash) is not None
+    def merge(self, recipe: Recipe) -> str:
+        return recipe.hash
+
+    def is_scored(self, digest: str, split: str = "search") -> bool:
+        return self.known(digest) is not None
 
     def known(self, recipe_hash: str) -> Scores | None:
         known = self.record.documents.known
@@ -121,13 +116,13 @@ class HashJudge:
             self._fail(recipe)
         if self.record.digest(recipe) is None:
             self.record.add_candidate(recipe, recipe.hash)
-        for places in split_evenly(self._n_documents, min(n_blocks, self._n_documents)):
+        for doc_ids in split_evenly(self._n_documents, min(n_blocks, self._n_documents)):
             for task in self._tasks:
                 known = self.record.documents.known(recipe.hash, task)
-                new = {i: self._document(recipe, task, i) for i in places if i not in known}
+                new = {i: self._document(recipe, task, i) for i in doc_ids if i not in known}
                 if new:
                     self.record.documents.add(recipe.hash, task, new)
-            yield Candidate(recipe, recipe.hash, self._scores(recipe.hash, places.stop))
+            yield Candidate(recipe, recipe.hash, self._scores(recipe.hash, doc_ids.stop))
 
     def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
         (candidate,) = self.blocks(recipe, split, n_blocks=1)
@@ -157,10 +152,10 @@ def _draw(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
 
 
-def hash_judge(
+def hash_evaluator(
     folder: Path, fail: Callable[[Recipe], None] | None = None, **kwargs: Any
 ) -> CandidateEvaluator:
-    return cast(CandidateEvaluator, HashJudge(folder, fail, **kwargs))
+    return cast(CandidateEvaluator, HashEvaluator(folder, fail, **kwargs))
 
 
 def scores(
@@ -178,13 +173,8 @@ def scores(
     return Scores(
         tuple(
             TaskScore(
-                task=name,
-                metric="acc",
-                filter="none",
-                higher_is_better=name not in lower,
+                id=TaskId(name, "acc", "none", name not in lower, "mean", fingerprint=name),
                 weight=weights.get(name, 1.0),
-                aggregation="mean",
-                fingerprint=name,
                 **summary("mean", {i: DocumentScore(value) for i, value in enumerate(of)}),
             )
             for name, of in values.items()
@@ -194,9 +184,7 @@ def scores(
 
 def goals(*objectives: str, size: int = 0) -> Goals:
     """The goals of a search whose candidates are all of one size."""
-    settings = SearchSettings(objectives=objectives)
-    space = SearchSpace.model_construct(parents={}, methods={}, suite=Path(), search=settings)
-    return Goals(space, cast(CandidateEvaluator, SimpleNamespace(n_parameters=lambda _: size)))
+    return Goals(SearchSettings(objectives=objectives), {}, lambda _: size)
 
 
 def ended(
@@ -209,31 +197,42 @@ def ended(
     params: Mapping[str, Any] = MappingProxyType({}),
     domains: Mapping[str, BaseDistribution] = MappingProxyType({}),
     refines: bool = False,
-) -> FrozenTrial:
+) -> TrialRecord:
     """A trial that came to these values, the first of which is the score of the suite."""
-    trial = optuna.trial.create_trial(
-        values=values,
-        params=dict(params),
-        distributions=dict(domains),
-        user_attrs={
-            TOTAL: values[0],
-            SHARE: share,
-            DOCUMENTS: n_documents,
-            SECONDS: 60 * minutes,
-            RECIPE: recipe,
-        }
-        | ({REFINES: True} if refines else {}),
+    return TrialRecord(
+        number,
+        "a method",
+        recipe,
+        values[0],
+        share=share,
+        objectives={f"objective {i}": value for i, value in enumerate(values)},
+        n_documents=n_documents,
+        seconds=60 * minutes,
+        refines=refines,
+        params=params,
+        domains=domains,
     )
-    trial.number = number
-    return trial
 
 
-def run(space: SearchSpace, judge: CandidateEvaluator, ear: Ear | None = None) -> optuna.Study:
+def run(
+    space: SearchSpace, candidates: CandidateEvaluator, observer: RecordingObserver | None = None
+) -> optuna.Study:
     """What a search does with its study, from opening it to its last trial."""
     names = directions(space.search.objectives)
-    study = open_study(judge.record.folder, "study", directions=names)
-    Search(study, space, judge, SHAPE, ear or Ear()).run()
+    study = open_study(candidates.record.folder, "study", directions=names)
+    search(study, space, candidates, observer)
     return study
+
+
+def search(
+    study: optuna.Study,
+    space: SearchSpace,
+    candidates: CandidateEvaluator,
+    observer: RecordingObserver | None = None,
+) -> None:
+    """Go on with a study until its search ends."""
+    goals, observer = goals_of(space, candidates), observer or RecordingObserver()
+    Search(study, space, goals, candidates, SHAPE, observer).run()
 
 
 def tried(study: optuna.Study) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.works import PREPARE
+from tests.benchmarks.workloads import PREPARE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

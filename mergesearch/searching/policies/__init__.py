@@ -1,1 +1,1 @@
-"""What decides a search: where it starts, what it tries next, what it stops, when it ends."""
+"""The policies of a search: starts, sampling, refining, racing and stopping."""

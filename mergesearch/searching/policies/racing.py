@@ -1,13 +1,15 @@
-"""Early stops: a candidate that will not beat the best so far is not scored to its end."""
+"""Early stops: a candidate that will not beat the best is not scored to its end."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Self
 
+from mergesearch.objectives import Measured, Objective
+from mergesearch.recipe import Recipe
 from mergesearch.scores import Scores, paired_lead
-from mergesearch.searching.candidates import Candidate
+from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import Goals
-from mergesearch.space import SCORE, SIZE
 
 #: Into how many blocks a candidate's documents go; after each but the last it may be stopped.
 N_BLOCKS = 12
@@ -19,16 +21,8 @@ _FEWEST, _FEWEST_OF_TASK = 24, 6
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A candidate scored in full that no other beats."""
-
-    scores: Scores
-    size: int
-
-
-@dataclass(frozen=True)
 class Raced:
-    """How far a candidate came."""
+    """A scored candidate, which may have been stopped before its last document."""
 
     candidate: Candidate
     #: What it would score on all documents: its lead over the rival on those it was scored on,
@@ -38,13 +32,18 @@ class Raced:
     #: Share of the documents that it was scored on.
     share: float
 
+    @classmethod
+    def whole(cls, candidate: Candidate) -> Self:
+        """Make that of a candidate that was scored on all documents."""
+        return cls(candidate, candidate.scores, 1.0)
 
-def race(blocks: Iterator[Candidate], rivals: Sequence[Rival], goals: Goals) -> Raced:
-    """Score a candidate block by block until it is done, or until a rival is sure to be better.
+
+def race(blocks: Iterator[Candidate], rivals: Sequence[Measured], goals: Goals) -> Raced:
+    """Score a candidate by blocks until it is done, or a rival is sure to be better.
 
     Args:
         blocks: the candidate on ever more documents, the last time on all.
-        rivals: the best first; without any, nothing is stopped.
+        rivals: scored in full, the best first; without any, nothing is stopped.
         goals: in which a rival must be better, each of them.
 
     Raises:
@@ -57,43 +56,58 @@ def race(blocks: Iterator[Candidate], rivals: Sequence[Rival], goals: Goals) -> 
         share = so_far.n_documents / whole.n_documents
         if share >= 1 or not _says_enough(so_far, whole):
             continue
-        size = goals.size(candidate.recipe)
-        if any(_is_beaten(so_far, size, rival, level, goals) for rival in rivals):
+        ours = goals.measured(candidate.recipe, so_far)
+        if any(_is_beaten(ours, rival, level, goals) for rival in rivals):
             return Raced(candidate, _projected(so_far, rivals[0].scores), share)
-    return Raced(candidate, so_far, 1.0)
+    return Raced.whole(candidate)
+
+
+def replay(candidates: CandidateEvaluator, recipe: Recipe, rival: Recipe, goals: Goals) -> Raced:
+    """Race a recipe as a search would against another that it has scored in full.
+
+    Args:
+        candidates: score the recipe; what it scored before costs nothing.
+        recipe: to be raced.
+        rival: known on every document of the search.
+        goals: of the search.
+
+    Raises:
+        CandidateError: the recipe gives NaN or infinite weights or scores.
+    """
+    scores = candidates.known(rival.hash)
+    assert scores, "a rival was scored on all documents"
+    blocks = candidates.blocks(recipe, n_blocks=N_BLOCKS)
+    return race(blocks, [goals.measured(rival, scores)], goals)
 
 
 def _says_enough(so_far: Scores, whole: Scores) -> bool:
-    """Whether there are documents enough to tell; the first blocks hold few of a small task."""
+    """Say if documents are enough to tell; the first blocks hold few of a small task."""
     if so_far.n_documents < _FEWEST or len(so_far.tasks) < len(whole.tasks):
         return False
     pairs = zip(so_far.tasks, whole.tasks, strict=True)
     return all(len(p.doc_ids) >= min(_FEWEST_OF_TASK, len(w.doc_ids)) for p, w in pairs)
 
 
-def _is_beaten(so_far: Scores, size: int, rival: Rival, level: float, goals: Goals) -> bool:
-    """Whether a rival is sure to be ahead in every objective once all documents are scored."""
-    if SIZE in goals.names and size < rival.size:
-        return False
-    return all(
-        _is_behind(_of(name, so_far), _of(name, rival.scores), level) for name in goals.scored
-    )
+def _is_beaten(ours: Measured, rival: Measured, level: float, goals: Goals) -> bool:
+    """Say if a rival is sure to be ahead in every objective on all documents."""
+    return all(_is_behind(ours, rival, level, objective) for objective in goals.objectives)
 
 
-def _is_behind(ours: Scores, rival: Scores, level: float) -> bool:
-    """A one-sided test of the lead on all documents, from those that ours was scored on."""
-    lead, error = paired_lead(ours, rival)
+def _is_behind(ours: Measured, rival: Measured, level: float, objective: Objective) -> bool:
+    """Test one objective: one-sided, from the documents that ours was scored on.
+
+    In one that documents do not decide, a rival that is as good is ahead.
+    """
+    if objective.part is None:
+        return objective.sign * (objective.measure(ours) - objective.measure(rival)) <= 0
+    lead, error = paired_lead(objective.part(ours.scores), objective.part(rival.scores))
     return lead < NormalDist().inv_cdf(level) * error
 
 
 def _projected(so_far: Scores, rival: Scores) -> Scores:
-    """What a candidate would score on a rival's documents, by the rival's own scores there."""
+    """Project a candidate's scores to all documents, by the rival's own there."""
     tasks = []
     for part, whole in zip(so_far.tasks, rival.tasks, strict=True):
         lead = part.value - whole.on(part.doc_ids).value
         tasks.append(replace(whole, value=whole.value + lead, stderr=None))
     return Scores(tuple(tasks))
-
-
-def _of(name: str, scores: Scores) -> Scores:
-    return scores if name == SCORE else scores.of(name)

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
 
+from mergesearch.runs import TrialRecord
+from mergesearch.samplers import seed_of_trial
 from mergesearch.searching.history import History
-from mergesearch.searching.policies.samplers import draw
-from mergesearch.searching.study import REFINES
 
 #: Standard deviation of the first step, as a share of a parameter's range.
 _STEP = 0.1
@@ -20,18 +19,18 @@ _CHANGED = 6
 
 
 def neighbour(history: History, seed: int) -> dict[str, Any] | None:
-    """Parameters near those of one of the best trials; None where it has none that can move.
+    """Propose parameters near those of one of the best; None where none can move.
 
     Args:
         history: with at least one trial that was scored on all documents.
         seed: the study's; with the number of trials it decides the step.
     """
-    generator = np.random.default_rng([draw(seed, len(history.trials)), 1])
+    generator = np.random.default_rng([seed_of_trial(seed, len(history.trials)), 1])
     trial = history.front[generator.integers(len(history.front))]
     step = max(_LEAST_STEP, _STEP * _SHRINK ** _n_failures(history, trial))
     movable = [
         name
-        for name, domain in trial.distributions.items()
+        for name, domain in trial.domains.items()
         if isinstance(domain, FloatDistribution | IntDistribution) and not domain.single()
     ]
     if not movable:
@@ -45,14 +44,14 @@ def neighbour(history: History, seed: int) -> dict[str, Any] | None:
     return params
 
 
-def _moved(trial: FrozenTrial, name: str, step: float) -> float | int:
-    """A parameter one step away, reflected at the ends of its range."""
-    domain = trial.distributions[name]
+def _moved(trial: TrialRecord, name: str, step: float) -> float | int:
+    """Move a parameter one step, reflected at the ends of its range."""
+    domain = trial.domains[name]
     assert isinstance(domain, FloatDistribution | IntDistribution)
     span = domain.high - domain.low
-    where = (trial.params[name] - domain.low) / span + step
-    where = abs(where) % 2
-    value = domain.low + span * min(where, 2 - where)
+    share = (trial.params[name] - domain.low) / span + step
+    share = abs(share) % 2
+    value = domain.low + span * min(share, 2 - share)
     if isinstance(domain, FloatDistribution):
         return float(value)
     whole = round(value)
@@ -63,6 +62,6 @@ def _moved(trial: FrozenTrial, name: str, step: float) -> float | int:
     return int(whole)
 
 
-def _n_failures(history: History, best: FrozenTrial) -> int:
-    """Refinements since the best was found, none of which took its place."""
-    return sum(t.number > best.number and REFINES in t.user_attrs for t in history.trials)
+def _n_failures(history: History, best: TrialRecord) -> int:
+    """Count the refinements since the best was tried, none of which is better."""
+    return sum(t.number > best.number and t.refines for t in history.trials)

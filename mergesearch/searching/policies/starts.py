@@ -27,11 +27,11 @@ class Start:
 
 
 def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
-    """The points that `start_from` asks for, and the labels of those that the space does not hold.
+    """List the points that `start_from` asks for, and labels of those left out.
 
     Merges come before single parents: what is good already lets what is not be stopped early.
     """
-    found: list[Start] = []
+    points: list[Start] = []
     left_out: list[str] = []
 
     def add(label: str, *options: tuple[str, dict[str, float], bool]) -> None:
@@ -39,10 +39,10 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
 
         Each is a method, the parents' weights, and whether they are divided by their sum.
         """
-        points = [_point(space, shape, *option) for option in options]
-        held = [point for point in points if point is not None]
+        params = [_point(space, shape, *option) for option in options]
+        held = [point for point in params if point is not None]
         if held:
-            found.append(Start(label, held[0]))
+            points.append(Start(label, held[0]))
         else:
             left_out.append(label)
 
@@ -68,14 +68,14 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     if (stacking := space.stacking) and space.search.start_from:
         chosen = {"method": STACKING} if len(space.methods) > 1 else {}
         for label, params in stack_starts(stacking, space.parents, shape.n_layers):
-            found.append(Start(label, {**chosen, **params}))
-    return found, left_out
+            points.append(Start(label, {**chosen, **params}))
+    return points, left_out
 
 
 def _point(
     space: SearchSpace, shape: Shape, method: str, weights: dict[str, float], normalize: bool
 ) -> dict[str, Any] | None:
-    """The parameters at which a method has these weights everywhere, if the space holds them.
+    """Find parameters at which a method has these weights, if the space holds them.
 
     Deltas are whole: lambda and density are 1. All else has the method's default, or what the space
     fixes it at, since `rescale` does nothing where nothing is trimmed. Weights that sum to one are

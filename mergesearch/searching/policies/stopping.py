@@ -1,4 +1,4 @@
-"""When a search has had enough, and why."""
+"""The end of a search: its budget is spent, or trials bring nothing more."""
 
 from dataclasses import dataclass
 
@@ -22,26 +22,26 @@ class Limit:
 
     @property
     def share(self) -> float:
-        """How much of it is spent; 1 or more where all is."""
+        """The part of it that is spent; 1 or more where all is."""
         return self.used / self.most
 
 
 def nearest_limit(settings: SearchSettings, history: History) -> Limit:
-    """The limit of the budget of which most is spent; of equals the first."""
+    """Return the limit of the budget of which most is spent; of equals the first."""
     return max(_limits(settings, history), key=lambda limit: limit.share)
 
 
 def reason_to_stop(
-    settings: SearchSettings, history: History, judge: CandidateEvaluator
+    settings: SearchSettings, history: History, candidates: CandidateEvaluator
 ) -> str | None:
-    """Why the search ends here, in a line; None where it goes on."""
+    """Say in a line why the search ends here; None where it goes on."""
     for limit in _limits(settings, history):
         if limit.share >= 1:
             return f"the budget of {limit.most:,} {limit.unit} is spent"
     n = settings.patience
     if n is None or len(history.trials) <= n:
         return None
-    improvement = _improvement(history.before(n), history, judge)
+    improvement = _improvement(history.before(n), history, candidates)
     if improvement is None:
         return None
     return f"{n} trials brought {improvement} (patience: {n})"
@@ -56,15 +56,15 @@ def _limits(settings: SearchSettings, history: History) -> list[Limit]:
     return [Limit(unit, used, most) for unit, used, most in limits if most is not None]
 
 
-def _improvement(then: History, now: History, judge: CandidateEvaluator) -> str | None:
-    """What the latest trials brought, where it is within noise; None where it is more."""
+def _improvement(then: History, now: History, candidates: CandidateEvaluator) -> str | None:
+    """Say what the latest trials brought, if it is within noise; None if it is more."""
     if not then.front or not now.front:
         return None
     if {t.number for t in then.front} == {t.number for t in now.front}:
         return "no improvement"
     if len(now.goals.names) > 1:
         return None  # the front has grown
-    old, new = (scores_of(history.front[0], judge) for history in (then, now))
+    old, new = (scores_of(history.front[0], candidates) for history in (then, now))
     gain = paired_difference(new, old, confidence=_CONFIDENCE)
     if gain.low > 0:
         return None

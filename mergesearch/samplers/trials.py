@@ -1,0 +1,28 @@
+"""The trials of a study that count, as a sampler may ask for them."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+#: User attribute of a trial: why its candidate failed; an interrupted trial has none.
+ERROR = "error"
+
+
+def finished(study: "optuna.Study") -> "list[FrozenTrial]":
+    """List scored trials, and those whose candidate failed, by number."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
+
+
+def was_queued(trial: "FrozenTrial") -> bool:
+    """Say if a trial's parameters were queued, and not drawn by the sampler."""
+    return bool(queued_params(trial))
+
+
+def queued_params(trial: "FrozenTrial") -> dict[str, Any]:
+    """Return the parameters that a trial was queued with; none where it was drawn."""
+    return trial.system_attrs.get("fixed_params", {})

@@ -1,0 +1,50 @@
+"""The ledger: what each trial took of the budget."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.trial import Trial
+
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.searching.study import count_interrupted
+from mergesearch.searching.trials import BEFORE, DOCUMENTS, SECONDS
+
+
+class Ledger:
+    """Charges seconds and documents to trials, whatever comes of them.
+
+    Args:
+        study: whose trials are charged.
+        candidates: scores them, and counts documents.
+        counts_documents: whether documents are budgeted: then those of a trial that a kill
+            interrupts are charged to the study when it is re-opened.
+    """
+
+    def __init__(
+        self, study: optuna.Study, candidates: CandidateEvaluator, *, counts_documents: bool
+    ) -> None:
+        self._study = study
+        self._candidates = candidates
+        self._counts_documents = counts_documents
+
+    def recover(self) -> None:
+        """Charge what was scored for trials that a kill interrupted."""
+        if self._counts_documents:
+            count_interrupted(self._study, self._candidates.n_documents_known)
+
+    @contextmanager
+    def charge(self, trial: Trial, start: float) -> Iterator[None]:
+        """Charge a trial with what happens until the block ends.
+
+        Args:
+            trial: just asked for.
+            start: `time.perf_counter` when it was asked for, since a sampler takes its time, too.
+        """
+        n_before = self._candidates.n_documents_scored
+        if self._counts_documents:
+            trial.set_user_attr(BEFORE, self._candidates.n_documents_known)
+        yield
+        trial.set_user_attr(SECONDS, time.perf_counter() - start)
+        trial.set_user_attr(DOCUMENTS, self._candidates.n_documents_scored - n_before)

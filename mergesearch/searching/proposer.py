@@ -1,0 +1,64 @@
+"""The proposer: which trial comes next."""
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from mergesearch.searching.history import History
+from mergesearch.searching.policies.refining import neighbour
+from mergesearch.searching.policies.sampling import n_startup, sampler_of
+from mergesearch.searching.policies.starts import starts
+from mergesearch.searching.policies.stopping import nearest_limit
+from mergesearch.searching.trials import LABEL, REFINES
+from mergesearch.space import SearchSpace, Shape
+
+
+class Proposer:
+    """Proposes trials: queued, starting points, refinements, or the sampler's choice.
+
+    All follow from the trials that have ended, so that after a kill the same one is next.
+
+    Args:
+        study: where trials are asked for.
+        space: what may be proposed.
+        shape: of the models.
+    """
+
+    def __init__(self, study: optuna.Study, space: SearchSpace, shape: Shape) -> None:
+        self._study = study
+        self._settings = space.search
+        self._sampler = sampler_of(space)
+        self._n_startup = n_startup(space)
+        points, left_out = starts(space, shape)
+        self._starts = iter(points)
+        #: The labels of starting points that the space does not hold.
+        self.left_out = tuple(left_out)
+
+    def ask(self, history: History) -> Trial:
+        """Ask the study for the next trial."""
+        if not self._has_waiting():
+            self._queue(history)
+        n_before = len(history.trials)
+        self._study.sampler = self._sampler.make(self._settings.seed, n_before, self._n_startup)
+        trial = self._study.ask()
+        if self._sampler.generational:
+            _ = trial.relative_params  # by which a queued trial joins a generation, too
+        return trial
+
+    def _queue(self, history: History) -> None:
+        """Queue the next starting point, or near the end of the budget a refinement.
+
+        They are queued one by one, so that one that a kill interrupts comes next again.
+        """
+        for point in self._starts:
+            label = {LABEL: point.label}
+            self._study.enqueue_trial(point.params, user_attrs=label, skip_if_exists=True)
+            if self._has_waiting():
+                return
+        spent = nearest_limit(self._settings, history).share
+        if history.front and spent >= 1 - self._settings.refine:
+            params = neighbour(history, self._settings.seed)
+            if params is not None:
+                self._study.enqueue_trial(params, user_attrs={REFINES: True})
+
+    def _has_waiting(self) -> bool:
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
