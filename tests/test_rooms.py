@@ -32,6 +32,7 @@ ROOMS = (
     "exporting",
     "api",
     "integrations",
+    "testing",
     "demo",
     "cli",
 )
