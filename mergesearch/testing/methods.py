@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mergesearch.methods import METHODS, Method
-from mergesearch.methods.declare import Sparsified
+from mergesearch.methods import METHODS, Method, Sparsified
 from mergesearch.methods.executor import Executor
 from mergesearch.testing.cases import FILLED, RANGES, SHAPES, Case, Shape, cases
 
