@@ -17,15 +17,13 @@ from mergesearch.methods.executor import Executor
 from mergesearch.testing.cases import FILLED, RANGES, SHAPES, Case, Shape, cases
 
 TestT = TypeVar("TestT", bound=Callable[..., None])
-#: Tests that hold for some methods only, and the rule that says for which.
-_RULES: dict[str, Callable[[Any], bool]] = {}
 
 
 def where(rule: Callable[[Any], bool]) -> Callable[[TestT], TestT]:
     """Limit a test of the contract to the classes for which a rule holds."""
 
     def limited(test: TestT) -> TestT:
-        _RULES[test.__name__] = rule
+        vars(test)["applies_to"] = rule
         return test
 
     return limited
@@ -75,8 +73,9 @@ class MethodContract:
     def __init_subclass__(cls) -> None:
         """Leave out the tests that do not apply to the class's method."""
         if "method" in vars(cls):
-            for name, rule in _RULES.items():
-                if not rule(cls):
+            for name in dir(cls):
+                rule = getattr(getattr(cls, name), "applies_to", None)
+                if rule is not None and not rule(cls):
                     setattr(cls, name, None)
 
     def factor(self, arguments: Mapping[str, Any]) -> float:
