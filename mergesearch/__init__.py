@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite, load_suite
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     # verbs
