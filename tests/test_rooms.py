@@ -36,6 +36,7 @@ ROOMS = (
     "exporting",
     "api",
     "integrations",
+    "testing",
     "demo",
     "cli",
 )

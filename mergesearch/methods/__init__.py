@@ -5,12 +5,13 @@ The table needs no torch; what merges tensors is imported when it is first used.
 
 from typing import TYPE_CHECKING, Any
 
-from mergesearch.methods.declare import REQUIRED, Method, Parameter, Scalar
+from mergesearch.methods.declare import REQUIRED, Method, Parameter, Scalar, Sparsified
 from mergesearch.methods.table import METHODS
 
 if TYPE_CHECKING:
     from mergesearch.methods.formula import Formula
     from mergesearch.methods.inputs import Inputs
+    from mergesearch.methods.sparse import KeepRule
     from mergesearch.methods.tensors import apply
 
 __all__ = [
@@ -18,13 +19,15 @@ __all__ = [
     "REQUIRED",
     "Formula",
     "Inputs",
+    "KeepRule",
     "Method",
     "Parameter",
     "Scalar",
+    "Sparsified",
     "apply",
 ]
 
-_LATE = {"Formula": "formula", "Inputs": "inputs", "apply": "tensors"}
+_LATE = {"Formula": "formula", "Inputs": "inputs", "KeepRule": "sparse", "apply": "tensors"}
 
 
 def __getattr__(name: str) -> Any:

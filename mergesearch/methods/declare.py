@@ -89,7 +89,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Sparsified:
-    """A keep-rule for task vectors, and the way in which the kept parts are merged."""
+    """A keep-rule for task vectors, and the way in which the kept parts are merged.
+
+    >>> from mergesearch.methods import METHODS
+    >>> METHODS["dare_ties"].function
+    Sparsified(keep='.dare:DARE', elect=True)
+    """
 
     #: The `sparse.KeepRule`, or where it is: "module:rule", imported at its first use.
     keep: "KeepRule | str"

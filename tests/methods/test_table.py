@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mergesearch.errors import InputError
-from mergesearch.methods import METHODS, REQUIRED, Method, Parameter, Scalar, apply
+from mergesearch.methods import METHODS, REQUIRED, Method, Parameter, Scalar, Sparsified, apply
+from mergesearch.methods.ties import TOP_K
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -172,3 +173,37 @@ def test_a_function_that_is_nowhere_is_said_in_one_line(function: str, reason: s
 def test_a_function_is_named_with_its_module() -> None:
     with pytest.raises(ValueError, match="must be a function or 'module:function', got 'ties'"):
         Method("ties", (), base="required", source="mergekit")
+
+
+def test_the_sparsified_rows_are_four_rules_with_and_without_elected_signs() -> None:
+    rows = {name: row.function for name, row in METHODS.items()}
+    columns = {
+        name: (function.keep, function.elect)
+        for name, function in rows.items()
+        if isinstance(function, Sparsified)
+    }
+    assert columns == {
+        "ties": (".ties:TOP_K", True),
+        "dare_linear": (".dare:DARE", False),
+        "dare_ties": (".dare:DARE", True),
+        "della": (".della:DELLA", True),
+        "della_linear": (".della:DELLA", False),
+        "breadcrumbs": (".breadcrumbs:BREADCRUMBS", False),
+        "breadcrumbs_ties": (".breadcrumbs:BREADCRUMBS", True),
+    }
+
+
+def test_a_rule_may_be_given_as_it_is_and_merged_in_the_other_way() -> None:
+    """The eight largest of sixteen deltas, added with the weights 1 and 2."""
+    ties = METHODS["ties"]
+    row = Method(
+        Sparsified(TOP_K, elect=False), ties.parameters, base="required", source="mergekit"
+    )
+    base, one, two = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    merged = apply(row, base, [one, two], weight=[1.0, 2.0], density=[0.5, 0.5], normalize=False)
+    expected = base.clone()
+    for weight, model in ((1.0, one), (2.0, two)):
+        delta = model - base
+        expected += weight * torch.where(delta.abs() >= delta.abs().flatten().topk(8).values[-1],
+                                         delta, 0.0)  # fmt: skip
+    torch.testing.assert_close(merged, expected)
