@@ -67,7 +67,7 @@ class Entry:
     @property
     def interval(self) -> Interval | None:
         """The deciding score with its 95 % interval, if it was resampled."""
-        return self.resampled and self.resampled.interval
+        return self.resampled.interval if self.resampled else None
 
 
 def entries_of(run: Path) -> list[Entry]:
