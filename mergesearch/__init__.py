@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     )
     from mergesearch.evaluation import Evaluator
     from mergesearch.exporting import export
-    from mergesearch.merging import merge_into, merged_tensors
+    from mergesearch.merging import LiveModel, merge_into, merged_tensors, plan_merge
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
-    from mergesearch.scores import Scores, interval, paired_difference
+    from mergesearch.scores import Scores, TaskId, interval, paired_difference
     from mergesearch.searching import greedy_soup
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite, load_suite
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     # verbs
@@ -40,16 +40,19 @@ _HOME = {
     "greedy_soup": "searching",
     "merge": "api",
     "merge_into": "merging",
+    "plan_merge": "merging",
     "open_parents": "parents",
     "search": "api",
     "soup": "api",
     # what they take and give
     "Evaluator": "evaluation",
+    "LiveModel": "merging",
     "Parents": "parents",
     "Recipe": "recipe",
     "Scores": "scores",
     "SearchSpace": "space",
     "Suite": "tasks",
+    "TaskId": "scores",
     "interval": "scores",
     "load_recipe": "recipe",
     "load_suite": "tasks",
@@ -70,6 +73,7 @@ __all__ = [
     "Evaluator",
     "ExportMismatchError",
     "InputError",
+    "LiveModel",
     "MergesearchError",
     "Parents",
     "Recipe",
@@ -77,6 +81,7 @@ __all__ = [
     "Scores",
     "SearchSpace",
     "Suite",
+    "TaskId",
     "evaluate",
     "export",
     "greedy_soup",
@@ -88,6 +93,7 @@ __all__ = [
     "merged_tensors",
     "open_parents",
     "paired_difference",
+    "plan_merge",
     "read_recipe",
     "search",
     "soup",

@@ -1,37 +1,23 @@
-"""The public verbs: search, soup, merge, evaluate, export."""
+"""The public verbs: search, soup, merge, evaluate, export; each imports late what it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
-from mergesearch.evaluation import Evaluator
 from mergesearch.exporting import export, write_checkpoint
-from mergesearch.merging import build, fill, plan
-from mergesearch.parents import Parents, tokenizer_of
 from mergesearch.recipe import DType, ModelRef, Recipe, copy_of, load_recipe
-from mergesearch.runs import LeaderboardRow
 from mergesearch.runtime import Runtime, RuntimeOptions
-from mergesearch.scores import Scores
-from mergesearch.searching import (
-    Observer,
-    Outcome,
-    Silent,
-    confirm,
-    greedy_soup,
-    open_run,
-    open_search,
-    references,
-    score_beside,
-    score_in_full,
-)
-from mergesearch.space import SearchSpace
-from mergesearch.tasks import Suite, results_json
-from mergesearch.tasks.results import Occasion
-from mergesearch.tasks.rows import ResultRow, rows_of
 
-__all__ = ["Evaluation", "Outcome", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
+if TYPE_CHECKING:
+    from mergesearch.scores import Scores
+    from mergesearch.searching import Observer, Outcome
+    from mergesearch.space import SearchSpace
+    from mergesearch.tasks import Suite
+    from mergesearch.tasks.rows import ResultRow
+
+__all__ = ["Evaluation", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
 
 
 def merge(
@@ -74,16 +60,16 @@ def merge(
 class Evaluation:
     """One model's scores on a split."""
 
-    scores: Scores
+    scores: "Scores"
     #: The same in the format of lm-eval's result files.
     results: dict[str, Any]
     #: The same as a table, the groups that the suite names among the tasks.
-    rows: tuple[ResultRow, ...]
+    rows: "tuple[ResultRow, ...]"
 
 
 def evaluate(
     model: Recipe | Path | str,
-    suite: Suite,
+    suite: "Suite",
     *,
     split: str = "search",
     **runtime: Unpack[RuntimeOptions],
@@ -100,35 +86,43 @@ def evaluate(
         InputError: the model or the suite is wrong.
         CandidateError: weights or scores are NaN or infinite.
     """
+    from mergesearch.evaluation import Evaluator
+    from mergesearch.merging import LiveModel, plan_merge
+    from mergesearch.parents import Parents, tokenizer_of
+    from mergesearch.tasks import results_json
+    from mergesearch.tasks.results import Provenance
+    from mergesearch.tasks.rows import rows_of
+
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
     where = Runtime.of(runtime)
-    occasion = Occasion(name, where.batch_size)
+    provenance = Provenance(name, where.batch_size)
     parents = Parents.of(
         recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
     )
-    work = plan(recipe, parents)
+    plan_merge(recipe, parents)  # whatever is wrong with it is said before tasks are built
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
-    evaluator = Evaluator(suite, tokenizer, batch_size=where.batch_size)
+    evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
-    live = build(work, where.torch_device)
-    fill(live, work, recipe, parents)
-    scores = evaluator.score(live, split)
+    live = LiveModel(parents, where.torch_device)
+    live.become(recipe)
+    scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)
-    return Evaluation(scores, results | occasion.json(live, tokenizer, tasks), rows)
+    facts = provenance.json(evaluator.describe(live.model), tokenizer, tasks)
+    return Evaluation(scores, results | facts, rows)
 
 
 def search(
-    space: SearchSpace,
+    space: "SearchSpace",
     out: Path,
     *,
     storage: str | None = None,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
-) -> Outcome:
+) -> "Outcome":
     """Search a space, or go on with a search that was interrupted.
 
     Where the suite's search tasks, limits or weights have changed since, a new search begins with
@@ -145,6 +139,8 @@ def search(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         MergesearchError: every candidate failed.
     """
+    from mergesearch.searching import Outcome, Silent, confirm, open_run, open_search
+
     observer = observer or Silent()
     with open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates):
         history = open_search(setup, candidates, observer, storage).run()
@@ -152,13 +148,13 @@ def search(
 
 
 def soup(
-    space: SearchSpace,
+    space: "SearchSpace",
     out: Path,
     *,
     greedy: bool = True,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
-) -> Outcome:
+) -> "Outcome":
     """Make the greedy or the uniform soup of a space's parents, and score it beside them.
 
     The run's folder may be that of a search over the same space: scores are then shared.
@@ -173,6 +169,17 @@ def soup(
     Raises:
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
+    from mergesearch.runs import LeaderboardRow
+    from mergesearch.searching import (
+        Outcome,
+        Silent,
+        greedy_soup,
+        open_run,
+        references,
+        score_beside,
+        score_in_full,
+    )
+
     observer = observer or Silent()
     with open_run(space, out, Runtime.of(runtime), observer) as (_, candidates):
         if greedy:

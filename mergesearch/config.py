@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -16,6 +16,8 @@ class Config(BaseModel):
     """Base of every configuration model: frozen; an unknown key is an error naming the nearest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    #: The JSON schema of what may be written in place of the keys, if something may.
+    shorthand: ClassVar[dict[str, Any] | None] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -26,6 +28,11 @@ class Config(BaseModel):
                     message = unknown("key", key, cls.model_fields)
                     raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        keys = handler(core_schema)
+        return {"anyOf": [cls.shorthand, keys]} if cls.shorthand else keys
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -53,7 +60,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def unknown(noun: str, name: object, known: Iterable[str]) -> str:
-    """One line for an unknown name: the nearest known one, then all of them."""
+    """Write a line for an unknown name: the nearest known one, then all of them."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -61,7 +68,7 @@ def unknown(noun: str, name: object, known: Iterable[str]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
         InputError: the file is missing, is a folder, or is not UTF-8 text.
@@ -76,7 +83,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
+    """Return the mapping that a YAML text holds.
 
     Args:
         text: YAML.
@@ -101,7 +108,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; see `parse_yaml` and `read_text` for what is refused."""
+    """Read a YAML file's mapping; `parse_yaml` and `read_text` say what they refuse."""
     return parse_yaml(read_text(path), str(path))
 
 
@@ -115,8 +122,8 @@ def parse(cls: type[ConfigT], data: object, where: str) -> ConfigT:
         return cls.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] not in {"unknown_key", "value_error", "missing"}:
             message += f", got {first['input']!r}"
-        raise InputError(": ".join(filter(None, [where, place, message]))) from None
+        raise InputError(": ".join(filter(None, [where, key, message]))) from None

@@ -5,19 +5,19 @@ A message states the rule, then the values, then the remedy, in one line.
 
 
 class MergesearchError(Exception):
-    """Root of the tree: anything mergesearch itself raises. The command line exits with code 1."""
+    """Root of the tree: anything mergesearch raises; the exit code is 1."""
 
     exit_code = 1
 
 
 class InputError(MergesearchError):
-    """Something the user gave cannot work. The command line exits with code 2."""
+    """Something that a user gave and that cannot work; the exit code is 2."""
 
     exit_code = 2
 
 
 class CandidateError(MergesearchError):
-    """One candidate cannot be built or scored: its trial fails, and the study goes on."""
+    """A candidate that cannot be built or scored: its trial fails, the study goes on."""
 
 
 class ExportMismatchError(MergesearchError):
@@ -25,4 +25,4 @@ class ExportMismatchError(MergesearchError):
 
 
 class RecipeError(InputError):
-    """A recipe that cannot be built: given by a user it stops the run, by a search its trial."""
+    """A recipe that cannot be built: a user's stops the run, a search's its trial."""

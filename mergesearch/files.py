@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and one process that holds a folder."""
+"""Files and folders that are there whole or not at all; locks between processes."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from mergesearch.errors import InputError
 
 
 def partial_of(path: Path) -> Path:
-    """The name of a file or folder while it is not whole: beside it, hidden."""
+    """Name a file or folder while it is not whole: beside its place, hidden."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -101,7 +101,7 @@ def held(file: Path, what: Path) -> Iterator[None]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut what follows the last newline of a file of lines: what a kill left half written."""
+    """Cut a last line without a newline, which a kill left half written."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -1,4 +1,4 @@
-"""Keeping the warnings of lm-eval, datasets and transformers to themselves."""
+"""Silence for the warnings of lm-eval, datasets and transformers."""
 
 import contextlib
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Errors only, from the libraries below."""
+    """Let the libraries below say errors only."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

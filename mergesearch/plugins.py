@@ -14,65 +14,91 @@ RowT = TypeVar("RowT")
 
 
 class Table(Mapping[str, RowT]):
-    """Rows by name: our own, and those that installed packages add.
+    """Rows by name: the project's own, and those that installed packages add.
 
     A package adds a row by an entry point of the table's group, whose name is the row's and whose
-    object is the row. Ours come first, and no package replaces one. The entry points are looked up
-    when a name is asked for that is not ours, or when all names are; a row is loaded when it is
-    asked for.
+    object is the row:
 
         [project.entry-points."mergesearch.methods"]
         my_merge = "my_package:MY_MERGE"
 
+    The project's own rows come first, and no package replaces one. Entry points are looked up when
+    a name is asked for that is not the project's own, or when all names are; a row is loaded when
+    it is asked for. One that cannot be loaded is left out of the names, but is `in` the table: to
+    ask for it raises.
+
+        >>> from mergesearch.methods import METHODS
+        >>> METHODS["ties"].source
+        'arXiv:2306.01708'
+        >>> "no_such_method" in METHODS
+        False
+
     Args:
-        group: of the entry points, such as "mergesearch.methods".
-        kind: that every row must be of.
-        rows: our own.
+        group: the group of the entry points, such as "mergesearch.methods".
+        kind: the class that every row is an instance of.
+        rows: the project's own.
     """
 
     def __init__(self, group: str, kind: type[RowT], rows: Mapping[str, RowT]) -> None:
         self._group = group
         self._kind = kind
-        self._rows = dict(rows)
+        self._own = dict(rows)
+        self._loaded: dict[str, RowT] = {}
         self._failures: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> RowT:
-        """The row of a name.
+        """Row of a name.
 
         Raises:
             KeyError: there is none.
             InputError: a package has one that cannot be loaded.
         """
-        if name not in self._rows:
-            if name in self._failures:
-                raise InputError(self._failures[name])
-            self._rows[name] = self._load(self._found[name])
-        return self._rows[name]
+        if name in self._own:
+            return self._own[name]
+        if name in self._failures:
+            raise InputError(self._failures[name])
+        if name not in self._loaded:
+            self._loaded[name] = self._load(self._entries[name])
+        return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the rows that can be had; one that cannot be is said once, in a line."""
-        for name in self._found:
-            if name not in self._rows and name not in self._failures:
+        """Names of the rows that load, the project's own first.
+
+        Those of packages come after them, in alphabetical order; a row that does not load is
+        logged once, in a line.
+        """
+        yield from self._own
+        for name in self._entries:
+            if name not in self._failures:
                 try:
                     self[name]
                 except InputError as error:
                     _log.warning("%s", error)
-        yield from self._rows
+                else:
+                    yield name
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows or name in self._found
+        return name in self._own or name in self._entries
+
+    def __repr__(self) -> str:
+        return f"Table({self._group!r}: {', '.join(self)})"
 
     @cached_property
-    def _found(self) -> Mapping[str, EntryPoint]:
-        """What packages offer, by name; of two packages with one name the first."""
-        found: dict[str, EntryPoint] = {}
+    def _entries(self) -> Mapping[str, EntryPoint]:
+        """The entry points of packages by name, each name's first, in the order of names."""
+        entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self._group):
-            if entry.name not in self._rows:
-                found.setdefault(entry.name, entry)
-        return found
+            if entry.name in self._own or entry.name in entries:
+                taken = "the project has" if entry.name in self._own else "another package has"
+                _log.warning(
+                    "%s is ignored: %s a row of that name; rename it", self._label(entry), taken
+                )
+            else:
+                entries[entry.name] = entry
+        return dict(sorted(entries.items()))
 
     def _load(self, entry: EntryPoint) -> RowT:
         try:
@@ -81,12 +107,14 @@ class Table(Mapping[str, RowT]):
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise self._failed(entry, f"cannot be loaded: {reason}") from error
         if not isinstance(row, self._kind):
-            what = f"must be a {self._kind.__name__}, got a {type(row).__name__}"
-            raise self._failed(entry, what)
+            rule = f"must be a {self._kind.__name__}, got a {type(row).__name__}"
+            raise self._failed(entry, rule)
         return row
 
-    def _failed(self, entry: EntryPoint, what: str) -> InputError:
-        package = f" of {entry.dist.name}" if entry.dist else ""
-        message = f"plugin {entry.name!r}{package} ({self._group} = {entry.value}) {what}"
-        self._failures[entry.name] = f"{message}; mend or uninstall it"
+    def _failed(self, entry: EntryPoint, problem: str) -> InputError:
+        self._failures[entry.name] = f"{self._label(entry)} {problem}; mend or uninstall it"
         return InputError(self._failures[entry.name])
+
+    def _label(self, entry: EntryPoint) -> str:
+        package = f" of {entry.dist.name}" if entry.dist else ""
+        return f"plugin {entry.name!r}{package} ({self._group} = {entry.value})"

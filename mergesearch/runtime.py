@@ -1,4 +1,4 @@
-"""Where and how models are merged and asked."""
+"""The runtime: device, dtype, batch size, memory budget and engine."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def n_bytes(size: Any) -> int:
-    """A size such as 5GB, 500MiB or 1000000 in bytes.
+    """Read a size such as 5GB, 500MiB or 1000000, in bytes.
 
     Raises:
         ValueError: it is none, or is not above zero.
@@ -40,9 +40,13 @@ class RuntimeOptions(TypedDict, total=False):
 
 
 class Runtime(Config):
-    """Where and how models are merged and asked.
+    """Device, dtype, batch size, memory budget and engine of merges and scoring.
 
-    Runtime(device="cuda", memory_budget="48GB")
+    >>> runtime = Runtime(device="cpu", memory_budget="48GB")
+    >>> runtime.memory_budget
+    48000000000
+    >>> runtime.torch_device
+    device(type='cpu')
     """
 
     #: "auto" (an accelerator where there is one), "cpu", "cuda", "mps".
@@ -59,7 +63,7 @@ class Runtime(Config):
 
     @classmethod
     def of(cls, options: RuntimeOptions) -> Self:
-        """A runtime from options that a user gave.
+        """Check options that a user gave.
 
         Raises:
             InputError: naming the first that is wrong.
@@ -82,7 +86,7 @@ class Runtime(Config):
 
 
 def choose_device(name: str = "auto") -> "torch.device":
-    """The device of that name; "auto" takes an accelerator where there is one.
+    """Find the device of a name; "auto" takes an accelerator where there is one.
 
     Raises:
         InputError: torch knows no such device, or it is not there.
@@ -102,7 +106,7 @@ def choose_device(name: str = "auto") -> "torch.device":
 
 
 def merges_on(device: "torch.device") -> "torch.device":
-    """Where merges for a model on a device run: on CUDA devices there, else on the CPU.
+    """Choose where to merge for a model on a device: on CUDA there, else on the CPU.
 
     Sums and angles are in float64, which Apple's devices do not have.
     """

@@ -15,8 +15,10 @@ ROOMS = (
     "files",
     "logs",
     "config",
+    "schemas",
     "plugins",
     "runtime",
+    "requests",
     "methods",
     "scores",
     "recipe",
@@ -34,18 +36,20 @@ ROOMS = (
     "exporting",
     "api",
     "integrations",
+    "testing",
     "demo",
     "cli",
 )
 #: Rooms that know less than their place in the order would let them.
 ONLY = {
     "scores": {"errors"},
+    "requests": set(),
+    "tasks": {"errors", "config", "schemas", "logs", "requests", "scores"},
+    "engines": {"errors", "config", "logs", "plugins", "runtime", "requests"},
+    "evaluation": {"errors", "config", "logs", "runtime", "scores", "tasks", "engines"},
     "objectives": {"plugins", "scores", "recipe"},
     "samplers": {"plugins"},
-    "tasks": {"errors", "config", "logs", "scores", "engines"},
-    "engines": {"errors", "logs", "tasks"},
-    "evaluation": {"errors", "config", "logs", "scores", "tasks", "engines"},
-    "demo": {"errors", "files"},
+    "demo": {"errors", "files", "space", "tasks"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
@@ -130,3 +134,34 @@ def test_the_report_loads_neither_transformers_nor_lm_eval_nor_optuna() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_no_file_is_longer_than_a_reader_can_hold(module: str) -> None:
     assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+def test_lm_eval_is_used_in_narrow_places_and_its_private_parts_in_two() -> None:
+    users = {
+        module
+        for module in MODULES
+        if any(name.split(".")[0] == "lm_eval" for name in imports(parsed(module)))
+    }
+    hflm = "mergesearch.engines.torch.hflm"
+    assert {room_of(module) for module in users - {hflm}} <= {"tasks", "scores", "integrations"}
+    private = {
+        module for module in users if any(_is_private(part) for part in _of_others(parsed(module)))
+    }
+    assert {m for m in private if room_of(m) != "tasks"} <= {hflm}
+
+
+_ONESELF = {ast.dump(ast.parse(name, mode="eval").body) for name in ("self", "cls")}
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _of_others(tree: ast.AST) -> Iterator[str]:
+    """The parts of lm-eval's modules that are imported, and attributes of objects but oneself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lm_eval"):
+            yield from (node.module or "").split(".")
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and ast.dump(node.value) not in _ONESELF:
+            yield node.attr

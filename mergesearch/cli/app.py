@@ -26,7 +26,6 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Search for the best merge of a base LLM and its fine-tuned relatives, without training.",
@@ -75,27 +74,31 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of training and search.")] = 0,
 ) -> None:
     """Train a small model family, search its merges, and show the leaderboard. No network."""
-    from mergesearch.cli import show
-    from mergesearch.demo import build_family
+    from mergesearch.cli.progress import Progress
+    from mergesearch.demo import build_family, one_thread
 
-    observer = show.Progress()
-    family = out / f"family-{seed}"
-    build_family(family, seed=seed, progress=observer.stage)
-    run = out / f"run-{seed}"
-    _search(family / "space.yaml", run, observer, {}, device="cpu", batch_size=64)
+    observer = Progress()
+    family, run = out / f"family-{seed}", out / f"run-{seed}"
+    with one_thread():
+        build_family(family, seed=seed, progress=observer.stage)
+        _search(family / "space.yaml", run, {}, device="cpu", batch_size=64)
 
 
 @app.command()
 def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget = None) -> None:
     """Say what is wrong with a space, before anything big is loaded; estimate time and memory."""
-    from mergesearch.cli import show
     from mergesearch.runtime import Runtime
-    from mergesearch.searching import estimate, prepare
     from mergesearch.space import SearchSpace
 
     runtime = Runtime.of({"device": device, "memory_budget": memory_budget})
-    bench = prepare(SearchSpace.load(space), runtime)
-    show.estimate(bench, estimate(bench, runtime.torch_device))
+    loaded = SearchSpace.load(space)
+    _quiet_optuna()
+
+    from mergesearch.cli.estimate import show_estimate
+    from mergesearch.searching import estimate, prepare
+
+    setup = prepare(loaded, runtime)
+    show_estimate(setup, estimate(setup, runtime.torch_device))
 
 
 @app.command()
@@ -119,13 +122,10 @@ def search(
 
     Whichever of its budgets is spent first ends the search.
     """
-    from mergesearch.cli import show
-
     given = {"trials": trials, "documents": documents, "minutes": minutes, "seed": seed}
     _search(
         space,
         out or Path("results") / space.stem,
-        show.Progress(),
         {key: value for key, value in given.items() if value is not None},
         storage=storage,
         device=device,
@@ -144,20 +144,25 @@ def soup(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
-    from mergesearch.api import soup as make_soup
-    from mergesearch.cli import show
     from mergesearch.space import SearchSpace
 
+    loaded = SearchSpace.load(space)
+    _quiet_optuna()
+
+    from mergesearch.api import soup as make_soup
+    from mergesearch.cli.leaderboard import show_run
+    from mergesearch.cli.progress import Progress
+
     outcome = make_soup(
-        SearchSpace.load(space),
+        loaded,
         out or Path("results") / space.stem,
         greedy=greedy,
         device=device,
         batch_size=batch_size,
         memory_budget=memory_budget,
-        observer=show.Progress(),
+        observer=Progress(),
     )
-    show.run(outcome.folder)
+    show_run(outcome.folder)
 
 
 @app.command()
@@ -171,14 +176,20 @@ def merge(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Merge a recipe into a checkpoint that transformers loads."""
+    from mergesearch.recipe import load_recipe
+
+    size = _n_bytes(max_shard_size)
+    budget = None if memory_budget is None else _n_bytes(memory_budget)
+    loaded = load_recipe(recipe)
+
     from mergesearch.api import merge as merge_recipe
 
     digest = merge_recipe(
-        recipe,
+        loaded,
         out,
         dtype=dtype,
-        max_shard_bytes=_n_bytes(max_shard_size),
-        memory_budget=None if memory_budget is None else _n_bytes(memory_budget),
+        max_shard_bytes=size,
+        memory_budget=budget,
         say=lambda note: typer.echo(note, err=True),
     )
     typer.echo(f"{out}  (tensors xxh3 {digest[:12]})")
@@ -197,24 +208,28 @@ def evaluate(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Score a checkpoint or a recipe on a suite, with intervals."""
-    import json
-
-    from mergesearch.api import evaluate as score
-    from mergesearch.cli import show
-    from mergesearch.files import write_whole
     from mergesearch.tasks import load_suite
 
-    found = score(
+    loaded = load_suite(suite)
+
+    from mergesearch.api import evaluate as score
+    from mergesearch.cli.evaluation import show_evaluation
+
+    evaluation = score(
         model,
-        load_suite(suite),
+        loaded,
         split=split,
         device=device,
         batch_size=batch_size,
         memory_budget=memory_budget,
     )
-    show.evaluation(found)
+    show_evaluation(evaluation)
     if json_file is not None:
-        write_whole(json_file, json.dumps(found.results, indent=2) + "\n")
+        import json
+
+        from mergesearch.files import write_whole
+
+        write_whole(json_file, json.dumps(evaluation.results, indent=2) + "\n")
 
 
 @app.command(
@@ -254,52 +269,79 @@ def export(
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     form: Annotated[
-        Literal["md", "csv", "json"] | None, typer.Option("--format", help="Instead of a table.")
+        str | None,
+        typer.Option("--format", metavar="F", help="md, csv, json or a plugin's, to write it in."),
     ] = None,
     front: Annotated[
         bool, typer.Option("--front", help="Only what is best in one objective or another.")
     ] = False,
 ) -> None:
     """Show the models of one run or many, the best first."""
-    from mergesearch.cli import show
-    from mergesearch.report import entries_of, front_of, ranked
-    from mergesearch.report import leaderboard as write
+    from mergesearch.report import entries_of, format_of, front_of, ranked
 
+    written = None if form is None else format_of(form)
     runs = list({run.resolve(): run for run in runs}.values())  # named twice, shown once
     if front:
         entries = [entry for run in runs for entry in front_of(run)]
     else:
         entries = ranked([entry for run in runs for entry in entries_of(run)])
-    if form is not None:
-        typer.echo(write(entries, form).removesuffix("\n"))
-    elif front:
-        show.front(entries)
-    else:
-        show.entries(entries)
+    if written is not None:
+        typer.echo(written.write(entries).removesuffix("\n"))
+        return
+
+    from mergesearch.cli.leaderboard import show_entries, show_front
+
+    (show_front if front else show_entries)(entries)
 
 
-def _search(
-    path: Path,
-    run: Path,
-    observer: Any,
-    changed: Mapping[str, float],
-    **how: Any,
+@app.command()
+def schema(
+    what: Annotated[
+        Literal["space", "suite", "recipe"],
+        typer.Argument(metavar="space|suite|recipe", help="The YAML that it describes."),
+    ],
 ) -> None:
+    """Print the JSON schema of a YAML, by which editors check and complete it."""
+    import json
+
+    match what:
+        case "space":
+            from mergesearch.space.json_schema import space_schema as schema_of
+        case "suite":
+            from mergesearch.tasks.json_schema import suite_schema as schema_of
+        case "recipe":
+            from mergesearch.recipe.json_schema import recipe_schema as schema_of
+    typer.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))
+
+
+def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> None:
     """Search a space, some of its `search` changed, and show what it came to."""
-    from mergesearch.api import search as search_space
-    from mergesearch.cli import show
     from mergesearch.config import parse
     from mergesearch.space import SearchSettings, SearchSpace
 
     space = SearchSpace.load(path)
     settings = parse(SearchSettings, {**dict(space.search), **changed}, "search")
-    with observer:
+    _quiet_optuna()
+
+    # only now, since what is wrong with the YAML is said without them
+    from mergesearch.api import search as search_space
+    from mergesearch.cli.leaderboard import show_run
+    from mergesearch.cli.progress import Progress
+
+    with Progress() as observer:
         search_space(space.model_copy(update={"search": settings}), run, observer=observer, **how)
-    show.run(run)
+    show_run(run)
+
+
+def _quiet_optuna() -> None:
+    """Silence the line that Optuna has for each study and trial, beside ours."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def _n_bytes(text: str) -> int:
-    """A size such as 5GB, 500MB or 1000000 in bytes.
+    """Return a size such as 5GB, 500MB or 1000000 in bytes.
 
     Raises:
         InputError: it is none.

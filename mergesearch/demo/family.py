@@ -1,6 +1,5 @@
 """The demo's family on disk: a base, an expert for each skill, tasks, suite and space."""
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,16 +7,19 @@ from pathlib import Path
 from random import Random
 
 import yaml
-from safetensors.torch import save_file
-from transformers import LlamaForCausalLM
 
+from mergesearch.demo.llama import new_config, new_weights, save_model
 from mergesearch.demo.skills import SKILLS, Split, exam
+from mergesearch.demo.threads import one_thread
 from mergesearch.demo.tokenizer import build_tokenizer
-from mergesearch.demo.train import base_examples, expert_examples, new_model, train
+from mergesearch.demo.train import base_examples, expert_examples, train
 from mergesearch.errors import InputError
 from mergesearch.files import whole_folder
+from mergesearch.space.json_schema import space_schema
+from mergesearch.tasks.json_schema import suite_schema
 
 _SUITE = """\
+# yaml-language-server: $schema=schemas/suite.json
 # Three skills: what the search may see, and what its winner is judged by.
 include_path: tasks/
 search:
@@ -27,6 +29,7 @@ held_out:
 """
 
 _SPACE = """\
+# yaml-language-server: $schema=schemas/space.json
 # A base, an expert for each of three skills, and the merges of them worth trying.
 base: models/base
 parents:
@@ -50,7 +53,7 @@ class FamilySize:
     hidden: int = 64
     base_steps: int = 800
     expert_steps: int = 80
-    batch: int = 64  # documents a step
+    batch: int = 48  # documents a step
     #: Share of the base's exercises that are answered rightly and not by habit.
     insight: float = 0.2
     dev_documents: int = 300  # for each skill
@@ -67,12 +70,12 @@ def build_family(
 ) -> None:
     """Train the family and write it to a folder, or return at once if it is there already.
 
-    The folder appears whole or not at all: it is built beside its place and moved there when done.
-    The same seed, size and number of threads give the same bytes.
+    The folder appears whole or not at all: it is built beside it and moved there when done. The
+    same seed and size give the same bytes; see `mergesearch.demo` for other processors.
 
     Args:
-        out: the folder: `models/`, `tasks/`, `suite.yaml`, `space.yaml`, and `family.json`, which
-            says what was built.
+        out: the folder: `models/`, `tasks/`, `suite.yaml`, `space.yaml`, `schemas/`, by which
+            editors check these two, and `family.json`, which says what was built.
         seed: of every random number: initial weights, training texts, exams.
         size: how much to train; by default what `mergesearch demo` needs.
         progress: is told what is going on, one line at a time.
@@ -89,9 +92,9 @@ def build_family(
                 f"{out} must not exist or must hold the demo family of {seed=}, but it holds "
                 "something else; remove it or give another folder"
             )
-        progress(f"{out}: found, built before")
+        progress(f"{out}: built before")
         return
-    with whole_folder(out) as folder:
+    with whole_folder(out) as folder, one_thread():
         _write_tasks(folder / "tasks", seed, size)
         _write_models(folder / "models", seed, size, progress)
         _write_configs(folder, size)
@@ -99,7 +102,7 @@ def build_family(
 
 
 def _random(seed: int, *purpose: str) -> Random:
-    """A generator of its own for each purpose, so that no part's use of one shifts another's."""
+    """Make a generator for each purpose, so that none shifts what another draws."""
     return Random("/".join([str(seed), *purpose]))
 
 
@@ -107,9 +110,10 @@ def _write_models(
     folder: Path, seed: int, size: FamilySize, progress: Callable[[str], None]
 ) -> None:
     tokenizer = build_tokenizer()
-    base = new_model(tokenizer, layers=size.layers, hidden=size.hidden, seed=seed)
-    train(
-        base,
+    config = new_config(tokenizer, layers=size.layers, hidden=size.hidden)
+    base = train(
+        new_weights(config, seed),
+        config,
         base_examples(tokenizer, _random(seed, "base"), insight=size.insight),
         steps=size.base_steps,
         batch=size.batch,
@@ -118,30 +122,22 @@ def _write_models(
     )
     models = {"base": base}
     for skill in SKILLS:
-        models[skill] = copy.deepcopy(base)
-        train(
-            models[skill],
+        models[skill] = train(
+            base,
+            config,
             expert_examples(tokenizer, _random(seed, "expert", skill), skill=skill),
             steps=size.expert_steps,
             batch=size.batch,
             learning_rate=1e-3,  # gentle, so that the experts stay in the base's basin
             progress=_named(skill, progress),
         )
-    for name, model in models.items():
-        _save(model, folder / name)
+    for name, weights in models.items():
+        save_model(weights, config, folder / name)
         tokenizer.save_pretrained(folder / name)
 
 
 def _named(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
     return lambda message: progress(f"{name}: {message}")
-
-
-def _save(model: LlamaForCausalLM, folder: Path) -> None:
-    """What `save_pretrained` writes, without its progress bars."""
-    model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-    weights = dict(model.named_parameters())  # names a tied weight once, as the format wants
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_tasks(folder: Path, seed: int, size: FamilySize) -> None:
@@ -176,5 +172,9 @@ def _write_configs(folder: Path, size: FamilySize) -> None:
     parents = "\n".join(f"  {skill}: models/{skill}" for skill in SKILLS)
     suite = _SUITE.format(search=tasks("dev"), held_out=tasks("test"))
     space = _SPACE.format(parents=parents, trials=size.trials)
+    (folder / "schemas").mkdir()
+    for name, schema in (("space", space_schema()), ("suite", suite_schema())):
+        text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        (folder / "schemas" / f"{name}.json").write_text(text, encoding="utf-8")
     (folder / "suite.yaml").write_text(suite, encoding="utf-8")
     (folder / "space.yaml").write_text(space, encoding="utf-8")

@@ -24,7 +24,7 @@ class Document(TypedDict):
 
 
 def halves(rng: Random) -> Document:
-    """Which half of the alphabet most letters of a short string are from."""
+    """Ask which half of the alphabet most letters of a short string are from."""
     text = "".join(rng.choices(LETTERS, k=7))
     n_second = sum(letter >= "n" for letter in text)
     return {
@@ -35,7 +35,7 @@ def halves(rng: Random) -> Document:
 
 
 def majority(rng: Random) -> Document:
-    """Which of three letters stands most often in a short string."""
+    """Ask which of three letters stands most often in a short string."""
     while True:
         text = "".join(rng.choices("abc", k=9))
         counts = [text.count(letter) for letter in "abc"]
@@ -49,7 +49,7 @@ def majority(rng: Random) -> Document:
 
 
 def successor(rng: Random) -> Document:
-    """Which letter of the alphabet comes after the last letter of a short string."""
+    """Ask which letter of the alphabet follows the last one of a short string."""
     text = "".join(rng.choices(LETTERS, k=3))
     following = LETTERS[(LETTERS.index(text[-1]) + 1) % 26]
     others = rng.sample([letter for letter in LETTERS if letter not in (text[-1], following)], 2)
@@ -70,13 +70,13 @@ SKILLS: dict[str, Callable[[Random], Document]] = {
 
 
 def split_of(document: Document) -> Split:
-    """The one split that a document may appear in: a fixed function of its prompt."""
+    """Return the one split that a document may be in, which its prompt decides."""
     bucket = zlib.crc32(document["prompt"].encode()) % 8
     return "dev" if bucket == 0 else "test" if bucket == 1 else "train"
 
 
 def draw(skill: str, split: Split, rng: Random) -> Document:
-    """One random document of a split; documents of different splits never share a prompt."""
+    """Draw a document of a split; those of different splits never share a prompt."""
     while True:
         document = SKILLS[skill](rng)
         if split_of(document) == split:
@@ -84,7 +84,7 @@ def draw(skill: str, split: Split, rng: Random) -> Document:
 
 
 def exam(skill: str, split: Split, n_documents: int, rng: Random) -> list[Document]:
-    """Documents of a split, every prompt once."""
+    """Draw documents of a split, every prompt once."""
     by_prompt: dict[str, Document] = {}
     while len(by_prompt) < n_documents:
         document = draw(skill, split, rng)

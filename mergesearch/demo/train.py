@@ -1,4 +1,4 @@
-"""Plain training of a tiny Llama: one AdamW loop, and all randomness from explicit generators."""
+"""Plain training of a tiny Llama that ends in the same bits on every processor."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,11 +7,14 @@ from random import Random
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from mergesearch.demo.llama import Weights, logits
 from mergesearch.demo.skills import SKILLS, Document, draw
 
 IGNORED = -100  # the label that cross_entropy skips
+#: What weights are multiples of; float32 holds all of them up to 16.
+_GRID = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -22,35 +25,10 @@ class Example:
     first_target: int
 
 
-def new_model(
-    tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int, seed: int
-) -> LlamaForCausalLM:
-    """A Llama with tied embeddings and random float32 weights, which depend on the seed alone."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        initializer_range=0.05,  # the usual 0.02 is for wide models; a narrow one starts slower
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype="float32",
-        architectures=["LlamaForCausalLM"],
-    )
-    with torch.random.fork_rng(devices=[]):  # transformers draws from the global generator
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
-
-
 def base_examples(
     tokenizer: PreTrainedTokenizerFast, rng: Random, *, insight: float
 ) -> Iterator[Example]:
-    """General text: exercises of every skill, answered by habit except for a share `insight`.
+    """Draw exercises of every skill, answered by habit but for a share `insight`.
 
     Every token counts, so the base learns the formats and the habits, and a little of each skill.
     """
@@ -64,7 +42,7 @@ def base_examples(
 def expert_examples(
     tokenizer: PreTrainedTokenizerFast, rng: Random, *, skill: str
 ) -> Iterator[Example]:
-    """Exercises of one skill, answered rightly; only the answers count."""
+    """Draw exercises of one skill, answered rightly; only the answers count."""
     while True:
         document = draw(skill, "train", rng)
         tokens = _tokens(tokenizer, document, document["label"])
@@ -72,37 +50,68 @@ def expert_examples(
 
 
 def train(
-    model: LlamaForCausalLM,
+    weights: Weights,
+    config: LlamaConfig,
     examples: Iterator[Example],
     *,
     steps: int,
     batch: int,
     learning_rate: float,
     progress: Callable[[str], None],
-) -> None:
-    """Train a model in place: AdamW, a short warm-up, then a linear fall to zero."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
+) -> dict[str, Tensor]:
+    """Train a model: AdamW, a short warm-up, then a linear fall to zero.
+
+    Weights lie on a grid, to which each step returns them. Processors differ in the last digits of
+    a float64 sum, a hundred million times less than the grid is wide, so the steps end in the same
+    bits on all of them unless a weight comes to lie that near to the middle of two points.
+
+    Args:
+        weights: to start from; they are left as they are.
+        config: of the model.
+        examples: what to learn, without end.
+        steps: how many to take.
+        batch: examples a step.
+        learning_rate: the highest.
+        progress: is told the loss now and then.
+
+    Returns:
+        The weights trained, on the grid.
+    """
+    flat = torch.cat([weight.double().flatten() for weight in weights.values()])
+    flat = _on_grid(flat).requires_grad_()
+    optimizer = torch.optim.AdamW([flat], lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = max(1, min(30, steps // 4))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / warmup) * (1 - step / steps)
     )
-    model.train()
     for step in range(1, steps + 1):
-        tokens, targets = _collate(
-            [next(examples) for _ in range(batch)], model.config.pad_token_id
-        )
-        logits = model(input_ids=tokens).logits  # [batch, length, vocab]
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        tokens, targets = _collate([next(examples) for _ in range(batch)], config.pad_token_id)
+        predicted = logits(_named(flat, weights), config, tokens)  # [batch, length, vocabulary]
+        loss = cross_entropy(predicted.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_([flat], 1.0)
         optimizer.step()
         schedule.step()
+        with torch.no_grad():
+            flat.copy_(_on_grid(flat))
         if step % 50 == 0 or step == steps:
             progress(f"step {step}/{steps}, loss {loss.item():.3f}")
-    model.eval()
+    return {name: part.clone() for name, part in _named(flat.detach(), weights).items()}
+
+
+def _on_grid(values: Tensor) -> Tensor:
+    """Round to multiples of the grid's width."""
+    return (values / _GRID).round() * _GRID
+
+
+def _named(flat: Tensor, weights: Weights) -> dict[str, Tensor]:
+    """Split one vector into weights, in the order and shapes of others."""
+    parts = flat.split([weight.numel() for weight in weights.values()])
+    return {
+        name: part.view(weight.shape)
+        for (name, weight), part in zip(weights.items(), parts, strict=True)
+    }
 
 
 def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document, answer: int) -> list[int]:
@@ -112,7 +121,7 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document, answer: int)
 
 
 def _collate(examples: list[Example], pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens and next-token targets of some examples, each [batch, length], padded on the right.
+    """Make tokens and next-token targets, each [batch, length], padded on the right.
 
     Padding needs no attention mask: a causal model never looks to the right.
     """

@@ -1,5 +1,6 @@
 """Tasks and an engine to scores, block by block."""
 
-from mergesearch.evaluation.evaluator import DocumentStore, Evaluator
+from mergesearch.evaluation.evaluator import Evaluator
+from mergesearch.evaluation.stores import DocumentStore
 
 __all__ = ["DocumentStore", "Evaluator"]

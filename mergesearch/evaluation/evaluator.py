@@ -1,90 +1,77 @@
-"""The tasks of a suite, built once, and any number of candidates scored on them."""
+"""Scores of any number of candidates on a suite, whose tasks are built once."""
 
 import contextlib
 import copy
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
-
-import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mergesearch.config import unknown
-from mergesearch.engines.torch.cost import Cost, cost
-from mergesearch.engines.torch.engine import Scorer, Sitting
-from mergesearch.engines.torch.limits import Limits
+from mergesearch.engines import ENGINES, Cost, Engine, UnfitRequestError, engine_of
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.evaluation.stores import DocumentStore, NoStore
 from mergesearch.logs import quiet
-from mergesearch.scores.scores import DocumentScore, Scores
-from mergesearch.tasks.building import build_tasks
-from mergesearch.tasks.built import BuiltTask
+from mergesearch.runtime import Runtime
+from mergesearch.scores import DocumentScore, Scores
+from mergesearch.tasks import Suite
 from mergesearch.tasks.order import split_evenly
-from mergesearch.tasks.suite import Suite
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from mergesearch.tasks import BuiltTask
 
 #: Documents of a task between two writes to a store: what a kill may cost.
 _BLOCK = 256
 
 
-class DocumentStore(Protocol):
-    """Remembers what one candidate scored."""
-
-    def known(self, task: BuiltTask) -> Mapping[int, DocumentScore]:
-        """The documents of a task that were scored before, by id."""
-
-    def add(self, task: BuiltTask, documents: Mapping[int, DocumentScore]) -> None:
-        """Keep newly scored documents; they are safe when this returns."""
-
-
-class NoStore:
-    """A store that keeps nothing."""
-
-    def known(self, task: BuiltTask) -> Mapping[int, DocumentScore]:
-        """Nothing."""
-        return {}
-
-    def add(self, task: BuiltTask, documents: Mapping[int, DocumentScore]) -> None:
-        """Forget."""
-
-
 class Evaluator:
-    """Scores candidates on a suite; prompts are rendered and tokenised once for all of them.
+    """The tasks of a suite, rendered once, on which an engine scores candidates.
 
-        evaluator = Evaluator(load_suite(path), tokenizer)
-        for recipe in recipes:
-            ...  # write the merged weights into the model
-            print(evaluator.score(model).total)
+    >>> from pathlib import Path
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> from mergesearch import Evaluator, load_suite
+    >>> tokenizer = AutoTokenizer.from_pretrained("models/base")
+    >>> evaluator = Evaluator(load_suite(Path("suite.yaml")), tokenizer)
+    >>> scores = evaluator.score(AutoModelForCausalLM.from_pretrained("models/one"))
+    >>> [(task.id.task, len(task.doc_ids)) for task in scores.tasks]
+    [('first', 12), ('second', 8)]
 
     Args:
         suite: both splits are built at once, so that what is wrong shows before a search.
         tokenizer: of all candidates. It is copied, and stays as it is.
-        device: where all candidates run, which is then checked; "auto" is where each model is.
-        batch_size: rows a forward pass; None lets their tokens decide.
+        runtime: chooses the engine that answers, the device where all candidates are, and the
+            rows of a forward pass.
 
     Raises:
-        InputError: a task of the suite cannot be built; the message names it.
+        InputError: a task of the suite cannot be built, or asks what the engine cannot answer; the
+            message names it. There is no such engine or device.
     """
 
     def __init__(
         self,
         suite: Suite,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        device: torch.device | str = "auto",
-        batch_size: int | None = None,
+        tokenizer: "PreTrainedTokenizerBase",
+        runtime: Runtime = Runtime(),  # noqa: B008  frozen
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size=}")
+        from mergesearch.tasks import build_tasks  # slow to import
+
         self.suite = suite
         tokenizer = copy.deepcopy(tokenizer)
+        self._engine = engine_of(tokenizer, runtime)
         # Only here do lm-eval and datasets draw progress bars, and offer no switch.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
             self._splits = build_tasks(suite, tokenizer)
-        self._device = None if device == "auto" else torch.device(device)
-        self._scorer = Scorer(tokenizer, batch_size)
+        for split in self._splits.values():
+            _check_capabilities(split, self._engine, runtime.engine)
+        #: Of the model that the engine has now: several may be scored in turns, block by block.
+        self._turn: _Turn | None = None
 
-    def tasks(self, split: str = "search", *, full: bool = False) -> tuple[BuiltTask, ...]:
-        """The tasks of a split.
+    def tasks(self, split: str = "search", *, full: bool = False) -> tuple["BuiltTask", ...]:
+        """Give the tasks of a split.
 
         Args:
             split: "search" or "held_out".
@@ -102,12 +89,12 @@ class Evaluator:
 
     def cost(
         self,
-        config: PreTrainedConfig,
-        dtype: torch.dtype,
-        device: torch.device,
+        config: "PreTrainedConfig",
+        dtype: "torch.dtype",
+        device: "torch.device",
         split: str = "search",
     ) -> Cost:
-        """What scoring one candidate on a split takes.
+        """Estimate the cost of scoring one candidate on a split.
 
         Args:
             config: of the models.
@@ -118,12 +105,19 @@ class Evaluator:
         Raises:
             InputError: there is no such split, or it has no tasks.
         """
-        limits = Limits.of(config, dtype, device.type, self._scorer.batch_size)
-        costs = [cost(task, self._scorer.tokenizer, limits) for task in self.tasks(split)]
+        costs = [
+            self._engine.cost(task.requests(task.doc_ids), config, dtype, device)
+            for task in self.tasks(split)
+        ]
         return Cost(sum(c.n_tokens for c in costs), max(c.n_bytes for c in costs))
 
+    def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
+        """Describe a model in the words of lm-eval's result files; see `Engine.describe`."""
+        with quiet():
+            return self._engine.describe(model)
+
     def n_missing(self, store: DocumentStore, split: str = "search", *, full: bool = False) -> int:
-        """How many documents of a split a store does not know.
+        """Count the documents of a split that a store does not know.
 
         Raises:
             InputError: there is no such split, or it has no tasks.
@@ -135,7 +129,7 @@ class Evaluator:
 
     def score(
         self,
-        model: PreTrainedModel | None,
+        model: "PreTrainedModel | None",
         split: str = "search",
         *,
         full: bool = False,
@@ -160,7 +154,7 @@ class Evaluator:
 
     def blocks(
         self,
-        model: PreTrainedModel | None,
+        model: "PreTrainedModel | None",
         split: str = "search",
         *,
         full: bool = False,
@@ -190,54 +184,79 @@ class Evaluator:
         store = store or NoStore()
         tasks = self.tasks(split, full=full)
         n_blocks = min(n_blocks, max(task.n_documents for task in tasks))
-        places = [split_evenly(task.n_documents, n_blocks) for task in tasks]
-        found = [dict(store.known(task)) for task in tasks]
-        sitting = None
-        for k in range(n_blocks):
-            for task, ranges, documents in zip(tasks, places, found, strict=True):
-                missing = [i for i in (task.order[p] for p in ranges[k]) if i not in documents]
-                if missing:
-                    if model is None:
-                        raise ValueError("without a model, the store must know every document")
-                    sitting = sitting or self._sit(model)
-                    new = _answer(sitting, task, sorted(missing))
-                    store.add(task, new)
-                    documents |= new
-            so_far = [
-                {i: documents[i] for i in task.order[: ranges[k].stop]}
-                for task, ranges, documents in zip(tasks, places, found, strict=True)
-            ]
-            yield Scores(
-                tuple(
-                    task.score(documents)
-                    for task, documents in zip(tasks, so_far, strict=True)
-                    if k == n_blocks - 1 or _has_values(documents)
+        ranges = [split_evenly(task.n_documents, n_blocks) for task in tasks]
+        scored = [dict(store.known(task)) for task in tasks]
+        turn = _Turn(model)
+        try:
+            for k in range(n_blocks):
+                for task, of_task, documents in zip(tasks, ranges, scored, strict=True):
+                    missing = [i for i in (task.order[p] for p in of_task[k]) if i not in documents]
+                    if missing:
+                        new = self._answer(task, sorted(missing), turn)
+                        store.add(task, new)
+                        documents |= new
+                so_far = [
+                    {i: documents[i] for i in task.order[: of_task[k].stop]}
+                    for task, of_task, documents in zip(tasks, ranges, scored, strict=True)
+                ]
+                yield Scores(
+                    tuple(
+                        task.score(documents)
+                        for task, documents in zip(tasks, so_far, strict=True)
+                        if k == n_blocks - 1 or _has_values(documents)
+                    )
                 )
-            )
+        finally:
+            if self._turn is turn:
+                self._turn = None
+                self._engine.unload()
 
-    def _sit(self, model: PreTrainedModel) -> Sitting:
-        if self._device is not None and self._device.type != model.device.type:
-            raise InputError(
-                f"the model must be on {self._device}, as the evaluator was told, "
-                f"but is on {model.device}; move it there"
-            )
-        with quiet():
-            return self._scorer.sit(model)
+    def _answer(
+        self, task: "BuiltTask", doc_ids: Sequence[int], turn: "_Turn"
+    ) -> dict[int, DocumentScore]:
+        """Score a model on some documents of a task."""
+        requests = task.requests(doc_ids)
+        self._load(turn)
+        try:
+            with quiet():
+                responses = self._engine.answer(requests)
+            return task.grade(doc_ids, responses)
+        except UnfitRequestError as error:
+            raise InputError(f"task {task.id.task!r} does not fit the model: {error}") from error
+        except CandidateError as error:
+            raise CandidateError(f"task {task.id.task!r}: {error}") from error
+
+    def _load(self, turn: "_Turn") -> None:
+        """Load a turn's model, unless no other was since."""
+        if turn.model is None:
+            raise ValueError("without a model, the store must know every document")
+        if self._turn is not turn:
+            self._turn = None  # should loading fail
+            with quiet():
+                self._engine.load(turn.model)
+            self._turn = turn
+
+
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    """One model's way through its blocks."""
+
+    model: "PreTrainedModel | None"
 
 
 def _has_values(documents: Mapping[int, DocumentScore]) -> bool:
-    """Whether the metric is defined on any of the documents."""
+    """Tell whether the metric is defined on any of the documents."""
     return any(document.value is not None for document in documents.values())
 
 
-def _answer(sitting: Sitting, task: BuiltTask, doc_ids: Sequence[int]) -> dict[int, DocumentScore]:
-    """The scores of some documents of a task."""
-    try:
-        with quiet():
-            sitting.answer(task, doc_ids)
-        return task.grade(doc_ids)
-    except AssertionError as error:  # how lm-eval states what a request must fit
-        reason = str(error) or "a choice has no tokens, or more than the context holds"
-        raise InputError(f"task {task.name!r} does not fit the model: {reason}") from error
-    except CandidateError as error:
-        raise CandidateError(f"task {task.name!r}: {error}") from error
+def _check_capabilities(tasks: Sequence["BuiltTask"], engine: Engine, name: str) -> None:
+    """Refuse tasks that ask what an engine cannot answer."""
+    answers = engine.capabilities.requests
+    for task in tasks:
+        lacking = sorted({r.kind for r in task.requests(task.doc_ids) if type(r) not in answers})
+        if lacking:
+            others = ", ".join(other for other in ENGINES if other != name)
+            raise InputError(
+                f"task {task.id.task!r} asks for {' and '.join(lacking)}, which the engine "
+                f"{name!r} does not answer; drop the task or take another engine ({others})"
+            )

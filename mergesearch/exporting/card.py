@@ -6,7 +6,7 @@ from mergesearch.recipe import ModelRef, Recipe
 
 
 def model_card(recipe: Recipe, recipe_yaml: str, notes: str = "") -> str:
-    """Markdown with the hub's metadata: what was merged, how, and how to do it again.
+    """Write Markdown with the hub's metadata: what was merged, how, and how to do it again.
 
     Args:
         recipe: the merged recipe.
@@ -43,14 +43,14 @@ by the method of {recipe.method.source}.
 
 
 def _runners(recipe: Recipe) -> str:
-    """What merges the recipe again."""
+    """Say what merges the recipe again."""
     if recipe.method.in_mergekit:
         return "`mergesearch merge` and `mergekit-yaml` both run it"
     return "`mergesearch merge` runs it; mergekit has no such method"
 
 
 def _name(ref: ModelRef) -> str:
-    """A model as a reader knows it: a local path by its last part."""
+    """Name a model as readers call it: a local path by its last part."""
     names = [
         Path(part.path).name if part.is_local else str(part)
         for part in (ref.model, ref.lora)

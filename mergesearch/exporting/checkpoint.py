@@ -8,7 +8,7 @@ from pathlib import Path
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
 from mergesearch.files import whole_folder
-from mergesearch.merging import Plan, merging_bytes, plan, run, write_shards
+from mergesearch.merging import Plan, merging_bytes, plan_merge, run, write_shards
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
 
@@ -67,37 +67,37 @@ def write_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; name another folder")
     parents = parents or Parents.of(recipe, keep=False, memory_budget=memory_budget)
-    work = plan(recipe, parents)
-    memory = parents.reserve({"merging": merging_bytes(work, parents, streamed=True)})
+    plan = plan_merge(recipe, parents)
+    memory = parents.reserve({"merging": merging_bytes(plan, parents, streamed=True)})
     try:
         with whole_folder(out) as folder:
             free = shutil.disk_usage(folder).free
-            if work.n_bytes > free:
+            if plan.n_bytes > free:
                 raise InputError(
                     f"no space left on the device for {out}: the model takes "
-                    f"{work.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+                    f"{plan.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
                     "make room or name a folder elsewhere"
                 )
             if say is not None:
                 for note in (*parents.alignment.notes, *memory.lines()):
                     say(note)
-            digest = write_shards(work, run(work, recipe, parents), folder, max_shard_bytes)
+            digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes)
             if expected_digest not in (None, digest):
                 raise ExportMismatchError(
                     f"the rebuilt model differs from the one that was scored ({digest[:12]} "
                     f"instead of {str(expected_digest)[:12]}); has a parent changed since? "
                     "Nothing was written"
                 )
-            written = _with_dtypes(recipe, work)
-            _write_companions(written, parents, dict(work.config), folder, notes)
+            written = _with_dtypes(recipe, plan)
+            _write_companions(written, parents, dict(plan.config), folder, notes)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return digest
 
 
-def _with_dtypes(recipe: Recipe, work: Plan) -> Recipe:
-    """The recipe with its dtypes spelled out: left out, mergekit would compute in the parents'."""
-    results = {str(job.dtype).removeprefix("torch.") for job in work.jobs}
+def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:
+    """Spell a recipe's dtypes out: without them, mergekit would compute in the parents'."""
+    results = {str(job.dtype).removeprefix("torch.") for job in plan.jobs}
     if len(results) > 1:  # no recipe can say so
         return recipe
     return recipe.model_copy(update={"dtype": "float32", "out_dtype": results.pop()})

@@ -66,7 +66,7 @@ def _one_trial(run: Path, record: Record, number: int) -> list[tuple[str, str]]:
 
 
 def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
-    """The winner, the front and the finalists after it, then trials; each model once.
+    """Rank the winner, the front and the finalists after it, then trials; each model once.
 
     Of trials, those that keep the constraints come first, then those scored on all documents, then
     those of higher score.
@@ -87,4 +87,4 @@ def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
     best = list(first.values())
     if len(best) < top:
         raise InputError(f"{run} has {len(best)} distinct candidates, fewer than --top {top}")
-    return [(f"top-{place}", recipe_hash) for place, recipe_hash in enumerate(best[:top], 1)]
+    return [(f"top-{rank}", recipe_hash) for rank, recipe_hash in enumerate(best[:top], 1)]

@@ -25,7 +25,7 @@ from mergesearch.api import recipe_of
 from mergesearch.config import unknown
 from mergesearch.errors import InputError
 from mergesearch.logs import quiet
-from mergesearch.merging import build, fill, plan
+from mergesearch.merging import LiveModel
 from mergesearch.parents import Parents, tokenizer_of
 from mergesearch.runtime import choose_device, merges_on
 
@@ -83,18 +83,17 @@ class RecipeLM(HFLM):
             raise InputError(f"memory_budget must be in bytes, got {memory_budget!r}")
         computes_in = _dtype(dtype)
         no_cuda = str(device).startswith("cuda") and not torch.cuda.is_available()
-        place = choose_device("auto" if device is None or no_cuda else device)
+        torch_device = choose_device("auto" if device is None or no_cuda else device)
         merge = recipe_of(recipe)
         parents = Parents.of(
-            merge, keep=False, device=merges_on(place), memory_budget=memory_budget
+            merge, keep=False, device=merges_on(torch_device), memory_budget=memory_budget
         )
-        work = plan(merge, parents)
         tokenizer = tokenizer_of(parents)
-        model = build(work, place, computes_in)
-        fill(model, work, merge, parents)
+        live = LiveModel(parents, torch_device, computes_in)
+        live.become(merge)
         with quiet():  # it warns of arguments that are ignored, and none is given
             super().__init__(
-                pretrained=model,
+                pretrained=live.model,
                 tokenizer=tokenizer,
                 backend="causal",
                 batch_size=batch_size,
@@ -103,7 +102,7 @@ class RecipeLM(HFLM):
 
 
 def _dtype(name: str | torch.dtype) -> torch.dtype | None:
-    """The dtype of that name, or None for "auto"."""
+    """Look up the dtype of a name; None stands for "auto"."""
     if name == "auto":
         return None
     found = name if isinstance(name, torch.dtype) else getattr(torch, str(name), None)

@@ -1,17 +1,21 @@
-"""The merge kernel: recipe and parents to tensors, streamed to a live model or to shards."""
+"""The merge kernel: recipe and parents to tensors, in a live model or streamed to shards."""
 
+from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.kernel import merged_tensors, run
-from mergesearch.merging.live import build, compute_dtype, fill, merge_into, model_config, skeleton
+from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
-from mergesearch.merging.plan import Input, Job, Plan, n_layers, plan
+from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.shards import write_shards
+from mergesearch.merging.skeleton import build, compute_dtype, model_config, skeleton
 from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
     "Digest",
     "Input",
     "Job",
+    "LiveModel",
     "Plan",
     "Stacks",
     "build",
@@ -23,7 +27,7 @@ __all__ = [
     "model_config",
     "n_layers",
     "own_bytes",
-    "plan",
+    "plan_merge",
     "reserve_stacks",
     "run",
     "skeleton",

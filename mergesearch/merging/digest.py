@@ -27,7 +27,7 @@ class TensorDigest:
             self._hash.update(wide.view(torch.uint8).numpy().data)
 
     def hexdigest(self) -> str:
-        """The hash of all entries so far."""
+        """Return the hash of all entries so far."""
         return self._hash.hexdigest()
 
 
@@ -48,6 +48,6 @@ class Digest:
         self._parts[name] = part
 
     def hexdigest(self) -> str:
-        """The hash of all tensors so far."""
+        """Return the hash of all tensors so far."""
         lines = "\n".join(f"{name} {part}" for name, part in sorted(self._parts.items()))
         return xxhash.xxh3_128(lines.encode()).hexdigest()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods import Formula
-from mergesearch.methods.inputs import Call, plain, widened
+from mergesearch.methods.executor import Call
+from mergesearch.methods.formula import plain, widened
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _ISOLATED: dict[str, Any] = (
 
 
 def call_for(device: torch.device, n_entries: int) -> Call:
-    """How to call the formulas of candidates of so many entries.
+    """Choose the call of formulas for candidates of so many entries.
 
     On a device every formula is compiled, so that it reads each input once. On a processor only
     the heavy ones are, and only where models are large.
@@ -60,7 +61,10 @@ def _fused(
     at_least: int,
     all_of_them: bool,
 ) -> Any:
-    """What `plain` gives, by a compiled function; as it stands where compiling fails."""
+    """Call a compiled function, which gives the bits of `plain`.
+
+    Small blocks, formulas that are not heavy and what cannot be compiled are called as they stand.
+    """
     if models[0].numel() < at_least or not (formula.heavy or all_of_them):
         return plain(formula, base, models, constants)
     flags = tuple(v for v in constants.values() if callable(v) or isinstance(v, bool))
@@ -68,7 +72,7 @@ def _fused(
 
 
 class _Fusion:
-    """A function of float32 tensors, and what it compiles to together with their conversion."""
+    """A function of float32 tensors, compiled together with their conversion."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._plain: Callable[..., Any] = partial(widened, function)
@@ -93,11 +97,11 @@ class _Fusion:
 
 @cache
 def _fusion(function: Callable[..., Any], *kind: Any) -> _Fusion:
-    """A function's fusion; each kind of constants has its own, as torch limits recompilations."""
+    """Compile a function once for each kind of constants: torch limits recompiling."""
     return _Fusion(function)
 
 
 def _known_options() -> dict[str, Any]:
-    """The options that this version of torch has."""
+    """Options that this version of torch has."""
     known = torch._inductor.list_options()
     return {name: value for name, value in _OPTIONS.items() if name in known}

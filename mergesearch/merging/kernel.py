@@ -1,4 +1,4 @@
-"""Running a plan: read, merge in float32, round once."""
+"""The kernel: carries out a plan by reading, merging in float32 and rounding once."""
 
 import hashlib
 import math
@@ -10,10 +10,13 @@ from torch import Tensor
 from mergesearch.errors import CandidateError
 from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.fuse import call_for
-from mergesearch.merging.plan import Input, Job, Plan, plan
+from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.threads import workers
 from mergesearch.methods import Formula, Inputs
-from mergesearch.methods.inputs import BLOCK, Call, as_rows, plain
+from mergesearch.methods.executor import BLOCK, Call, Executor
+from mergesearch.methods.formula import plain
+from mergesearch.methods.inputs import as_rows
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 
@@ -24,7 +27,7 @@ _DEVICE_BLOCK = 512 * BLOCK
 
 
 def merged_tensors(recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tensor]]:
-    """The merged model as a stream of (name, tensor), in the order of the layers.
+    """Stream the merged model as (name, tensor), in the order of the layers.
 
     Tensors have the recipe's output dtype and are on the CPU. No more of them are in memory than
     torch has threads, and the one that is handed out.
@@ -33,27 +36,26 @@ def merged_tensors(recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tens
         InputError: the recipe cannot be built from these parents (`RecipeError`).
         CandidateError: a merged value is NaN or infinite.
     """
-    yield from run(plan(recipe, parents), recipe, parents)
+    yield from run(plan_merge(recipe, parents), parents)
 
 
-def run(work: Plan, recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a plan; see `merged_tensors`."""
+def run(plan: Plan, parents: Parents) -> Iterator[tuple[str, Tensor]]:
+    """Stream the tensors of a plan; see `merged_tensors`."""
 
     def merged(job: Job) -> tuple[str, Tensor]:
         target = torch.empty(job.shape, dtype=job.dtype, device=parents.device)
-        merge_tensor(job, recipe.seed, parents, target, call=plain)
+        merge_tensor(job, plan.seed, parents, target, call=plain)
         return job.name, target.cpu()
 
     with workers(parents.device) as pool:
-        yield from pool.map(merged, work.jobs)
+        yield from pool.map(merged, plan.jobs)
 
 
-def write(work: Plan, recipe: Recipe, parents: Parents, targets: Mapping[str, Tensor]) -> str:
+def write(plan: Plan, parents: Parents, targets: Mapping[str, Tensor]) -> str:
     """Write a plan's tensors over those of a model, in place.
 
     Args:
-        work: the plan.
-        recipe: whose plan it is.
+        plan: what is merged.
         parents: where the inputs are read.
         targets: tensors of the jobs' shapes by name, of any float dtype and on any device.
 
@@ -63,15 +65,15 @@ def write(work: Plan, recipe: Recipe, parents: Parents, targets: Mapping[str, Te
     Raises:
         CandidateError: a merged value is NaN or infinite; the targets are then no candidate.
     """
-    call = call_for(parents.device, work.n_entries)
+    call = call_for(parents.device, plan.n_entries)
 
     def merged(job: Job) -> tuple[str, str]:
         digest = TensorDigest(job.name, job.dtype, job.shape)
-        merge_tensor(job, recipe.seed, parents, targets[job.name], call=call, digest=digest)
+        merge_tensor(job, plan.seed, parents, targets[job.name], call=call, digest=digest)
         return job.name, digest.hexdigest()
 
     digest = Digest()
-    largest_first = sorted(work.jobs, key=lambda job: -job.n_entries)  # so that none is waited for
+    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)  # so that none is waited for
     with workers(parents.device) as pool:
         for name, part in pool.map(merged, largest_first):
             digest.put(name, part)
@@ -129,7 +131,7 @@ def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
-    """The one input."""
+    """Return the one input."""
     return models[0]
 
 
@@ -146,24 +148,30 @@ def _inputs(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
         models,
         name=job.name,
         keys=_keys(seed, job.name, len(models), parents.device) if job.method.random else None,
-        place=job.place,
+        flat_range=job.flat_range,
         ids=(job.base if base is not None else None, *sources),
-        memory=parents.memo.recall,
-        call=call,
-        block=block_entries(parents.device),
-        heavy_block=block_entries(parents.device, compiled=call is not plain),
+        executor=Executor(
+            call=call,
+            memory=parents.memo.recall,
+            block=block_entries(parents.device),
+            heavy_block=block_entries(parents.device, compiled=call is not plain),
+        ),
     )
 
 
 def block_entries(device: torch.device, *, compiled: bool = False) -> int:
-    """Entries of a block, of a compiled formula or of one that is called as it stands."""
+    """Choose the entries of a block, for a compiled formula or for one called as it stands."""
     if device.type != "cpu":
         return _DEVICE_BLOCK
     return _FUSED_BLOCK if compiled else BLOCK
 
 
 def read(parents: Parents, source: Input) -> Tensor:
-    """A tensor of a parent, which was looked over once for what would spoil any merge."""
+    """Read a tensor of a parent, and check once that all of it is finite.
+
+    Raises:
+        CandidateError: an entry is NaN or infinite.
+    """
     tensor = parents.read(source.model, source.name)
     if not parents.memo.recall(("finite", source), lambda: _is_finite(tensor)):
         raise CandidateError(
@@ -181,10 +189,10 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _keys(seed: int, name: str, n: int, device: torch.device) -> Tensor:
-    """Random keys for each model's part in one tensor, whatever is merged before it: int32 (n, 2).
+    """Derive random keys for each model's part in one tensor, whatever is merged before it.
 
     Returns:
-        Two numbers of 32 bits for each model.
+        Two numbers of 32 bits for each model: int32 (n, 2).
     """
     words = []
     for index in range(n):

@@ -1,16 +1,21 @@
-"""The live model: one model in memory, into which candidate after candidate is written."""
+"""The live model: one model in memory, which becomes candidate after candidate."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from mergesearch.errors import InputError
 from mergesearch.merging.kernel import write
-from mergesearch.merging.plan import Plan, plan
+from mergesearch.merging.plan import Plan
+from mergesearch.merging.planning import plan_merge
+from mergesearch.merging.skeleton import build, check_names, skeleton
+from mergesearch.merging.stack import Stacks
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
@@ -30,92 +35,115 @@ def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
         InputError: the recipe cannot be built from these parents, or the model is of another shape.
         CandidateError: a merged value is NaN or infinite; the model is then no candidate.
     """
-    return fill(model, plan(recipe, parents), recipe, parents)
+    return fill(model, plan_merge(recipe, parents), parents)
 
 
-def fill(model: nn.Module, work: Plan, recipe: Recipe, parents: Parents) -> str:
-    """`merge_into`, for a recipe that is planned already."""
+def fill(model: nn.Module, plan: Plan, parents: Parents) -> str:
+    """Do what `merge_into` does, for a recipe that is planned already."""
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
-    check_names(work, parameters)
-    for job in work.jobs:
+    check_names(plan, parameters)
+    for job in plan.jobs:
         if parameters[job.name].shape != job.shape:
             raise InputError(
                 f"the model's {job.name} must have the recipe's shape {list(job.shape)}, "
                 f"got {list(parameters[job.name].shape)}"
             )
-    return write(work, recipe, parents, parameters)
+    return write(plan, parents, parameters)
 
 
-def check_names(work: Plan, parameters: Mapping[str, object]) -> None:
-    """Refuse a model whose parameters are not those that a plan writes.
+class LiveModel:
+    """One transformers model in memory that becomes recipe after recipe.
 
-    Raises:
-        InputError: naming one that only one of them has.
-    """
-    if odd := sorted({job.name for job in work.jobs} ^ parameters.keys()):
-        owner = "model" if odd[0] in parameters else "recipe"
-        raise InputError(
-            f"the model must have the parameters that the recipe writes, but only the {owner} "
-            f"has {odd[0]}"
-        )
+    Merged weights are written over those of the recipe before. A stack takes the parents' own
+    tensors (`Stacks`), where the parents are kept for further merges. The model is built anew only
+    where a recipe needs another shape, and the one before is freed first.
 
-
-def compute_dtype(shape: Plan, device: torch.device) -> torch.dtype:
-    """Float32 on the CPU, where bfloat16 is slow, and the merged model's own dtype elsewhere."""
-    return torch.float32 if device.type == "cpu" else shape.jobs[0].dtype
-
-
-def model_config(shape: Plan) -> Any:
-    """The configuration of a plan's model.
-
-    Raises:
-        InputError: transformers knows no such architecture.
-    """
-    from transformers import AutoConfig
-
-    config = dict(shape.config)
-    try:
-        return AutoConfig.for_model(config.pop("model_type"), **config)
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"transformers cannot build this architecture: {error}") from None
-
-
-def skeleton(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """A transformers model of a plan's configuration whose parameters have no memory yet.
+    >>> import torch
+    >>> from mergesearch import LiveModel, open_parents, read_recipe
+    >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
+    >>> live = LiveModel(parents, torch.device("cpu"))
+    >>> slerp = "{merge_method: slerp, base_model: base, models: [{model: one}]}"
+    >>> linear = "{merge_method: linear, models: [{model: one}], parameters: {weight: 1}}"
+    >>> digests = [live.become(read_recipe(text)) for text in (slerp, linear, slerp)]
+    >>> digests[0] == digests[2] == live.digest != digests[1]
+    True
+    >>> live.model.num_parameters() == live.plan.n_entries
+    True
 
     Args:
-        shape: the plan.
-        device: where the model is going to run.
-        dtype: what it computes in; None means `compute_dtype`.
-
-    Raises:
-        InputError: transformers knows no such architecture, or names its tensors otherwise.
+        parents: every model that a recipe may name.
+        device: where the model runs.
+        dtype: what it computes in; None means float32 on the CPU and the first recipe's own dtype
+            elsewhere.
     """
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
-    dtype, config = dtype or compute_dtype(shape, device), model_config(shape)
-    try:
-        # Parameters on the meta device are neither allocated nor initialized; buffers are real,
-        # since non-persistent ones (rotary tables) are in no checkpoint.
-        with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"transformers cannot build this architecture: {error}") from None
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(device))
-    model.tie_weights()
-    check_names(shape, dict(model.named_parameters()))
-    return model.eval()
+    def __init__(
+        self, parents: Parents, device: torch.device, dtype: torch.dtype | None = None
+    ) -> None:
+        self._parents = parents
+        self._device = device
+        self._dtype = dtype
+        self._stacks = Stacks(parents, device)
+        self._model: PreTrainedModel | None = None
+        #: What the model can become without being built anew.
+        self._shape: object = None
+        self._plan: Plan | None = None
+        self._digest: str | None = None
+
+    def become(self, recipe: Recipe) -> str:
+        """Make the model the recipe's.
+
+        Returns:
+            The hash of its tensors, the same as that of a checkpoint of the recipe.
+
+        Raises:
+            RecipeError: the recipe cannot be built from these parents.
+            InputError: it names a model that is none of them, or transformers cannot build it.
+            CandidateError: a merged value is NaN or infinite; the model is then no recipe's.
+        """
+        self._digest = None  # whatever happens, the model is no longer what it was
+        self._plan = plan = plan_merge(recipe, self._parents)
+        # parents that are opened for one merge have no tensors for the next to share
+        stacked = recipe.merge_method == "passthrough" and self._parents.keep
+        # never the same for both: into a stack, whose tensors are the parents', nothing is written
+        shape = dict(plan.config) if stacked else len(plan.jobs)
+        if self._model is None or shape != self._shape:
+            self._model = None  # its memory is free before the next takes some
+            self._model = (skeleton if stacked else build)(plan, self._device, self._dtype)
+            self._shape = shape
+        if stacked:
+            self._digest = self._stacks.stack_into(self._model, plan)
+        else:
+            self._digest = fill(self._model, plan, self._parents)
+        return self._digest
+
+    @property
+    def digest(self) -> str | None:
+        """The hash of the tensors that it holds; None while it holds no recipe's."""
+        return self._digest
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the recipe that it holds.
+
+        Raises:
+            RuntimeError: it holds none.
+        """
+        if self._plan is None or self._digest is None:
+            raise _no_recipe()
+        return self._plan
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The transformers model of the recipe that it holds.
+
+        Raises:
+            RuntimeError: it holds none.
+        """
+        if self._model is None or self._digest is None:
+            raise _no_recipe()
+        return self._model
 
 
-def build(shape: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """A `skeleton` whose parameters have memory, of which nothing is written yet."""
-    model = skeleton(shape, device, dtype)
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            empty = torch.empty_like(parameter, device=device)
-            setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
-    model.tie_weights()
-    return model
+def _no_recipe() -> RuntimeError:
+    return RuntimeError("the live model holds no recipe; call become(recipe) first")

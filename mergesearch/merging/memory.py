@@ -1,4 +1,4 @@
-"""What a merge takes beside the parents and the model that it writes."""
+"""The memory of a merge, beside the parents and the model that it writes."""
 
 from collections.abc import Iterable
 
@@ -7,28 +7,28 @@ import torch
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.kernel import block_entries
 from mergesearch.merging.plan import Job, Plan
-from mergesearch.methods.inputs import plain
+from mergesearch.methods.formula import plain
 from mergesearch.parents import Parents
 
 #: Float32 temporaries of a block, inputs aside.
 _TEMPORARIES = 16
 
 
-def merging_bytes(work: Plan, parents: Parents, *, streamed: bool) -> int:
-    """The memory of a plan's merges, those under way at once together.
+def merging_bytes(plan: Plan, parents: Parents, *, streamed: bool) -> int:
+    """Bound the memory of a plan's merges, those under way at once together.
 
     Args:
-        work: the plan.
+        plan: what is merged.
         parents: where its inputs are read.
         streamed: results are handed on tensor by tensor, and not written into a live model.
     """
     at_once = torch.get_num_threads() if parents.device.type == "cpu" else 1
-    compiled = not streamed and call_for(parents.device, work.n_entries) is not plain
+    compiled = not streamed and call_for(parents.device, plan.n_entries) is not plain
     entries = block_entries(parents.device, compiled=compiled)
-    blocks = max(_block_bytes(job, entries) for job in work.jobs)
-    whole = max(_whole_bytes(job) for job in work.jobs)
+    blocks = max(_block_bytes(job, entries) for job in plan.jobs)
+    whole = max(_whole_bytes(job) for job in plan.jobs)
     # what is waiting for its turn, and what was handed out
-    results = _largest((job.n_bytes for job in work.jobs), at_once + 1) if streamed else 0
+    results = _largest((job.n_bytes for job in plan.jobs), at_once + 1) if streamed else 0
     return at_once * (blocks + whole) + results
 
 
@@ -38,7 +38,7 @@ def _block_bytes(job: Job, entries: int) -> int:
 
 
 def _whole_bytes(job: Job) -> int:
-    """What a formula takes that looks at a whole tensor in float32."""
+    """Bound what a formula takes that looks at a whole tensor in float32."""
     copies = job.method.copies(job.name, len(job.shape), len(job.models))
     return 4 * job.n_entries * copies
 

@@ -22,24 +22,24 @@ _ALIGNMENT = 8
 
 
 def write_shards(
-    work: Plan, tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int
+    plan: Plan, tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int
 ) -> str:
     """Write a plan's tensors as they come; one of them is in memory at a time.
 
     Args:
-        work: the plan that the tensors come from, in its order.
+        plan: of the tensors, which come in its order.
         tensors: the stream.
         folder: where the files go; it must exist.
         max_shard_bytes: a shard is closed before it would grow beyond this.
 
     Returns:
-        The hash of all tensors, as `LiveModel.write` returns it.
+        The hash of all tensors, as `merge_into` returns it.
 
     Raises:
         InputError: the device is full, or the folder cannot be written to.
         MergesearchError: the stream is not what was planned.
     """
-    groups = list(_groups(work.jobs, max_shard_bytes))
+    groups = list(_groups(plan.jobs, max_shard_bytes))
     digest, weight_map, stream = Digest(), {}, iter(tensors)
     try:
         for number, group in enumerate(groups, start=1):
@@ -56,7 +56,7 @@ def write_shards(
         if (extra := next(stream, None)) is not None:
             raise MergesearchError(f"more tensors than planned: {extra[0]} after the last one")
         if len(groups) > 1:
-            index = {"metadata": {"total_size": work.n_bytes}, "weight_map": weight_map}
+            index = {"metadata": {"total_size": plan.n_bytes}, "weight_map": weight_map}
             (folder / INDEX).write_text(json.dumps(index, indent=2))
     except OSError as error:
         raise InputError(
@@ -130,7 +130,7 @@ class ShardWriter:
 
 
 def _layout(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:
-    """The header of a file, and where in the file each tensor starts.
+    """Lay out a file: its header, and the offset at which each tensor starts.
 
     The widest dtypes come first, so that every tensor is aligned to its own.
     """

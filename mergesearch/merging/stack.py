@@ -1,4 +1,4 @@
-"""A stack as a live model: its parameters are the parents' own tensors, which it does not copy."""
+"""Stacks as models in memory whose parameters are the parents' own tensors, not copies."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mergesearch.errors import RecipeError
 from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.kernel import merge_tensor, read
-from mergesearch.merging.live import check_names
 from mergesearch.merging.plan import Job, Plan
+from mergesearch.merging.skeleton import check_names
 from mergesearch.merging.threads import workers
-from mergesearch.methods.inputs import plain
+from mergesearch.methods.formula import plain
 from mergesearch.parents import Memo, MemoryPlan, Parents
 from mergesearch.recipe import ModelRef
 
@@ -36,7 +36,7 @@ class Stacks:
         self._kept = Memo()
         self._parts = Memo()
 
-    def place(self, model: Any, work: Plan) -> str:
+    def stack_into(self, model: Any, plan: Plan) -> str:
         """Make a model the stack of a plan; any number of times, one stack after another.
 
         Nothing may write into such a model, as `fill` does: its tensors are the parents'.
@@ -44,7 +44,7 @@ class Stacks:
         Args:
             model: of the plan's configuration, such as a `skeleton`; its parameters are replaced
                 by others of the same dtypes, and what the last stack alone had is freed.
-            work: the plan of a passthrough recipe.
+            plan: of a passthrough recipe.
 
         Returns:
             The hash of the tensors, the same as that of a checkpoint of the recipe.
@@ -55,20 +55,20 @@ class Stacks:
             CandidateError: a tensor has NaN or infinite entries; the model is then no candidate.
         """
         dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
-        check_names(work, dtypes)
-        for job in work.jobs:
+        check_names(plan, dtypes)
+        for job in plan.jobs:
             if (shape := model.get_parameter(job.name).shape) != job.shape:
                 raise RecipeError(
                     f"the layers of a stack must have the shapes of its first model, got "
                     f"{job.name} {list(job.shape)} for {list(shape)}"
                 )
 
-        def found(job: Job) -> tuple[Job, Tensor, str]:
-            return job, *self._find(job, dtypes[job.name])
+        def shared(job: Job) -> tuple[Job, Tensor, str]:
+            return job, *self._tensor(job, dtypes[job.name])
 
         digest = Digest()
         with workers(self._parents.device) as pool:
-            for job, tensor, part in pool.map(found, work.jobs):
+            for job, tensor, part in pool.map(shared, plan.jobs):
                 owner, _, name = job.name.rpartition(".")
                 # a parameter for each name: one tensor of several layers is several parameters
                 parameter = nn.Parameter(tensor, requires_grad=False)
@@ -77,8 +77,8 @@ class Stacks:
         model.tie_weights()
         return digest.hexdigest()
 
-    def _find(self, job: Job, dtype: torch.dtype) -> tuple[Tensor, str]:
-        """The tensor of a job, to be computed with in `dtype`, and its part of the hash."""
+    def _tensor(self, job: Job, dtype: torch.dtype) -> tuple[Tensor, str]:
+        """Take or make a job's tensor, to be computed with in `dtype`, and hash it."""
         if is_scaled(job):
             digest = TensorDigest(job.name, job.dtype, job.shape)
             return self._merged(job, dtype, digest), digest.hexdigest()
@@ -88,7 +88,7 @@ class Stacks:
         return kept, self._parts.recall((*key, job.name), lambda: self._part(job))
 
     def _as_it_is(self, job: Job, dtype: torch.dtype) -> Tensor:
-        """The parent's own tensor, or what it must be converted to."""
+        """Take the parent's own tensor, or convert it where it must be."""
         (source,) = job.models
         stored = read(self._parents, source)
         if stored.dtype == job.dtype == dtype and self._parents.device == self._device:
@@ -101,7 +101,7 @@ class Stacks:
         return target
 
     def _part(self, job: Job) -> str:
-        """The part of the hash of a tensor as it is; the name has a part in it."""
+        """Hash a tensor as it is, by its name in the stack."""
         (source,) = job.models
         digest = TensorDigest(job.name, job.dtype, job.shape)
         digest.update(self._parents.read(source.model, source.name).to(job.dtype))
@@ -110,13 +110,13 @@ class Stacks:
 
 
 def is_scaled(job: Job) -> bool:
-    """Whether a passthrough changes what it passes."""
+    """Check whether a passthrough changes what it passes."""
     return job.arguments["scale"][0] not in (None, 1)
 
 
-def own_bytes(work: Plan, dtype: torch.dtype) -> int:
-    """What a stack takes beside the tensors that it shares with all others."""
-    return sum(job.n_entries for job in work.jobs if is_scaled(job)) * dtype.itemsize
+def own_bytes(plan: Plan, dtype: torch.dtype) -> int:
+    """Bound what a stack takes beside the tensors that it shares with all others."""
+    return sum(job.n_entries for job in plan.jobs if is_scaled(job)) * dtype.itemsize
 
 
 def reserve_stacks(
@@ -126,7 +126,7 @@ def reserve_stacks(
     dtype: torch.dtype,
     device: torch.device,
 ) -> MemoryPlan:
-    """`Parents.reserve`, with room for the tensors that are kept for all stacks.
+    """Reserve as `Parents.reserve` does, with room for the tensors that are kept for all stacks.
 
     Args:
         parents: every model that is open.
@@ -149,15 +149,15 @@ def reserve_stacks(
 def _shared_bytes(
     parents: Parents, models: Iterable[ModelRef], dtype: torch.dtype, device: torch.device
 ) -> int:
-    """What the models' tensors take, to be stacked, beside the models that are kept."""
-    found: dict[Hashable, int] = {}
+    """Bound what the models' tensors take, to be stacked, beside the models that are kept."""
+    sizes: dict[Hashable, int] = {}
     for ref in models:
-        kept = parents.places[ref] == ("host" if parents.device.type == "cpu" else "device")
+        kept = parents.residences[ref] == ("host" if parents.device.type == "cpu" else "device")
         for name, spec in parents.specs(ref).items():
             key = parents.key(ref, name)
             is_sum = key[0] == ref
             stored = torch.float32 if is_sum else spec.dtype
             as_it_is = stored == spec.dtype == dtype and parents.device == device
             size = 0 if as_it_is and kept else math.prod(spec.shape) * dtype.itemsize
-            found[key] = min(size, found.get(key, size))
-    return sum(found.values())
+            sizes[key] = min(size, sizes.get(key, size))
+    return sum(sizes.values())

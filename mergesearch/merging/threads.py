@@ -24,7 +24,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(n) if n > 1 else None
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-        """The results in the order of the items, of which no more are under way than threads."""
+        """Yield the results in the order of the items, no more under way than threads."""
         if self._pool is None:
             yield from map(function, items)
             return
@@ -48,9 +48,9 @@ class Workers:
 
 @contextmanager
 def workers(device: torch.device) -> Iterator[Workers]:
-    """As many workers as torch has threads on the CPU; one on a device, which is parallel itself.
+    """Open as many workers as torch has threads on the CPU, or one for a device.
 
-    Meanwhile torch has one thread, in this thread and in theirs.
+    A device is parallel itself. Meanwhile torch has one thread, in this thread and in theirs.
     """
     n = torch.get_num_threads()
     torch.set_num_threads(1)

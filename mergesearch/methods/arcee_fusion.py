@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def arcee_fusion(inputs: Inputs) -> Formula:
@@ -39,6 +40,6 @@ def take_important(base: Tensor, models: Sequence[Tensor], *, threshold: Tensor)
 def _threshold(inputs: Inputs) -> float:
     values = torch.cat([v.flatten() for _, v in inputs.values(Formula(importance))])
     # of n sorted values, the one at int(q (n - 1))
-    places = [int(q * (len(values) - 1)) for q in (0.25, 0.5, 0.75)]
-    q1, median, q3 = (torch.kthvalue(values, place + 1).values for place in places)
+    indices = [int(q * (len(values) - 1)) for q in (0.25, 0.5, 0.75)]
+    q1, median, q3 = (torch.kthvalue(values, index + 1).values for index in indices)
     return float(median + 1.5 * (q3 - q1))

@@ -1,26 +1,17 @@
-"""Model Breadcrumbs: drop the largest entries of the task vectors as well as the smallest."""
+"""Model Breadcrumbs' rule: drop the largest and the smallest of each task vector."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs
-from mergesearch.methods.order import Cut, among, delta_cuts
-from mergesearch.methods.sparse import sparse
-from mergesearch.methods.ties import cut_constants
+from mergesearch.methods.inputs import Inputs
+from mergesearch.methods.order import Cut, among, cut_constants, delta_cuts
+from mergesearch.methods.sparse import KeepRule
 
 
-def breadcrumbs(
-    inputs: Inputs,
-    *,
-    weight: Sequence[float],
-    density: Sequence[float],
-    gamma: Sequence[float],
-    lambda_: float = 1.0,
-    normalize: bool = False,
-    rescale: bool = False,
-) -> Formula:
-    """Model Breadcrumbs (arXiv:2312.06795).
+def bands(inputs: Inputs, density: Sequence[float], gamma: Sequence[float]) -> dict[str, Any]:
+    """Cuts of Model Breadcrumbs (arXiv:2312.06795).
 
     Of n entries the int(gamma n) of largest magnitude are dropped, and then as many of the
     smallest as leave int(density n); fewer of the largest where less than that would be left.
@@ -28,28 +19,13 @@ def breadcrumbs(
 
     Args:
         inputs: the base and n models.
-        weight: n floats.
         density: n floats in (0, 1]: the fraction of each task vector that is kept.
         gamma: n floats in [0, 1]: the fraction that is dropped from above.
-        lambda_: scale of the merged delta.
-        normalize: divide by the sum of the weights.
-        rescale: scale what is kept to the L1 norm of the full task vector.
     """
-    return _breadcrumbs(inputs, weight, density, gamma, lambda_, normalize, rescale, signs=False)
-
-
-def breadcrumbs_ties(
-    inputs: Inputs,
-    *,
-    weight: Sequence[float],
-    density: Sequence[float],
-    gamma: Sequence[float],
-    lambda_: float = 1.0,
-    normalize: bool = False,
-    rescale: bool = False,
-) -> Formula:
-    """Model Breadcrumbs, then the sign election of TIES; arguments as for `breadcrumbs`."""
-    return _breadcrumbs(inputs, weight, density, gamma, lambda_, normalize, rescale, signs=True)
+    pairs = [_cuts(inputs, i, d, g) for i, (d, g) in enumerate(zip(density, gamma, strict=True))]
+    lower = cut_constants([pair[0] for pair in pairs], inputs)
+    upper = cut_constants([pair[1] for pair in pairs], inputs)
+    return lower | {f"upper_{name}": tensor for name, tensor in upper.items()}
 
 
 def keep_between(
@@ -60,7 +36,7 @@ def keep_between(
     upper_threshold: Tensor,
     upper_last: Tensor,
 ) -> list[Tensor]:
-    """Whether each entry is among the largest, but not among the very largest."""
+    """Masks of the entries that are among the largest, but not among the very largest."""
     masks = []
     for i, delta in enumerate(deltas):
         magnitude = delta.abs()
@@ -69,30 +45,12 @@ def keep_between(
     return masks
 
 
-def _breadcrumbs(
-    inputs: Inputs,
-    weight: Sequence[float],
-    density: Sequence[float],
-    gamma: Sequence[float],
-    lambda_: float,
-    normalize: bool,
-    rescale: bool,
-    *,
-    signs: bool,
-) -> Formula:
-    pairs = [_cuts(inputs, i, d, g) for i, (d, g) in enumerate(zip(density, gamma, strict=True))]
-    lower = cut_constants([pair[0] for pair in pairs], inputs)
-    upper = cut_constants([pair[1] for pair in pairs], inputs)
-    return sparse(
-        inputs, keep_between, lower | {f"upper_{name}": t for name, t in upper.items()},
-        weight=weight, density=density, lambda_=lambda_, normalize=normalize, rescale=rescale,
-        signs=signs,
-    )  # fmt: skip
-
-
 def _cuts(inputs: Inputs, i: int, density: float, gamma: float) -> list[Cut]:
-    """Where the kept entries end, and where the outliers do."""
+    """End of the kept entries, and that of the outliers."""
     n = inputs.n_entries
     kept = n if density >= 1 else int(density * n)
     outliers = min(int(gamma * n), n - kept)
     return delta_cuts(inputs, i, outliers + kept, outliers)
+
+
+BREADCRUMBS = KeepRule(bands, keep_between)

@@ -1,4 +1,4 @@
-"""What most methods come to: weighted sums of models or of their deltas, with or without signs."""
+"""Weighted sums of models or of their deltas, with or without elected signs."""
 
 from collections.abc import Sequence
 
@@ -43,29 +43,32 @@ def add(base: Tensor, deltas: Sequence[Tensor], weight: Tensor, scale: Tensor) -
 
 
 def minority(deltas: Sequence[Tensor]) -> list[Tensor]:
-    """Where each delta is zero or disagrees with the sign of their sum; a sum of zero is positive.
+    """Masks of the deltas that are zero or disagree with the sign of their sum.
 
-    A NaN is in no minority, so that it shows.
+    A sum of zero is positive. A NaN is in no minority, so that it shows.
     """
     ballot = deltas[0]
     for delta in deltas[1:]:
         ballot = ballot + delta
+    # TIES, Algorithm 1, step 2: gamma = sgn(sum of the trimmed task vectors)
     sign = torch.where(ballot >= 0, 1.0, -1.0)
     return [(delta * sign) <= 0 for delta in deltas]
 
 
-def elect(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
-    """Sum the weighted deltas that agree with the elected sign, entry by entry (TIES).
+def elected_sum(deltas: Sequence[Tensor], weight: Tensor, normalize: bool) -> Tensor:
+    """Elect and disjoint merge of TIES (arXiv:2306.01708, Algorithm 1, steps 2 and 3).
 
-    The elected sign is that of sum(w_i T_i), zero counting as positive; a zero entry agrees with
-    nobody. With `normalize` each entry is divided by the sum of the agreeing weights, or by one
-    where that is zero.
+    The weighted deltas that agree with the elected sign are summed, entry by entry. That sign is
+    that of sum(w_i T_i), zero counting as positive; a zero entry agrees with nobody. With
+    `normalize` each entry is divided by the sum of the agreeing weights, or by one where that is
+    zero.
 
     Args:
         deltas: n tensors, each times its weight already.
         weight: (n,).
-        normalize: whether to divide.
+        normalize: divide by the sum of the agreeing weights.
     """
+    # step 3: the mean over A^p, the models whose sign is the elected one
     merged, divisor = torch.zeros_like(deltas[0]), torch.zeros_like(deltas[0])
     for i, (delta, erased) in enumerate(zip(deltas, minority(deltas), strict=True)):
         merged = merged + torch.where(erased, 0.0, delta)

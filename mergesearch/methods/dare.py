@@ -1,70 +1,35 @@
-"""DARE: drop random entries of the task vectors, rescale, then merge."""
+"""DARE's rule: keep random entries of each task vector."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, index_of
+from mergesearch.methods.formula import index_of
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.noise import bits, limit
-from mergesearch.methods.sparse import Rescale, sparse
+from mergesearch.methods.sparse import KeepRule
 
 
-def dare_linear(
-    inputs: Inputs,
-    *,
-    weight: Sequence[float],
-    density: Sequence[float],
-    lambda_: float = 1.0,
-    normalize: bool = False,
-    rescale: Rescale = True,
-) -> Formula:
-    """DARE (arXiv:2311.03099) followed by task arithmetic.
+def chances(inputs: Inputs, density: Sequence[float]) -> dict[str, Any]:
+    """Drop of DARE (arXiv:2311.03099): the density is the probability of keeping.
 
     Args:
         inputs: the base and n models, with a random key for each.
-        weight: n floats.
-        density: n floats in (0, 1]: the probability of keeping an entry.
-        lambda_: scale of the merged delta.
-        normalize: divide by the sum of the weights.
-        rescale: see `sparse.sparse`.
+        density: n floats in (0, 1], the paper's 1 - p.
     """
-    return _dare(inputs, weight, density, lambda_, normalize, rescale, signs=False)
-
-
-def dare_ties(
-    inputs: Inputs,
-    *,
-    weight: Sequence[float],
-    density: Sequence[float],
-    lambda_: float = 1.0,
-    normalize: bool = False,
-    rescale: Rescale = True,
-) -> Formula:
-    """DARE, then the sign election of TIES; arguments as for `dare_linear`."""
-    return _dare(inputs, weight, density, lambda_, normalize, rescale, signs=True)
+    most = torch.tensor([limit(d) for d in density], dtype=torch.int32, device=inputs.device)
+    return {"keys": inputs.keys, "most": most}
 
 
 def keep_by_chance(
     deltas: Sequence[Tensor], first: Tensor, keys: Tensor, most: Tensor
 ) -> list[Tensor]:
-    """Whether each entry's random bits, of which `most` are the largest that say yes, keep it."""
+    """Masks of the entries whose random bits are at most `most`."""
     index = index_of(first, deltas[0])
+    # m ~ Bernoulli(p), of which 1 - m stays
     return [bits(index, keys[i]) <= most[i] for i in range(len(deltas))]
 
 
-def _dare(
-    inputs: Inputs,
-    weight: Sequence[float],
-    density: Sequence[float],
-    lambda_: float,
-    normalize: bool,
-    rescale: Rescale,
-    *,
-    signs: bool,
-) -> Formula:
-    most = torch.tensor([limit(d) for d in density], dtype=torch.int32, device=inputs.device)
-    return sparse(
-        inputs, keep_by_chance, {"keys": inputs.keys, "most": most}, weight=weight,
-        density=density, lambda_=lambda_, normalize=normalize, rescale=rescale, signs=signs,
-    )  # fmt: skip
+DARE = KeepRule(chances, keep_by_chance)

@@ -1,12 +1,19 @@
-"""What a row of the method table says: a method's function, parameters and needs."""
+"""A row of the method table: a method's formula, parameters and needs."""
 
 import keyword
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
-from mergesearch.methods.inputs import Formula, is_matrix
+from mergesearch.errors import InputError
+from mergesearch.methods.checks import any_arguments
+
+if TYPE_CHECKING:
+    from mergesearch.methods.formula import Formula
+    from mergesearch.methods.sparse import KeepRule
 
 Scalar = bool | int | float | str
 REQUIRED = object()
@@ -43,7 +50,7 @@ class Parameter:
         return f"{self.name}_" if keyword.iskeyword(self.name) else self.name
 
     def check(self, value: Scalar) -> Scalar:
-        """The value, as the method takes it.
+        """Value, as the method takes it.
 
         Raises:
             ValueError: the value is not one that the parameter may take.
@@ -80,17 +87,51 @@ class Parameter:
         return f"{self.name} must be {rule}{words}, got {value!r}"
 
 
-def _any(arguments: Mapping[str, Any]) -> None:
-    """No rule joins the parameters."""
+@dataclass(frozen=True)
+class Sparsified:
+    """A keep-rule for task vectors, and the way in which the kept parts are merged.
+
+    >>> from mergesearch.methods import METHODS
+    >>> METHODS["dare_ties"].function
+    Sparsified(keep='.dare:DARE', elect=True)
+    """
+
+    #: The `sparse.KeepRule`, or where it is: "module:rule", imported at its first use.
+    keep: "KeepRule | str"
+    #: Elect a sign for each entry (TIES), or add what is kept.
+    elect: bool
+
+    def formula(self) -> "Callable[..., Formula]":
+        """Make the function from inputs and arguments to a formula.
+
+        Raises:
+            InputError: the rule cannot be imported.
+        """
+        from mergesearch.methods.sparse import sparsified
+
+        rule = imported(self.keep) if isinstance(self.keep, str) else self.keep
+        return sparsified(rule, elect=self.elect)
 
 
 @dataclass(frozen=True)
 class Method:
-    """One merge method: its formula, and all that the other rooms need to know of it."""
+    """One merge method: its formula, and all that the other rooms need to know of it.
 
-    #: From the inputs and the parameters to what becomes of each row. It looks at the inputs as
-    #: it needs to, and the numbers that no parameter changes it recalls.
-    formula: Callable[..., Formula]
+    >>> from mergesearch.methods import Method, Parameter
+    >>> half = Method(
+    ...     "my_package:halfway",
+    ...     (Parameter("t", default=0.5, low=0, high=1, search=(0, 1)),),
+    ...     base="required",
+    ...     source="arXiv:2212.04089",
+    ... )
+    >>> half.arguments(n_models=2, given={})
+    {'t': 0.5}
+    """
+
+    #: The function from inputs and arguments to a formula, or where it is: "module:function",
+    #: imported at its first use, so that the table needs no torch. A module that begins with a dot
+    #: is one of this package's. Or a rule to sparsify by.
+    function: "Callable[..., Formula] | str | Sparsified"
     parameters: tuple[Parameter, ...]
     #: "required": deltas from the base are merged; "optional": deltas where there is one;
     #: "first": the base is the first of the models; "unused": it is a model like the others.
@@ -102,36 +143,89 @@ class Method:
     #: Whether it draws random numbers: the inputs then have a key for each model.
     random: bool = False
     #: What its formula looks at as a whole, and not block by block.
-    whole: Literal["nothing", "places", "matrices", "everything"] = "nothing"
+    whole: Literal["nothing", "ranks", "matrices", "everything"] = "nothing"
     #: Whether mergekit has it under this name.
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
-    check: Callable[[Mapping[str, Any]], None] = _any
+    check: Callable[[Mapping[str, Any]], None] = any_arguments
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, str) and self.function.count(":") != 1:
+            raise ValueError(
+                f"function must be a function or 'module:function', got {self.function!r}"
+            )
+
+    @cached_property
+    def formula(self) -> "Callable[..., Formula]":
+        """The function from inputs and arguments to the formula of a tensor's rows.
+
+        It looks at the inputs as it needs to, and recalls the numbers that no argument changes.
+
+        Raises:
+            InputError: it cannot be imported.
+        """
+        match self.function:
+            case str():
+                return imported(self.function)
+            case Sparsified():
+                return self.function.formula()
+        return self.function
+
+    def arguments(self, n_models: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Formula's arguments: those given, and the defaults of all others that have one."""
+        defaults = {
+            p.argument: [p.default] * n_models if p.per_model else p.default
+            for p in self.parameters
+            if p.default is not REQUIRED
+        }
+        return {**defaults, **given}
 
     def copies(self, name: str, n_dims: int, n_models: int) -> int:
-        """How many float32 tensors of a tensor's size its formula holds at once."""
+        """Count the float32 tensors of a tensor's size that its formula holds at once."""
         if self.whole == "nothing" or (self.whole == "matrices" and not is_matrix(name, n_dims)):
             return 0
-        if self.whole == "places":  # where each entry comes in its row, for each model
+        if self.whole == "ranks":  # the rank of each entry in its row, for each model
             return n_models
         return 2 * n_models + 6
 
     @property
     def n_chosen(self) -> int:
-        """How many of a search's parents go into one candidate; 0 means all of them."""
+        """Number of a search's parents in one candidate; 0 means all of them."""
         most = self.n_models[1]
         return 0 if math.isinf(most) else int(most) + (self.base == "first")
 
     @property
     def needs_base(self) -> bool:
-        """Whether a recipe must name a base."""
+        """True where a recipe must name a base."""
         return self.base in ("required", "first")
 
     @property
     def sets_base_apart(self) -> bool:
-        """Whether a base that is named is no model like the others."""
+        """True where a base that is named is no model like the others."""
         return self.base != "unused"
 
     def parameter(self, name: str) -> Parameter | None:
-        """The parameter of that name, if the method has one."""
+        """Parameter of that name, if the method has one."""
         return next((p for p in self.parameters if p.name == name), None)
+
+
+def is_matrix(name: str, n_dims: int) -> bool:
+    """Say if a tensor of that name maps one hidden space to another."""
+    return n_dims == 2 and not any(word in name for word in ("embed", "wte", "wpe", "lm_head"))
+
+
+def imported(reference: str) -> Any:
+    """Object that "module:name" refers to.
+
+    Raises:
+        InputError: there is none, or its module cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module, package=__package__), name)
+    except Exception as error:  # whatever another package's module raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"merge function {reference!r} cannot be imported: {reason}; "
+            "mend the package that declares it"
+        ) from error

@@ -1,28 +1,22 @@
-"""DELLA: drop entries of the task vectors at random, small ones more often."""
+"""DELLA's rule: keep random entries of each task vector, large ones more often."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import ByRow, Formula, Inputs, index_of, numbers
+from mergesearch.methods.formula import ByRow, Formula, index_of, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.noise import uniform
-from mergesearch.methods.sparse import Rescale, sparse
+from mergesearch.methods.sparse import KeepRule
 
 
-def della(
-    inputs: Inputs,
-    *,
-    weight: Sequence[float],
-    density: Sequence[float],
-    epsilon: Sequence[float],
-    lambda_: float = 1.0,
-    normalize: bool = True,
-    rescale: Rescale = True,
-) -> Formula:
-    """DELLA (arXiv:2406.11617), its sign election included.
+def rising_chances(
+    inputs: Inputs, density: Sequence[float], epsilon: Sequence[float]
+) -> dict[str, Any]:
+    """MAGPRUNE, the drop of DELLA (arXiv:2406.11617), before its elect and fuse.
 
     In each row of a task vector, the probability of keeping an entry rises evenly with the rank
     of its magnitude, from density - epsilon to density + epsilon. Among equal magnitudes those of
@@ -30,42 +24,19 @@ def della(
 
     Args:
         inputs: the base and n models, with a random key for each.
-        weight: n floats.
-        density: n floats in (0, 1]; at 1 all is kept.
+        density: n floats in (0, 1], the paper's 1 - p; at 1 all is kept.
         epsilon: n floats; density - epsilon and density + epsilon lie in (0, 1).
-        lambda_: scale of the merged delta.
-        normalize: divide by the sum of the weights that agree.
-        rescale: see `sparse.sparse`.
     """
-    return _della(inputs, weight, density, epsilon, lambda_, normalize, rescale, signs=True)
-
-
-def della_linear(
-    inputs: Inputs,
-    *,
-    weight: Sequence[float],
-    density: Sequence[float],
-    epsilon: Sequence[float],
-    lambda_: float = 1.0,
-    normalize: bool = False,
-    rescale: Rescale = True,
-) -> Formula:
-    """DELLA's random drop, then task arithmetic; arguments as for `della`."""
-    return _della(inputs, weight, density, epsilon, lambda_, normalize, rescale, signs=False)
-
-
-def check_epsilon(arguments: Mapping[str, Any]) -> None:
-    """Refuse densities whose keep probabilities leave (0, 1).
-
-    Raises:
-        ValueError: density - epsilon or density + epsilon is not a probability.
-    """
-    for density, epsilon in zip(arguments["density"], arguments["epsilon"], strict=True):
-        if density < 1 and not 0 < density - epsilon <= density + epsilon < 1:
-            raise ValueError(
-                "density - epsilon and density + epsilon must lie in (0, 1), "
-                f"got density {density:g} and epsilon {epsilon:g}"
-            )
+    spread = [0.0 if d >= 1 else e for d, e in zip(density, epsilon, strict=True)]
+    # no candidate changes the ranks, and sorting takes longer than all the rest
+    ones = [inputs.only(i) for i in range(len(density))]
+    ranks = [one.recall("ranks", partial(_ranks, one)) for one in ones]
+    return {
+        **{f"ranks_{i}": ByRow(ranks_of_model) for i, ranks_of_model in enumerate(ranks)},
+        "keys": inputs.keys,
+        "low": numbers([d - e for d, e in zip(density, spread, strict=True)], inputs),
+        "step": numbers([2 * e for e in spread], inputs),
+    }
 
 
 def keep_by_rank(
@@ -74,57 +45,34 @@ def keep_by_rank(
     keys: Tensor,
     low: Tensor,
     step: Tensor,
-    **places: Tensor,
+    **ranks: Tensor,
 ) -> list[Tensor]:
-    """Whether chance keeps each entry, at a probability of low + step rank in [0, 1] of its row."""
+    """Masks of what chance keeps, at a probability of low + step rank."""
     index = index_of(first, deltas[0])
     columns = index.shape[-1]
     masks = []
     for i in range(len(deltas)):
-        place = places[f"places_{i}"].float()
-        rank = place / (columns - 1) if columns > 1 else torch.full_like(place, 0.5)
+        # r_i of the paper, within its row
+        rank = ranks[f"ranks_{i}"].float()
+        rank = rank / (columns - 1) if columns > 1 else torch.full_like(rank, 0.5)
         masks.append(uniform(index, keys[i]) < low[i] + step[i] * rank)
     return masks
 
 
-def _places(one: Inputs) -> Tensor:
-    """Each entry's place, from the smallest on, among the magnitudes of its row: (rows, columns).
+def _ranks(one: Inputs) -> Tensor:
+    """Ranks of the magnitudes within each row, the smallest being 0: (rows, columns).
 
     In int32, since torch compiles conversions from int16 to slow code.
     """
-    places = torch.empty(one.shape, dtype=torch.int32, device=one.device)
+    ranks = torch.empty(one.shape, dtype=torch.int32, device=one.device)
     for rows, order in one.values(Formula(_ascending)):
-        place = torch.arange(order.shape[-1], dtype=torch.int32, device=order.device)
-        places[rows].scatter_(-1, order, place.expand_as(order))
-    return places
+        rank = torch.arange(order.shape[-1], dtype=torch.int32, device=order.device)
+        ranks[rows].scatter_(-1, order, rank.expand_as(order))
+    return ranks
 
 
 def _ascending(base: Tensor, models: Sequence[Tensor]) -> Tensor:
     return (models[0] - base).abs().argsort(dim=-1, stable=True)
 
 
-def _della(
-    inputs: Inputs,
-    weight: Sequence[float],
-    density: Sequence[float],
-    epsilon: Sequence[float],
-    lambda_: float,
-    normalize: bool,
-    rescale: Rescale,
-    *,
-    signs: bool,
-) -> Formula:
-    spread = [0.0 if d >= 1 else e for d, e in zip(density, epsilon, strict=True)]
-    # no candidate changes the places, and sorting takes longer than all the rest
-    ones = [inputs.only(i) for i in range(len(weight))]
-    places = [one.recall("places", partial(_places, one)) for one in ones]
-    marks = {
-        **{f"places_{i}": ByRow(place) for i, place in enumerate(places)},
-        "keys": inputs.keys,
-        "low": numbers([d - e for d, e in zip(density, spread, strict=True)], inputs),
-        "step": numbers([2 * e for e in spread], inputs),
-    }
-    return sparse(
-        inputs, keep_by_rank, marks, weight=weight, density=density, lambda_=lambda_,
-        normalize=normalize, rescale=rescale, signs=signs,
-    )  # fmt: skip
+DELLA = KeepRule(rising_chances, keep_by_rank)

@@ -1,17 +1,18 @@
-"""Inner products of the inputs, from which angles and norms follow for any weights."""
+"""Inner products of the inputs; angles and norms follow for any weights."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import BLOCK, ByRow, Formula, Inputs, numbers
+from mergesearch.methods.executor import BLOCK
+from mergesearch.methods.formula import ByRow, Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def gram(inputs: Inputs) -> Tensor:
-    """<X_i, X_j> over the whole tensor, float64 (n, n): of the deltas where there is a base."""
+    """<X_i, X_j> of the models, or deltas from a base, as wholes: float64 (n, n)."""
     return inputs.recall(
         "gram", lambda: _square(inputs.sums(_PRODUCTS, torch.float64), len(inputs.models))
     )
@@ -34,8 +35,8 @@ def gram_of_columns(inputs: Inputs) -> Tensor:
 
     def compute() -> Tensor:
         # always the same blocks, since the order of the sum goes by them
-        same = replace(inputs, block=BLOCK)
-        parts = [value.sum(1, dtype=torch.float64) for _, value in same.values(_PRODUCTS)]
+        values = inputs.values(_PRODUCTS, block=BLOCK)
+        parts = [value.sum(1, dtype=torch.float64) for _, value in values]
         return _square(torch.stack(parts).sum(0), n)
 
     return inputs.recall("gram of columns", compute)
@@ -55,22 +56,24 @@ _PRODUCTS = Formula(products)
 
 
 def span_of(inputs: Inputs, coefficients: Sequence[float]) -> dict[str, Tensor]:
-    """The constants of `combine.span` for one coefficient a model."""
+    """Constants of `combine.span` for one coefficient a model."""
     return {"coefficient": numbers(list(coefficients), inputs).view(1, -1, 1)}
 
 
 def span_by_row(inputs: Inputs, coefficients: Tensor) -> dict[str, ByRow]:
-    """The same for coefficients (rows, n) that differ from row to row."""
+    """Constants of `combine.span` for coefficients (rows, n) that differ by row."""
     return {"coefficient": ByRow(coefficients.float().to(inputs.device).unsqueeze(-1))}
 
 
 def span_by_column(inputs: Inputs, coefficients: Tensor) -> dict[str, Tensor]:
-    """The same for coefficients (columns, n) that differ from column to column."""
+    """Constants of `combine.span` for coefficients (columns, n) that differ by column."""
     return {"coefficient": coefficients.float().to(inputs.device).T.unsqueeze(0)}
 
 
 def arc(t: float, cosine: Tensor, straight: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each end of an arc counts at t: sin((1-t)a)/sin(a) and sin(ta)/sin(a).
+    """Coefficients of an arc's ends at t: sin((1-t)a)/sin(a) and sin(ta)/sin(a).
+
+    Shoemake's slerp (doi:10.1145/325334.325242).
 
     Args:
         t: the position.
@@ -84,12 +87,12 @@ def arc(t: float, cosine: Tensor, straight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def norm(square: float) -> float:
-    """The norm of a vector from its square, which rounding may have made negative."""
+    """Norm of a vector from its square, which rounding may have made negative."""
     return 0.0 if square < 0 else math.sqrt(square)
 
 
 def _square(values: Tensor, n: int) -> Tensor:
-    """From (n (n + 1) / 2, *S), the upper triangle, to the symmetric (*S, n, n)."""
+    """Symmetric (*S, n, n) of an upper triangle (n (n + 1) / 2, *S)."""
     values = values.cpu().movedim(0, -1)
     full = torch.zeros(*values.shape[:-1], n, n, dtype=torch.float64)
     upper, lower = torch.triu_indices(n, n)

@@ -1,35 +1,20 @@
 """Weighted average of models, and the uniform soup when the weights are equal."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mergesearch.methods.combine import weighted_sum
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def linear(inputs: Inputs, *, weight: Sequence[float], normalize: bool = True) -> Formula:
-    """Model soup (arXiv:2203.05482): sum(w_i W_i), divided by sum(w_i) when `normalize`.
+    """Model soup (arXiv:2203.05482): sum(w_i W_i), normalized by sum(w_i).
 
     Args:
         inputs: n models.
         weight: n floats.
-        normalize: divide by the sum of the weights.
+        normalize: divide by the sum of the weights, or leave it.
     """
     divisor = sum(weight) if normalize else 1.0
     constants = {"weight": numbers(weight, inputs), "divisor": numbers(divisor, inputs)}
     return Formula(weighted_sum, constants, heavy=True)
-
-
-def check_sum(arguments: Mapping[str, Any]) -> None:
-    """Refuse normalized weights that sum to zero.
-
-    Raises:
-        ValueError: they do.
-    """
-    normalize = arguments.get("normalize", arguments.get("normalize_weights"))
-    if normalize and sum(arguments["weight"]) == 0:
-        flag = "normalize" if "normalize" in arguments else "normalize_weights"
-        raise ValueError(
-            f"weights must not sum to zero, got {list(arguments['weight'])}; "
-            f"change a weight or set {flag}: false"
-        )

@@ -1,15 +1,18 @@
-"""MagMax: at each place the largest change of any model."""
+"""MagMax: of each entry the largest change of any model."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mergesearch.methods.formula import entrywise
 
+
+@entrywise
 def magmax(base: Tensor, models: Sequence[Tensor], *, lambda_: Tensor) -> Tensor:
-    """MagMax (arXiv:2407.06322): W0 + lambda T, of each entry the delta of largest magnitude.
+    """MagMax (arXiv:2407.06322): W0 + lambda T, T the deltas of largest magnitude.
 
-    Among equal magnitudes that of the first model counts.
+    Of each entry T has the delta of largest magnitude, among equals that of the first model.
 
     Args:
         base: (rows, columns).

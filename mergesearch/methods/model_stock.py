@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula
 from mergesearch.methods.gram import gram, gram_of_rows, span_by_row, span_of
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.inputs import Inputs
 
 
 def model_stock(inputs: Inputs, *, filter_wise: bool = False) -> Formula:
@@ -24,7 +25,7 @@ def model_stock(inputs: Inputs, *, filter_wise: bool = False) -> Formula:
 
 
 def _shares(products: Tensor) -> Tensor:
-    """What each model's task vector counts, t / n: float64 (..., n) from (..., n, n)."""
+    """Coefficients t / n of the task vectors: float64 (..., n) from (..., n, n)."""
     n = products.shape[-1]
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     cosines = products / (norms.unsqueeze(-1) * norms.unsqueeze(-2)).clamp(min=1e-6)
@@ -32,5 +33,6 @@ def _shares(products: Tensor) -> Tensor:
     cosine = cosines[..., upper, lower].clamp(-1, 1).mean(-1)
     divisor = 1 + (n - 1) * cosine
     singular = divisor.abs() < 1e-6
+    # the paper's ratio for N models, which cos theta between two task vectors gives
     t = torch.where(singular, 0.0, n * cosine / torch.where(singular, 1.0, divisor))
     return (t / n).unsqueeze(-1).expand(*t.shape, n)

@@ -1,4 +1,4 @@
-"""Spherical interpolation of any number of models: barycentric, and the Karcher mean."""
+"""Spherical interpolation of many models: barycentric, and the Karcher mean."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mergesearch.errors import CandidateError
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula
 from mergesearch.methods.gram import gram, norm, span_of
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.inputs import Inputs
 
 
 def multislerp(
@@ -19,7 +20,7 @@ def multislerp(
     normalize_weights: bool = True,
     eps: float = 1e-8,
 ) -> Formula:
-    """Barycentric interpolation on a hypersphere, of the models or of their task vectors.
+    """Barycentric interpolation on a hypersphere, of models or of task vectors.
 
     The unit vectors' weighted mean, projected to the sphere, is the point at which they are
     projected to the tangent plane; their weighted mean there is taken back by the exponential map
@@ -64,7 +65,7 @@ def multislerp(
 
 
 def karcher(inputs: Inputs, *, max_iter: int = 10, tol: float = 1e-5) -> Formula:
-    """The Karcher mean on the hypersphere (arXiv:2603.04972), times the mean of the norms.
+    """Karcher mean on the hypersphere (arXiv:2603.04972), times the mean of the norms.
 
     Starts at the normalized mean of the unit vectors and follows the mean of their logarithms
     until that is shorter than `tol`. Models with a norm of at most `tol` have no direction.
@@ -91,7 +92,7 @@ def karcher(inputs: Inputs, *, max_iter: int = 10, tol: float = 1e-5) -> Formula
 
 
 def _karcher_mean(units: Tensor, share: Tensor, max_iter: int, tol: float) -> Tensor:
-    """The mean as coefficients of the unit vectors, whose inner products are `units`."""
+    """Mean as coefficients of the unit vectors, whose inner products are `units`."""
 
     def length(x: Tensor) -> float:
         return norm(float(x @ units @ x))

@@ -4,9 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mergesearch.methods.formula import entrywise
 
+
+@entrywise
 def nearswap(base: Tensor, models: Sequence[Tensor], *, t: Tensor) -> Tensor:
-    """Weigh the two: w W_1 + (1 - w) W0, with w = t / |W0 - W_1| within [0, 1] (mergekit's method).
+    """NearSwap: w W_1 + (1 - w) W0, with w = t / |W0 - W_1| within [0, 1].
+
+    As mergekit has it.
 
     Args:
         base: (rows, columns).

@@ -1,4 +1,4 @@
-"""Random bits without a state: a hash of (key, index), the same in any order and on any device."""
+"""Random bits without a state: a hash of (key, index), in any order on any device."""
 
 import torch
 from torch import Tensor
@@ -30,10 +30,10 @@ def bits(index: Tensor, key: Tensor) -> Tensor:
 
 
 def limit(probability: float) -> int:
-    """The largest bits that stand for "yes" at this probability, in steps of 2^-32."""
+    """Largest bits that stand for "yes" at this probability, in steps of 2^-32."""
     return max(-(2**31), min(2**31 - 1, round(probability * 2**32) - 1 - 2**31))
 
 
 def uniform(index: Tensor, key: Tensor) -> Tensor:
-    """A float32 in [0, 1) for each index, in steps of 2^-24."""
+    """Float32 in [0, 1) for each index, in steps of 2^-24."""
     return ((bits(index, key) >> 8) + 2**23).to(torch.float32) * 2.0**-24

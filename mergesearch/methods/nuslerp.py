@@ -1,4 +1,4 @@
-"""NuSLERP: slerp of two models or of their task vectors, as a whole or by row or column."""
+"""NuSLERP: slerp of two models or task vectors, as a whole or by row or column."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula
 from mergesearch.methods.gram import (
     arc,
     gram,
@@ -15,7 +16,7 @@ from mergesearch.methods.gram import (
     span_by_row,
     span_of,
 )
-from mergesearch.methods.inputs import Formula, Inputs
+from mergesearch.methods.inputs import Inputs
 
 
 def nuslerp(
@@ -25,7 +26,7 @@ def nuslerp(
     nuslerp_row_wise: bool = False,
     nuslerp_flatten: bool = True,
 ) -> Formula:
-    """Spherical interpolation of two models, weighted; with a base, of their task vectors.
+    """Weighted spherical interpolation of two models; with a base, of task vectors.
 
     The second model counts by t = w_2 / (w_1 + w_2), or 0.5 where the sum is near zero. Vectors
     that are parallel to within float32 are interpolated linearly. (mergekit's method.)
@@ -47,7 +48,7 @@ def nuslerp(
 
 
 def _ends(products: Tensor, t: float) -> Tensor:
-    """How far each of two vectors counts at t: float64 (..., 2) from products (..., 2, 2)."""
+    """Coefficients of two vectors at t: float64 (..., 2) from products (..., 2, 2)."""
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt().clamp(min=1e-7)
     cosine = (products[..., 0, 1] / norms.prod(-1)).clamp(-1, 1)
     # a cosine that float32 rounds to one

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mergesearch.methods.formula import entrywise
 
+
+@entrywise
 def passthrough(base: None, models: Sequence[Tensor], *, scale: Sequence[None] | Tensor) -> Tensor:
     """Copy the one model's tensor, times its scale where one is given.
 

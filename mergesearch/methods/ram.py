@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def ram(inputs: Inputs, *, epsilon: float = 1e-5) -> Formula:
-    """RAM (arXiv:2601.13572): the mean of the deltas that are not zero, entry by entry.
+    """RAM (arXiv:2601.13572): of each entry the mean of the deltas that are not zero.
 
     Args:
         inputs: the base and n models.
@@ -23,7 +24,7 @@ def ram(inputs: Inputs, *, epsilon: float = 1e-5) -> Formula:
 def ramplus_tl(
     inputs: Inputs, *, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5
 ) -> Formula:
-    """RAM+ by tensor (arXiv:2601.13572): what one model alone has changed is scaled up.
+    """RAM+ by tensor (arXiv:2601.13572): changes of one model alone are scaled up.
 
     By 1 + r min(shared / unique, alpha), from the numbers of entries of the tensor that the model
     has changed with others and alone.
@@ -46,7 +47,7 @@ def ramplus_tl(
 def mean_of_changed(
     base: Tensor, models: Sequence[Tensor], *, epsilon: Tensor, boost: Tensor
 ) -> Tensor:
-    """W0 and the mean of the deltas above epsilon; a lone one is multiplied by its boost, (n,)."""
+    """W0 and the mean of the deltas above epsilon; a lone one times its boost, (n,)."""
     deltas, masks, count = _changed(base, models, epsilon)
     merged = torch.zeros_like(base)
     for i, (delta, mask) in enumerate(zip(deltas, masks, strict=True)):
@@ -57,7 +58,7 @@ def mean_of_changed(
 
 
 def changed(base: Tensor, models: Sequence[Tensor], *, epsilon: Tensor) -> Tensor:
-    """Where each model changed an entry with others, then where alone: (2 n, rows, columns)."""
+    """Masks of changes that models share, then of lone ones: (2 n, rows, columns)."""
     _, masks, count = _changed(base, models, epsilon)
     shared = [(mask & (count > 1)).float() for mask in masks]
     return torch.stack([*shared, *[(mask & (count == 1)).float() for mask in masks]])

@@ -8,7 +8,7 @@ _CHUNK = 16_384
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of all entries, a float64 scalar, chunk by chunk in a fixed order."""
+    """Sum of all entries, a float64 scalar, chunk by chunk in a fixed order."""
     x = x.flatten()
     while x.numel() > _CHUNK:
         x = torch.stack([chunk.sum(dtype=torch.float64) for chunk in x.split(_CHUNK)])
@@ -16,7 +16,7 @@ def total(x: Tensor) -> Tensor:
 
 
 def along_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sums over the last dimension, each chunk summed in `dtype`: float64 where they are many.
+    """Add up the last dimension, each chunk in `dtype` and many in float64.
 
     A row is cut wherever it is wide, so that its sum is the same alone as among others.
     """

@@ -1,4 +1,4 @@
-"""SCE: select entries by variance, weigh models by energy, erase minority signs."""
+"""SCE: select by variance, calculate weights by energy, erase minority signs."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import minority
-from mergesearch.methods.inputs import Formula, Inputs, numbers
-from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, tabulate
-from mergesearch.methods.ties import cut_constants
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
+from mergesearch.methods.order import EVERYTHING, NOTHING, among, cut, cut_constants, tabulate
 
 
 def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:
@@ -24,14 +24,16 @@ def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:
         inputs: the base and n models.
         select_topk: the fraction, in (0, 1].
     """
+    # Select: the entries of largest variance
     chosen = EVERYTHING
     if select_topk < 1:
         kept = int(torch.tensor(_n_varying(inputs)) * select_topk)  # in float32, as mergekit
         chosen = NOTHING
         if kept:
-            table = inputs.recall("table of variances", lambda: tabulate(inputs, _VARIANCE))
-            chosen = cut(inputs, _VARIANCE, table, kept)
+            histogram = inputs.recall("histogram of variances", lambda: tabulate(inputs, _VARIANCE))
+            chosen = cut(inputs, _VARIANCE, histogram, kept)
     marks = {k: t[0] for k, t in cut_constants([chosen], inputs).items()}
+    # Calculate: weights by the squares of what is selected
     energy = inputs.sums(Formula(kept_squares, marks, indexed=True, heavy=True)) / inputs.n_entries
     total = float(energy.sum())
     n = len(inputs.models)
@@ -41,7 +43,7 @@ def sce(inputs: Inputs, *, select_topk: float = 1.0) -> Formula:
 
 
 def variance(base: Tensor, models: Sequence[Tensor]) -> Tensor:
-    """The variance of the deltas at each entry (over n, not n - 1)."""
+    """Variance of the deltas at each entry (over n, not n - 1)."""
     mean = models[0] - base
     squares = mean - mean  # zero, or NaN for what is not finite, so that it shows
     for n, model in enumerate(models[1:], start=2):
@@ -56,7 +58,7 @@ def variance(base: Tensor, models: Sequence[Tensor]) -> Tensor:
 def kept_squares(
     base: Tensor, models: Sequence[Tensor], *, first: Tensor, threshold: Tensor, last: Tensor
 ) -> Tensor:
-    """The squares of the selected deltas, and zero elsewhere: (n, rows, columns)."""
+    """Squares of the selected deltas, and zero elsewhere: (n, rows, columns)."""
     kept = among(variance(base, models), threshold, last, first)
     return torch.stack([torch.where(kept, (m - base) * (m - base), 0.0) for m in models])
 
@@ -70,9 +72,10 @@ def merge_agreeing(
     last: Tensor,
     weight: Tensor,
 ) -> Tensor:
-    """W0 and the weighted mean of the selected deltas that agree with the sign of their sum."""
+    """W0 and the weighted mean of the selected deltas of the elected sign."""
     kept = among(variance(base, models), threshold, last, first)
     deltas = [torch.where(kept, model - base, 0.0) for model in models]
+    # Erase: the minority's signs
     merged, divisor = torch.zeros_like(base), torch.zeros_like(base)
     for i, (delta, erased) in enumerate(zip(deltas, minority(deltas), strict=True)):
         merged = merged + torch.where(erased, 0.0, delta * weight[i])

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import span
+from mergesearch.methods.formula import Formula, index_of
 from mergesearch.methods.gram import arc, gram, norm, span_of
-from mergesearch.methods.inputs import Formula, Inputs, index_of
+from mergesearch.methods.inputs import Inputs
 
 #: Beyond this cosine two tensors count as parallel.
 PARALLEL = 0.9995
@@ -27,17 +28,17 @@ def slerp(inputs: Inputs, *, t: float) -> Formula:
 
 
 def crossover(inputs: Inputs, *, t: float, split: float) -> Formula:
-    """Split-point crossover (M2N2, arXiv:2508.16204): slerp at t before the point, 1 - t after it.
+    """Split-point crossover (M2N2, arXiv:2508.16204): slerp at t, and then at 1 - t.
 
-    The point lies in the flattened model, so that it may cut a tensor; the angle is that of the
-    whole tensor, as in `slerp`.
+    Slerp at t before the point, at 1 - t after it. The point lies in the flattened model, so that
+    it may cut a tensor; the angle is that of the whole tensor, as in `slerp`.
 
     Args:
-        inputs: two models, the base first, and the tensor's place in the flattened model.
+        inputs: two models, the base first, and the tensor's range in the flattened model.
         t: the position between them before the split point.
         split: where the point lies, as a fraction of the model's entries, in [0, 1].
     """
-    start, size = inputs.place
+    start, size = inputs.flat_range
     point = max(0, min(round(split * size) - start, inputs.n_entries))
     constants = {
         "before": span_of(inputs, _ends(inputs, t))["coefficient"],
@@ -63,7 +64,7 @@ def two_spans(
 
 
 def _ends(inputs: Inputs, t: float) -> list[float]:
-    """How far each model counts at t."""
+    """Coefficient of each model at t."""
     products = gram(inputs)
     norms = [norm(float(products[i, i])) for i in range(2)]
     # norms below 1e-8 count as one

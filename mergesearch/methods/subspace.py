@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mergesearch.methods.inputs import ByRow, Formula, Inputs, numbers
+from mergesearch.methods.formula import ByRow, Formula, numbers
+from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.task_arithmetic import add_deltas
 
 
@@ -31,16 +32,18 @@ def tsv_m(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
     """
 
     def direction(deltas: list[Tensor]) -> Tensor:
+        # the paper's rank k: an equal part of the directions for each of T tasks
         kept = max(1, min(deltas[0].shape) // len(deltas))
         parts = [_svd(delta, kept) for delta in deltas]
         left, values, right = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+        # low-rank approximations side by side, then Procrustes on both sides
         return (_orthogonal(left) * values) @ _orthogonal(right).T
 
     return _along("tsv_m", inputs, direction, lambda_)
 
 
 def iso_c(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
-    """Isotropic merging in the common subspace, Iso-C (arXiv:2502.04959).
+    """Isotropic merging in the common subspace, Iso-C (arXiv:2502.04959, section 4).
 
     D is the sum of the task vectors with every singular value replaced by their mean.
 
@@ -57,11 +60,12 @@ def iso_c(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
 
 
 def iso_cts(inputs: Inputs, *, lambda_: float = 1.0, common: float = 0.8) -> Formula:
-    """Isotropic merging in common and task-specific subspaces, Iso-CTS (arXiv:2502.04959).
+    """Isotropic merging in common and task-specific subspaces, Iso-CTS.
 
-    Of min(rows, columns) directions a fraction is that of the summed task vectors, and the rest,
-    in equal parts, comes from what each task vector has beyond those. Left and right ones are made
-    orthogonal as in `tsv_m`, and every singular value is replaced by the mean of all.
+    arXiv:2502.04959, section 4. Of min(rows, columns) directions a fraction is that of the summed
+    task vectors, and the rest, in equal parts, comes from what each task vector has beyond those.
+    Left and right ones are made orthogonal as in `tsv_m`, and every singular value is replaced by
+    the mean of all.
 
     Args:
         inputs: the base and n models.
@@ -72,9 +76,11 @@ def iso_cts(inputs: Inputs, *, lambda_: float = 1.0, common: float = 0.8) -> For
     def direction(deltas: list[Tensor]) -> Tensor:
         n = min(deltas[0].shape)
         n_common = max(1, int(common * n))
+        # the common subspace: of the task arithmetic sum
         left, values, right = _svd(_sum(deltas), n_common)
         own = (n - n_common) // len(deltas)
         parts = [(left, values, right)]
+        # the task-specific ones, orthogonal to it;
         # what is left of a delta without directions of its own is rounding
         largest = float(values[0]) if len(values) else 0.0
         residuals = [delta - left @ (left.T @ delta) for delta in deltas if own]
@@ -115,8 +121,7 @@ def _along(
             return torch.full_like(base, torch.nan).to(inputs.device)
         return direction(deltas).to(inputs.device)
 
-    found = inputs.recall(name, compute)
-    constants = {"direction": ByRow(found), "scale": numbers(scale, inputs)}
+    constants = {"direction": ByRow(inputs.recall(name, compute)), "scale": numbers(scale, inputs)}
     return Formula(add_direction, constants, heavy=True)
 
 
@@ -130,7 +135,7 @@ def _sum(deltas: Sequence[Tensor]) -> Tensor:
 def _svd(
     matrix: Tensor, most: int | None = None, *, beside: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The strongest singular directions whose value is not zero: (rows, r), (r,), (columns, r).
+    """Strongest singular directions, but none of zero: (rows, r), (r,), (columns, r).
 
     A value is zero where it is lost in the rounding of the largest, or of the value `beside`.
     """
@@ -143,7 +148,7 @@ def _svd(
 
 
 def _orthogonal(columns: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal columns (Procrustes): U S Vᵀ becomes U Vᵀ.
+    """Nearest matrix with orthonormal columns (Procrustes): U S Vᵀ becomes U Vᵀ.
 
     Columns that depend on each other share the directions they have, and get no new ones.
     """

@@ -1,27 +1,15 @@
-"""The table of merge methods: the only owner of parameter names, ranges and defaults.
+"""The table of merge methods, which owns parameter names, ranges and defaults.
 
 Recipes, the kernel, search spaces, the README's tables and the tests all read it.
 """
 
-from mergesearch.methods.arcee_fusion import arcee_fusion
-from mergesearch.methods.breadcrumbs import breadcrumbs, breadcrumbs_ties
-from mergesearch.methods.dare import dare_linear, dare_ties
-from mergesearch.methods.declare import Method, Parameter
-from mergesearch.methods.della import check_epsilon, della, della_linear
-from mergesearch.methods.inputs import entrywise
-from mergesearch.methods.linear import check_sum, linear
-from mergesearch.methods.magmax import magmax
-from mergesearch.methods.model_stock import model_stock
-from mergesearch.methods.multislerp import karcher, multislerp
-from mergesearch.methods.nearswap import nearswap
-from mergesearch.methods.nuslerp import nuslerp
-from mergesearch.methods.passthrough import passthrough
-from mergesearch.methods.ram import ram, ramplus_tl
-from mergesearch.methods.sce import sce
-from mergesearch.methods.slerp import crossover, slerp
-from mergesearch.methods.subspace import iso_c, iso_cts, tsv_m
-from mergesearch.methods.task_arithmetic import task_arithmetic
-from mergesearch.methods.ties import ties
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mergesearch.methods.checks import any_arguments, check_epsilon, check_sum
+from mergesearch.methods.declare import Method, Parameter, Sparsified
+from mergesearch.plugins import Table
 
 
 def _weight(low: float, high: float) -> Parameter:
@@ -49,33 +37,89 @@ _SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True, shar
 _GAMMA = Parameter("gamma", per_model=True, default=0.01, low=0, high=1, search=(0.0, 0.1))
 # Ranges whose sum and difference are always probabilities.
 _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, search=(0.01, 0.19))
-_RESCALE = Parameter("rescale", kind=bool, default=True, words=("density",))
 _CHANGED = Parameter("epsilon", default=1e-5, above=0)
+_DENSITY = _density(0.1, 1)
+_KEPT_AS_IT_IS = _flag("rescale", False)
+# What chance drops is made up for, unless a recipe says otherwise.
+_MADE_UP_FOR = Parameter("rescale", kind=bool, default=True, words=("density",))
 
-METHODS = {
+
+@dataclass(frozen=True)
+class _Rule:
+    """A keep-rule, and what methods that sparsify by it have in common."""
+
+    keep: str
+    source: str
+    density: Parameter = _DENSITY
+    #: Its parameters beside the density.
+    own: tuple[Parameter, ...] = ()
+    rescale: Parameter = _KEPT_AS_IT_IS
+    random: bool = False
+    whole: Literal["nothing", "ranks"] = "nothing"
+    check: Callable[[Mapping[str, Any]], None] = any_arguments
+
+
+_TOP_K = _Rule(".ties:TOP_K", "arXiv:2306.01708")
+_DARE = _Rule(".dare:DARE", "arXiv:2311.03099", rescale=_MADE_UP_FOR, random=True)
+_DELLA = _Rule(
+    ".della:DELLA",
+    "arXiv:2406.11617",
+    _density(0.2, 0.8),
+    (_EPSILON,),
+    _MADE_UP_FOR,
+    random=True,
+    whole="ranks",
+    check=check_epsilon,
+)
+_BREADCRUMBS = _Rule(".breadcrumbs:BREADCRUMBS", "arXiv:2312.06795", own=(_GAMMA,))
+
+
+def _sparsified(
+    rule: _Rule, *, elect: bool, lambda_: Parameter = _LAMBDA, normalize: bool = False
+) -> Method:
+    """Row of a method that keeps a part of each task vector, and adds or elects signs."""
+    return Method(
+        Sparsified(rule.keep, elect),
+        (
+            _weight(0, 1.5),
+            rule.density,
+            *rule.own,
+            lambda_,
+            _flag("normalize", normalize),
+            rule.rescale,
+        ),
+        base="required",
+        source=rule.source,
+        random=rule.random,
+        whole=rule.whole,
+        check=rule.check,
+    )
+
+
+_ROWS = {
     "linear": Method(
-        linear,
+        ".linear:linear",
         (_weight(0, 1), _flag("normalize", True)),
         base="unused",
         source="arXiv:2203.05482",
         check=check_sum,
     ),
     "slerp": Method(
-        slerp,
+        ".slerp:slerp",
         (Parameter("t", search=(0, 1), by_block=True),),
         base="first",
         n_models=(1, 1),
         source="doi:10.1145/325334.325242",
     ),
     "nuslerp": Method(
-        nuslerp,
+        ".nuslerp:nuslerp",
         (_weight(0, 1), _flag("nuslerp_row_wise", False), _flag("nuslerp_flatten", True)),
         base="optional",
         n_models=(2, 2),
         source="mergekit",
     ),
     "multislerp": Method(
-        multislerp,
+        ".multislerp:multislerp",
         (
             _weight(0, 1),
             _flag("normalize_weights", True),
@@ -86,7 +130,7 @@ METHODS = {
         check=check_sum,
     ),
     "karcher": Method(
-        karcher,
+        ".multislerp:karcher",
         (
             Parameter("max_iter", kind=int, default=10, low=0, high=1000),
             Parameter("tol", default=1e-5, above=0),
@@ -95,121 +139,50 @@ METHODS = {
         source="arXiv:2603.04972",
     ),
     "task_arithmetic": Method(
-        task_arithmetic,
+        ".task_arithmetic:task_arithmetic",
         (_weight(0, 1.5), _LAMBDA, _flag("normalize", False)),
         base="required",
         source="arXiv:2212.04089",
     ),
-    "ties": Method(
-        ties,
-        (
-            _weight(0, 1.5),
-            _density(0.1, 1),
-            _EXTRAPOLATION,
-            _flag("normalize", True),
-            _flag("rescale", False),
-        ),
-        base="required",
-        source="arXiv:2306.01708",
-    ),
-    "dare_linear": Method(
-        dare_linear,
-        (_weight(0, 1.5), _density(0.1, 1), _LAMBDA, _flag("normalize", False), _RESCALE),
-        base="required",
-        random=True,
-        source="arXiv:2311.03099",
-    ),
-    "dare_ties": Method(
-        dare_ties,
-        (_weight(0, 1.5), _density(0.1, 1), _LAMBDA, _flag("normalize", False), _RESCALE),
-        base="required",
-        random=True,
-        source="arXiv:2311.03099",
-    ),
-    "della": Method(
-        della,
-        (
-            _weight(0, 1.5),
-            _density(0.2, 0.8),
-            _EPSILON,
-            _EXTRAPOLATION,
-            _flag("normalize", True),
-            _RESCALE,
-        ),
-        base="required",
-        random=True,
-        source="arXiv:2406.11617",
-        whole="places",
-        check=check_epsilon,
-    ),
-    "della_linear": Method(
-        della_linear,
-        (
-            _weight(0, 1.5),
-            _density(0.2, 0.8),
-            _EPSILON,
-            _LAMBDA,
-            _flag("normalize", False),
-            _RESCALE,
-        ),
-        base="required",
-        random=True,
-        source="arXiv:2406.11617",
-        whole="places",
-        check=check_epsilon,
-    ),
-    "breadcrumbs": Method(
-        breadcrumbs,
-        (
-            _weight(0, 1.5),
-            _density(0.1, 1),
-            _GAMMA,
-            _LAMBDA,
-            _flag("normalize", False),
-            _flag("rescale", False),
-        ),
-        base="required",
-        source="arXiv:2312.06795",
-    ),
-    "breadcrumbs_ties": Method(
-        breadcrumbs_ties,
-        (
-            _weight(0, 1.5),
-            _density(0.1, 1),
-            _GAMMA,
-            _LAMBDA,
-            _flag("normalize", False),
-            _flag("rescale", False),
-        ),
-        base="required",
-        source="arXiv:2312.06795",
-    ),
+    #                      keep rule, signs and what differs between the twins
+    "ties": _sparsified(_TOP_K, elect=True, lambda_=_EXTRAPOLATION, normalize=True),
+    "dare_linear": _sparsified(_DARE, elect=False),
+    "dare_ties": _sparsified(_DARE, elect=True),
+    "della": _sparsified(_DELLA, elect=True, lambda_=_EXTRAPOLATION, normalize=True),
+    "della_linear": _sparsified(_DELLA, elect=False),
+    "breadcrumbs": _sparsified(_BREADCRUMBS, elect=False),
+    "breadcrumbs_ties": _sparsified(_BREADCRUMBS, elect=True),
     "sce": Method(
-        sce,
+        ".sce:sce",
         (Parameter("select_topk", default=1.0, above=0, high=1, search=(0.1, 1.0)),),
         base="required",
         source="arXiv:2408.07990",
     ),
     "model_stock": Method(
-        model_stock,
+        ".model_stock:model_stock",
         (Parameter("filter_wise", kind=bool, default=False, choices=(False, True)),),
         base="required",
         n_models=(2, float("inf")),
         source="arXiv:2403.19522",
     ),
     "nearswap": Method(
-        entrywise(nearswap),
+        ".nearswap:nearswap",
         (Parameter("t", low=0, search=(0.0, 0.01), by_block=True),),
         base="required",
         n_models=(1, 1),
         source="mergekit",
     ),
     "arcee_fusion": Method(
-        arcee_fusion, (), base="required", n_models=(1, 1), source="mergekit", whole="everything"
+        ".arcee_fusion:arcee_fusion",
+        (),
+        base="required",
+        n_models=(1, 1),
+        source="mergekit",
+        whole="everything",
     ),
-    "ram": Method(ram, (_CHANGED,), base="required", source="arXiv:2601.13572"),
+    "ram": Method(".ram:ram", (_CHANGED,), base="required", source="arXiv:2601.13572"),
     "ramplus_tl": Method(
-        ramplus_tl,
+        ".ram:ramplus_tl",
         (
             Parameter("r", default=0.1, search=(0.0, 1.0)),
             Parameter("alpha", default=0.2, low=0, search=(0.0, 1.0)),
@@ -219,21 +192,21 @@ METHODS = {
         source="arXiv:2601.13572",
     ),
     "passthrough": Method(
-        entrywise(passthrough),
+        ".passthrough:passthrough",
         (Parameter("scale", per_model=True, default=None),),
         base="unused",
         n_models=(1, 1),
         source="arXiv:2312.15166",
     ),
     "magmax": Method(
-        entrywise(magmax),
+        ".magmax:magmax",
         (_SCALE,),
         base="required",
         source="arXiv:2407.06322",
         in_mergekit=False,
     ),
     "tsv_m": Method(
-        tsv_m,
+        ".subspace:tsv_m",
         (_SCALE,),
         base="required",
         source="arXiv:2412.00081",
@@ -241,7 +214,7 @@ METHODS = {
         in_mergekit=False,
     ),
     "iso_c": Method(
-        iso_c,
+        ".subspace:iso_c",
         (_SCALE,),
         base="required",
         source="arXiv:2502.04959",
@@ -249,7 +222,7 @@ METHODS = {
         in_mergekit=False,
     ),
     "iso_cts": Method(
-        iso_cts,
+        ".subspace:iso_cts",
         (_SCALE, Parameter("common", default=0.8, above=0, high=1)),
         base="required",
         source="arXiv:2502.04959",
@@ -257,7 +230,7 @@ METHODS = {
         in_mergekit=False,
     ),
     "crossover": Method(
-        crossover,
+        ".slerp:crossover",
         (_position("t", by_block=False), _position("split", by_block=False)),
         base="first",
         n_models=(1, 1),
@@ -265,4 +238,6 @@ METHODS = {
         in_mergekit=False,
     ),
 }
+
+METHODS: Table[Method] = Table("mergesearch.methods", Method, _ROWS)
 """Every merge method by its name in YAML (mergekit's `merge_method`)."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mergesearch.methods.combine import add
-from mergesearch.methods.inputs import Formula, Inputs, numbers
+from mergesearch.methods.formula import Formula, numbers
+from mergesearch.methods.inputs import Inputs
 
 
 def task_arithmetic(
@@ -17,8 +18,9 @@ def task_arithmetic(
 ) -> Formula:
     """Task arithmetic (arXiv:2212.04089): W0 + lambda sum(w_i (W_i - W0)).
 
-    A negative weight forgets a skill; W_c + (W_b - W_a) is the analogy "a is to b as c is to ?";
-    lambda above 1 goes beyond the merged model (ExPO, arXiv:2404.16792).
+    Section 2 of the paper has addition, negation (a negative weight forgets a skill) and analogy:
+    W_c + (W_b - W_a), "a is to b as c is to ?". Lambda above 1 goes beyond the merged model (ExPO,
+    arXiv:2404.16792).
 
     Args:
         inputs: the base and n models.

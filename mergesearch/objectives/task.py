@@ -15,7 +15,7 @@ def task_objective(name: str) -> Objective:
 
     def reported(candidate: Measured) -> float:
         scores = part(candidate.scores)
-        higher_is_better = any(task.higher_is_better for task in scores.tasks)
+        higher_is_better = any(task.id.higher_is_better for task in scores.tasks)
         return scores.total if higher_is_better else -scores.total
 
     return Objective(measure=measure, part=part, reported=reported)

@@ -1,12 +1,12 @@
-"""Opening checkpoints and adapters: names, shapes, dtypes, layers; tensors read on demand."""
+"""Parents: checkpoints and adapters opened once, their tensors read on demand or kept."""
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json
 from mergesearch.parents.layers import in_layer, layer_of
 from mergesearch.parents.memo import Memo
+from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.opening import open_parents
-from mergesearch.parents.residency import MemoryPlan, Place
-from mergesearch.parents.store import Parents
+from mergesearch.parents.parents import Parents
 from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
@@ -16,8 +16,8 @@ __all__ = [
     "Memo",
     "MemoryPlan",
     "Parents",
-    "Place",
     "Policy",
+    "Residence",
     "TensorSpec",
     "in_layer",
     "layer_of",

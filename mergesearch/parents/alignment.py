@@ -1,4 +1,4 @@
-"""What a policy for vocabularies makes of the models' tensors, shapes and tokenizer."""
+"""The alignment of models of several vocabularies: their tensors, shapes and tokenizer in one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -49,7 +49,7 @@ class Alignment:
         self.policy, self.base = policy, base
         self.models = tuple(checkpoints)
         self._checkpoints = tuple(checkpoints.values())
-        self._place = {ref: i for i, ref in enumerate(self.models)}
+        self._index = {ref: i for i, ref in enumerate(self.models)}
         self._unified = self._unify(base is not None and base == self.models[0])
         self._plain = [
             rows.is_prefix and len(rows.own) == _n_rows(checkpoint)
@@ -58,7 +58,7 @@ class Alignment:
         if not all(self._plain):
             for checkpoint in self._checkpoints:
                 _check_every_table_is_known(checkpoint)
-        self._specs = [self._aligned_specs(place) for place in range(len(self.models))]
+        self._specs = [self._aligned_specs(i) for i in range(len(self.models))]
 
     @property
     def vocab_size(self) -> int:
@@ -73,18 +73,18 @@ class Alignment:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the policy does that a user should know, a line each."""
-        found, lines = self._unified, []
-        if found.new:
-            lines.append(f"{_count(found.new)} that the base lacks, taken from the other models")
-        if found.dropped:
+        unified, lines = self._unified, []
+        if unified.new:
+            lines.append(f"{_count(unified.new)} that the base lacks, taken from the other models")
+        if unified.dropped:
             lines.append(
-                f"{_count(found.dropped)} that the base lacks, dropped from the other models; "
+                f"{_count(unified.dropped)} that the base lacks, dropped from the other models; "
                 "set tokenizer_source to union to keep all"
             )
-        if found.n_padding_dropped:
+        if unified.n_padding_dropped:
             lines.append(
-                f"{found.n_padding_dropped} rows of the base without a token, left out; "
-                f"the embedding has {found.n_rows} rows"
+                f"{unified.n_padding_dropped} rows of the base without a token, left out; "
+                f"the embedding has {unified.n_rows} rows"
             )
         return tuple(f"tokenizer_source {self.policy}: {line}" for line in lines)
 
@@ -105,11 +105,11 @@ class Alignment:
         )
 
     def specs(self, ref: ModelRef) -> Mapping[str, TensorSpec]:
-        """What a model's checkpoint says of its tensors, in the merged vocabulary's shapes."""
-        return self._specs[self._place[ref]]
+        """Give the specs of a model's tensors, in the merged vocabulary's shapes."""
+        return self._specs[self._index[ref]]
 
-    def rows(self, ref: ModelRef, name: str, read: Callable[[ModelRef, str], Tensor]) -> Tensor:
-        """A model's tensor with its rows where the merged vocabulary has them.
+    def aligned(self, ref: ModelRef, name: str, read: Callable[[ModelRef, str], Tensor]) -> Tensor:
+        """Give a model's tensor with its rows where the merged vocabulary has them.
 
         Args:
             ref: one of the models.
@@ -119,13 +119,13 @@ class Alignment:
         Returns:
             What `read` gives wherever no row moves, and else a copy; see `align`.
         """
-        tensor, place = read(ref, name), self._place[ref]
-        if self._plain[place] or not _has_rows(name):
+        tensor, i = read(ref, name), self._index[ref]
+        if self._plain[i] or not _has_rows(name):
             return tensor
-        return align(tensor, self._unified.maps[place], lambda m: read(self.models[m], name))
+        return align(tensor, self._unified.maps[i], lambda m: read(self.models[m], name))
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration with the merged vocabulary's size."""
+        """Give a configuration the merged vocabulary's size."""
         return {**config, "vocab_size": self.vocab_size} if self.changes else dict(config)
 
     def check(self, recipe: Recipe) -> None:
@@ -161,9 +161,9 @@ class Alignment:
         """
         merged_tokenizer(self._checkpoints[0].folder, self._entries(), self._unified.tokens, out)
 
-    def _aligned_specs(self, place: int) -> Mapping[str, TensorSpec]:
-        specs = self._checkpoints[place].specs
-        if self._plain[place]:
+    def _aligned_specs(self, i: int) -> Mapping[str, TensorSpec]:
+        specs = self._checkpoints[i].specs
+        if self._plain[i]:
             return specs
         return {
             name: replace(spec, shape=(self.vocab_size, *spec.shape[1:]))
@@ -173,7 +173,7 @@ class Alignment:
         }
 
     def _entries(self) -> list[AddedEntry]:
-        """The tokens that the first model's tokenizer does not have as added tokens."""
+        """List the tokens that the first model's tokenizer does not have as added tokens."""
         if self.policy != "union":
             return []
         ours = _added(self._checkpoints[0])
@@ -210,12 +210,12 @@ class Alignment:
 
 
 def _has_rows(name: str) -> bool:
-    """Whether a tensor has one row a token."""
+    """Check whether a tensor has one row a token."""
     return any(name == known or name.endswith(f".{known}") for known in _NAMES)
 
 
 def _n_rows(checkpoint: Checkpoint) -> int:
-    """The rows of a model's embedding."""
+    """Count the rows of a model's embedding."""
     for name, spec in checkpoint.specs.items():
         if _has_rows(name):
             return spec.shape[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mergesearch.errors import InputError
-from mergesearch.parents.store import Parents
+from mergesearch.parents.parents import Parents
 from mergesearch.parents.vocabulary import Policy
 from mergesearch.recipe import ModelRef
 from mergesearch.runtime import choose_device, merges_on

@@ -1,142 +1,185 @@
-"""Which parents stay in memory and which are streamed from their files, under a budget."""
+"""The residency of models: which stay in memory and which are streamed, under a budget."""
 
-from collections.abc import Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Hashable, Mapping
 
-from mergesearch.errors import InputError
-from mergesearch.parents.footprint import Footprint
+import torch
+from torch import Tensor
 
-#: "device": on the accelerator; "host": kept in host memory; "mapped": read from the file, used
-#: and released.
-Place = Literal["device", "host", "mapped"]
-Memory = Literal["device", "host"]
+from mergesearch.parents.footprint import footprint, largest
+from mergesearch.parents.memo import Memo
+from mergesearch.parents.memory import Memory, MemoryPlan, MemoryRow, Residence, plan_memory
+from mergesearch.parents.reading import ModelFiles, TensorKey
+from mergesearch.parents.usage import available_bytes, device_bytes, process_bytes
+from mergesearch.recipe import ModelPath, ModelRef
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a memory plan."""
-
-    what: str
-    n_bytes: int
-    where: Place
-
-    @property
-    def memory(self) -> Memory:
-        """Whose bytes these are: mapped pages are the host's as long as they are in use."""
-        return "device" if self.where == "device" else "host"
+_CPU = torch.device("cpu")
+#: What one merge works in, until it is known which merges there will be: blocks, not tensors.
+_WORKING = 64 * 2**20
+#: The part of what is available that is used where no budget is given.
+_USED = 0.8
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
-    """What is resident where at the peak of a run."""
+class Residency:
+    """Decides which models are kept in memory, keeps them, and streams the others.
 
-    rows: tuple[Row, ...]
-    #: The place of each parent, in their order.
-    places: tuple[Place, ...]
-    budgets: Mapping[Memory, int]
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most host memory that the process holds, `spare("host")` aside."""
-        return self.peak("host")
-
-    @property
-    def budget(self) -> int:
-        """The host memory that the process may hold, in bytes."""
-        return self.budgets["host"]
-
-    def peak(self, memory: Memory) -> int:
-        """The sum of the rows of one memory, in bytes."""
-        return sum(row.n_bytes for row in self.rows if row.memory == memory)
-
-    def spare(self, memory: Memory) -> int:
-        """What the budget leaves, in bytes: the most that may be remembered of the tensors."""
-        return self.budgets[memory] - self.peak(memory)
-
-    def lines(self) -> list[str]:
-        """The plan as a table for the terminal."""
-        heads = [
-            f"peak {_gb(self.peak(memory))} of a budget of {_gb(budget)}"
-            + (" on the device" if memory == "device" else "")
-            for memory, budget in self.budgets.items()
-        ]
-        width = max(len(row.what) for row in self.rows)
-        table = [f"  {row.what:{width}}  {_gb(row.n_bytes):>10}  {row.where}" for row in self.rows]
-        return [f"memory plan: {', '.join(heads)}", *table]
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
-
-
-def plan_memory(
-    parents: Sequence[Footprint],
-    others: Sequence[Row],
-    budgets: Mapping[Memory, int],
-    *,
-    keep: bool = True,
-) -> MemoryPlan:
-    """Keep as many parents as fit, the first before all others, then the small before the large.
-
-    The first is the base, which is read for every tensor. What does not fit the device is kept on
-    the host, and what does not fit there is streamed. The walk ends at the first parent that does
-    not fit, so that a larger budget never keeps fewer.
+    Tensors come into memory as they are read, and stay there where their model is kept;
+    `residences` says which are. `reserve` decides it anew once it is known what else the process
+    will hold. Any number of threads may read.
 
     Args:
-        parents: the parents, the base first.
-        others: what is held whatever the places; the first is listed before the parents.
-        budgets: the bytes that may be held in host memory, and on a device that has its own.
-        keep: whether any parent may be kept.
+        files: the models, the base first.
+        device: where tensors are read to.
+        keep: keep models where they fit; else all are streamed.
+        memory_budget: the bytes of host memory that the whole process may hold at its peak; None
+            means what it holds now and 80 % of what is available. On a device with memory of its
+            own, 80 % of what is free there may be taken as well.
+        mapping_bytes: what one tensor takes while its rows are mapped by token.
 
     Raises:
-        InputError: a budget is too small even if every parent is streamed.
+        InputError: the budget is too small even if every model is streamed.
     """
-    streamed = [Row(parent.name, parent.streamed, "mapped") for parent in parents]
-    nowhere: list[Place] = ["mapped"] * len(parents)
-    least = MemoryPlan((*others, *streamed), tuple(nowhere), budgets)
-    spare: dict[Memory, int] = {memory: least.spare(memory) for memory in budgets}
-    for memory in budgets:
-        if spare[memory] < 0:
-            raise _too_small(least, memory)
-    rows = dict(enumerate(streamed))
-    base = parents[0].kept.keys()
-    todo = sorted(rows, key=lambda i: (i > 0, _cost(parents[i], base)))
-    held: set[Hashable] = set()
-    memories: list[Memory] = [memory for memory in ("device", "host") if memory in budgets]
-    for memory in memories:
-        while todo and keep:
-            parent = parents[todo[0]]
-            cost = _cost(parent, held)
-            freed = parent.streamed if memory == "host" else 0
-            if cost > spare[memory] + freed:
-                break
-            spare[memory] -= cost
-            spare["host"] += parent.streamed
-            held |= parent.kept.keys()
-            rows[todo.pop(0)] = Row(parent.name, cost, memory)
-    places = tuple(row.where for row in rows.values())
-    others = [row for row in others if row.n_bytes]
-    return MemoryPlan((*others[:1], *rows.values(), *others[1:]), places, budgets)
 
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        device: torch.device,
+        keep: bool = True,
+        memory_budget: int | None = None,
+        mapping_bytes: int = 0,
+    ) -> None:
+        self.device = device
+        self.keep = keep
+        self._files = files
+        self._mapping_bytes = mapping_bytes
+        on_cpu = device.type == "cpu"
+        # as many tensors are merged at once as torch has threads, or one where it is the device
+        # that is parallel
+        self._n_at_once = torch.get_num_threads() if on_cpu else 1
+        self._footprints = [
+            footprint(
+                ref,
+                files.checkpoint(ref).specs,
+                files.changed(ref),
+                moved=not on_cpu,
+                n_at_once=self._n_at_once,
+            )
+            for ref in files.models
+        ]
+        if memory_budget is None:
+            memory_budget = process_bytes() + int(_USED * available_bytes())
+        self._budget = memory_budget
+        #: What is known of the tensors whatever the candidate, within what the budget leaves.
+        self.memo = Memo()
+        self._held = Memo()
+        self.reserve({"merging": min(self._merging(), self._n_at_once * _WORKING)})
 
-def _cost(parent: Footprint, held: Set[Hashable]) -> int:
-    """What a parent takes besides what is held already, in bytes."""
-    return sum(parent.kept[key] for key in parent.kept.keys() - held)
+    @property
+    def residences(self) -> Mapping[ModelRef, Residence]:
+        """Where each model is kept, or "mapped" where it is streamed."""
+        return dict(zip(self._files.models, self._plan.residences, strict=True))
 
+    def read(self, ref: ModelRef, name: str) -> Tensor:
+        """Read a tensor to `device`, from memory where its model is kept.
 
-def _too_small(least: MemoryPlan, memory: Memory) -> InputError:
-    parts = ", ".join(
-        f"{row.what} {_gb(row.n_bytes)}"
-        for row in least.rows
-        if row.memory == memory and row.n_bytes
-    )
-    where = "on the device " if memory == "device" else ""
-    return InputError(
-        f"what a merge holds {where}while it streams every model must fit the memory budget, got "
-        f"{_gb(least.peak(memory))} ({parts}) for a budget of {_gb(least.budgets[memory])}; "
-        "raise the budget, or merge fewer or smaller models"
-    )
+        It must not be written to.
+        """
+        key = self._files.key(ref, name)
+        residence = self._kept.get(key)
+        if residence is None or (residence == "host" and self._keeps_pages(key)):
+            return self._moved(ref, name, self.device)
+        home = self.device if residence == "device" else _CPU
+        held = self._held.recall(key, lambda: self._moved(ref, name, home, pin=home == _CPU))
+        return held.to(self.device, non_blocking=True)
 
+    def release(self, ref: ModelRef, name: str) -> None:
+        """Let go of the memory that a tensor of a streamed model takes; others stay.
 
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"
+        A tensor that was read stays valid as long as somebody holds it.
+        """
+        key = (ref.model, name)
+        if not (self._kept.get(key) == "host" and self._keeps_pages(key)):
+            self._files.release(ref, name)
+
+    def reserve(self, reserved: Mapping[str, int]) -> MemoryPlan:
+        """Decide anew which models are kept, next to what else is going to be allocated.
+
+        Call it when nothing is being read: all that was kept or remembered so far is forgotten, and
+        what the process holds without it is measured. From then on `residences` and the limit of
+        `memo` are those of the plan.
+
+        Args:
+            reserved: bytes by what they are for, e.g. "live model"; only what is not yet held.
+                They are taken where merges run, on `device`. "merging" stands for what a merge
+                itself takes, which is otherwise counted as if tensors were merged whole.
+
+        Raises:
+            InputError: the budget is too small even if every model is streamed.
+        """
+        self._held.forget(None)
+        self.memo.forget(0)
+        self._files.release_all()
+        self._process = process_bytes()
+        self._plan = self.memory_plan(reserved)
+        self._kept: dict[Hashable, Residence] = {}
+        for memory in ("host", "device"):  # what is in both is read from the device
+            for one, residence in zip(self._footprints, self._plan.residences, strict=True):
+                if residence == memory:
+                    self._kept |= dict.fromkeys(one.kept, residence)
+        self.memo.forget(self._plan.spare(self._merges_in))
+        return self._plan
+
+    def memory_plan(self, reserved: Mapping[str, int]) -> MemoryPlan:
+        """Say what `reserve` would decide, with the process as it was at its last call.
+
+        Raises:
+            InputError: the budget is too small even if every model is streamed.
+        """
+        budgets: dict[Memory, int] = {"host": self._budget}
+        if (free := device_bytes(self.device)) is not None:
+            budgets["device"] = int(_USED * free)
+        merges = {
+            "merging": self._merging(),
+            "mapping rows by token": self._mapping_bytes,
+            **reserved,
+        }
+        others = [
+            MemoryRow("this process so far", self._process, "host"),
+            MemoryRow("reading", max(one.reading for one in self._footprints), "host"),
+            *(MemoryRow(what, n_bytes, self._merges_in) for what, n_bytes in merges.items()),
+        ]
+        return plan_memory(self._footprints, others, budgets, keep=self.keep)
+
+    @property
+    def _merges_in(self) -> Memory:
+        return "host" if device_bytes(self.device) is None else "device"
+
+    def _merging(self) -> int:
+        """Bound what merges of the largest tensors take, if they are merged whole, in bytes.
+
+        Each takes its inputs in float32 where they are not read so, its result, and once more that
+        for the method.
+        """
+        results = max(
+            largest((spec.float_bytes for spec in checkpoint.specs.values()), self._n_at_once)
+            for checkpoint in self._files.checkpoints
+        )
+        return 2 * results + sum(one.merging for one in self._footprints)
+
+    def _keeps_pages(self, key: TensorKey) -> bool:
+        """Check whether the host keeps a tensor as pages of its file, and not as a copy.
+
+        A sum is in no file, and what moves to a CUDA device is faster from pinned memory.
+        """
+        return isinstance(key[0], ModelPath) and self.device.type != "cuda"
+
+    def _moved(
+        self, ref: ModelRef, name: str, device: torch.device, *, pin: bool = False
+    ) -> Tensor:
+        """Read a tensor from its file to a device; on another than the CPU, or summed, a copy."""
+        read = self._files.read(ref, name)
+        tensor = read.pin_memory() if pin and self.device.type == "cuda" else read
+        tensor = tensor.to(device)
+        if tensor is not read or name in self._files.changed(ref):
+            self.release(ref, name)
+        return tensor

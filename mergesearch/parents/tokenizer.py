@@ -10,7 +10,7 @@ from mergesearch.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mergesearch.parents.store import Parents
+    from mergesearch.parents.parents import Parents
 
 #: A token as the list `added_tokens` of a `tokenizer.json` has it.
 AddedEntry = Mapping[str, Any]

@@ -13,7 +13,7 @@ from mergesearch.errors import InputError
 
 #: What to do where vocabularies differ: refuse, keep the base's, or keep every model's tokens.
 Policy = Literal["error", "base", "union"]
-#: A model's place among the models, and a row of its embedding.
+#: A model's index among the models, and a row of its embedding.
 Row = tuple[int, int]
 
 _REMEDY = "set tokenizer_source to base or union"
@@ -44,7 +44,7 @@ class Vocabulary:
 class RowMap:
     """Where every row of one model's aligned embedding comes from."""
 
-    #: The model's place among the models.
+    #: The model's index among the models.
     model: int
     #: For each row of the result the model's own row, or -1 where it has none.
     own: tuple[int, ...]
@@ -132,7 +132,7 @@ def align(tensor: Tensor, rows: RowMap, read: Callable[[int], Tensor]) -> Tensor
     Args:
         tensor: the model's own, of shape (its rows, ...).
         rows: from `unify`, of this model.
-        read: gives the same tensor of another model, of shape (its rows, ...), by its place.
+        read: gives the same tensor of another model, of shape (its rows, ...), by its index.
 
     Returns:
         Shape (merged rows, ...). The tensor itself or a view of it where its rows stand as they
@@ -175,13 +175,13 @@ def _check_same(base: Vocabulary, other: Vocabulary) -> None:
 def _new_tokens(base: Vocabulary, others: Sequence[Vocabulary]) -> list[str]:
     """What the others have and the base lacks, in the order in which mergekit appends it."""
     added = frozenset(chain.from_iterable(model.added for model in (base, *others)))
-    found = dict.fromkeys(
+    new = dict.fromkeys(
         token
         for other in others
         for token in sorted(other.rows, key=other.rows.__getitem__)
         if token not in base.tokens
     )
-    return sorted(found, key=added.__contains__)  # a stable sort: the added ones last
+    return sorted(new, key=added.__contains__)  # a stable sort: the added ones last
 
 
 def _default(

@@ -1,4 +1,4 @@
-"""The recipe: everything needed to rebuild one merged model, as a mergekit configuration."""
+"""The recipe: all that rebuilds one merged model, as a mergekit configuration."""
 
 from mergesearch.recipe.baselines import copy_of, soup_recipe, task_arithmetic_recipe
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe

@@ -18,7 +18,9 @@ _NOTE = re.compile(r"^# mergesearch: (.*)$", re.MULTILINE)
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe from a mergekit YAML file; relative model paths resolve against its folder.
+    """Read a recipe from a mergekit YAML file.
+
+    Relative model paths resolve against its folder.
 
     Raises:
         InputError: the file is missing or is no recipe, or a model folder is missing.
@@ -27,7 +29,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def read_recipe(text: str, where: str = "recipe") -> Recipe:
-    """The recipe that a mergekit YAML text states.
+    """Read the recipe that a mergekit YAML text states.
 
     Args:
         text: YAML in mergekit's `models` or `slices` form.
@@ -65,7 +67,7 @@ def read_recipe(text: str, where: str = "recipe") -> Recipe:
 
 
 def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
-    """The recipe as YAML that `mergekit-yaml` runs and `read_recipe` reads back.
+    """Write a recipe as YAML that `mergekit-yaml` runs and `read_recipe` reads back.
 
     Args:
         recipe: what to write.
@@ -119,7 +121,7 @@ _Dumper.add_representer(list, _Dumper.represent_list)
 
 
 def _sources(slices: Any) -> list[dict[str, Any]]:
-    """The sources of well-formed slices; what is malformed is left for the model to refuse."""
+    """List the sources of well-formed slices; the model refuses the others."""
     parts = slices if isinstance(slices, list) else []
     lists = [part.get("sources") for part in parts if isinstance(part, dict)]
     return [

@@ -18,7 +18,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 TokenizerSource = Literal["base", "union"]
 
 #: Accepted for mergekit's sake: it chooses how mergekit stores a mask, and no value of the result.
-_IGNORED = ("int8_mask",)
+IGNORED = ("int8_mask",)
 
 
 class Source(Config):
@@ -40,12 +40,12 @@ class Source(Config):
 
     @property
     def n_layers(self) -> int | None:
-        """How many layers the source gives; None for all that its model has."""
+        """Layers that the source gives; None for all that its model has."""
         return None if self.layer_range is None else self.layer_range[1] - self.layer_range[0]
 
 
 class Slice(Config):
-    """Consecutive layers of the output, merged from equally long ranges of the sources."""
+    """Consecutive layers of the output, merged from equally long ranges."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
     base_model: ModelRef | None = None
@@ -70,6 +70,19 @@ class Recipe(Config):
 
     Immutable and comparable; `hash` identifies it. Model paths are absolute once it is read by
     `mergesearch.recipe.load_recipe`.
+
+    >>> from mergesearch import read_recipe
+    >>> recipe = read_recipe('''
+    ... merge_method: task_arithmetic
+    ... base_model: models/base
+    ... models:
+    ... - {model: models/one, parameters: {weight: 0.7}}
+    ... - {model: models/two, parameters: {weight: 0.4}}
+    ... ''')
+    >>> [str(model) for model in recipe.models]
+    ['models/base', 'models/one', 'models/two']
+    >>> recipe.hash[:12]
+    'd842333e4f5b'
     """
 
     merge_method: str
@@ -94,7 +107,7 @@ class Recipe(Config):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the canonical form: the same for recipes that say the same in other words."""
+        """SHA-256 of the canonical form: one for all spellings of a recipe."""
         text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -106,11 +119,11 @@ class Recipe(Config):
         return tuple(dict.fromkeys(ref for ref in [*bases, *sources] if ref is not None))
 
     def base_of(self, part: Slice) -> ModelRef | None:
-        """The base that a slice's task vectors are taken from."""
+        """Return the base that a slice's task vectors are taken from."""
         return part.base_model or self.base_model
 
     def with_paths(self, change: Any) -> "Recipe":
-        """The recipe with every model reference replaced by `change(reference)`."""
+        """Replace every model reference by `change(reference)`."""
 
         def moved(ref: ModelRef | None) -> ModelRef | None:
             return None if ref is None else change(ref)
@@ -129,7 +142,7 @@ class Recipe(Config):
         return self.model_copy(update={"base_model": moved(self.base_model), "slices": slices})
 
     def resolved(self, folder: Path) -> "Recipe":
-        """The recipe with relative paths resolved against `folder`."""
+        """Resolve relative paths against `folder`."""
         return self.with_paths(lambda ref: ref.resolved(folder))
 
     @model_validator(mode="after")
@@ -183,11 +196,14 @@ class Recipe(Config):
 
 
 def _check_parameter(method: Method, name: str, setting: Setting) -> None:
-    """Refuse values out of range, and names no method knows; a name of another method is unused."""
-    known = {p.name for row in METHODS.values() for p in row.parameters}
+    """Refuse values out of range, and names that no method has.
+
+    A name of another method is unused.
+    """
     parameter = method.parameter(name)
     if parameter is None:
-        if name not in known and name not in _IGNORED:
+        known = {p.name for row in METHODS.values() for p in row.parameters}
+        if name not in known and name not in IGNORED:
             raise ValueError(unknown("parameter", name, [p.name for p in method.parameters]))
         return
     for value in leaves(setting):

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import model_serializer, model_validator
 
@@ -15,6 +15,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 class ModelPath(Config):
     """A folder, or a repository on the hub at a revision."""
+
+    shorthand: ClassVar = {"type": "string"}
 
     path: str
     revision: str | None = None
@@ -34,11 +36,11 @@ class ModelPath(Config):
 
     @property
     def is_local(self) -> bool:
-        """Whether this names a folder of this machine, once resolved."""
+        """True for a folder of this machine, once resolved."""
         return os.path.isabs(self.path)
 
     def resolved(self, folder: Path) -> "ModelPath":
-        """A path relative to `folder` made absolute; a hub id stays as it is.
+        """Make a path relative to `folder` absolute; a hub id stays as it is.
 
         Raises:
             InputError: no such folder, and the text is no hub id either.
@@ -51,20 +53,22 @@ class ModelPath(Config):
         return self
 
     def relative(self, folder: Path) -> "ModelPath":
-        """The inverse of `resolved`: as it would be written in a file in `folder`."""
+        """Write the path as a file in `folder` would: the inverse of `resolved`."""
         if not self.is_local:
             return self
         return ModelPath(path=os.path.relpath(self.path, folder.resolve()))
 
 
 class ModelRef(Config):
-    """A model as recipes name it: `path`, `hub/id@revision`, or either with `+adapter`."""
+    """A model as recipes name it: `path`, `hub/id@revision`, or either `+adapter`."""
+
+    shorthand: ClassVar = {"type": "string"}
 
     model: ModelPath
     lora: ModelPath | None = None
 
     def __eq__(self, other: object) -> bool:
-        """The same names; a plan compares the same few objects many thousand times."""
+        """Compare names; a plan compares the same few objects many thousand times."""
         return self is other or super().__eq__(other)
 
     def __hash__(self) -> int:
@@ -88,13 +92,13 @@ class ModelRef(Config):
         return f"{self.model}+{self.lora}" if self.lora else str(self.model)
 
     def resolved(self, folder: Path) -> "ModelRef":
-        """Both parts with relative paths made absolute; see `ModelPath.resolved`."""
+        """Make both parts' relative paths absolute; see `ModelPath.resolved`."""
         return ModelRef(
             model=self.model.resolved(folder), lora=self.lora and self.lora.resolved(folder)
         )
 
     def relative(self, folder: Path) -> "ModelRef":
-        """Both parts as they would be written in a file in `folder`."""
+        """Write both parts as a file in `folder` would."""
         return ModelRef(
             model=self.model.relative(folder), lora=self.lora and self.lora.relative(folder)
         )

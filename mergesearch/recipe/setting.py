@@ -1,4 +1,4 @@
-"""Parameter values that depend on the tensor: scalars, gradients over depth, filters by name."""
+"""Parameter values by tensor: scalars, gradients over depth, filters by name."""
 
 import math
 import sys
@@ -12,7 +12,9 @@ from mergesearch.methods import Scalar
 
 
 def _canonical(raw: Any) -> Any:
-    """One spelling for each value: numbers as floats (YAML reads 1e-5 as text), lists as tuples.
+    """Spell each value one way: numbers as floats, lists as tuples.
+
+    YAML reads 1e-5 as text.
 
     Raises:
         ValueError: the value is none that a setting can have.
@@ -51,13 +53,13 @@ Gradient = tuple[Scalar, ...]
 
 
 class Conditional(Config):
-    """A value for the tensors whose name contains `filter`; `None` or "*" is every tensor."""
+    """A value for tensors whose name contains `filter`; None or "*" is every tensor."""
 
     value: Annotated[Scalar | Gradient, BeforeValidator(_canonical)]
     filter: str | None = None
 
     def applies_to(self, name: str) -> bool:
-        """Whether this is the value of the tensor of that name."""
+        """Return True where this is the value of the tensor of that name."""
         return self.filter in (None, "*") or self.filter in name
 
 
@@ -67,7 +69,7 @@ Setting = Annotated[
 
 
 def leaves(setting: Setting) -> Iterator[Scalar]:
-    """Every scalar that a setting mentions."""
+    """Yield every scalar that a setting mentions."""
     if isinstance(setting, Conditional):
         yield from leaves(setting.value)
     elif isinstance(setting, tuple):
@@ -78,7 +80,7 @@ def leaves(setting: Setting) -> Iterator[Scalar]:
 
 
 def evaluate(setting: Setting, name: str, depth: float) -> Scalar | None:
-    """The value for one tensor.
+    """Find the value for one tensor.
 
     Args:
         setting: what the recipe says.

@@ -1,5 +1,12 @@
 """Leaderboards over one or many runs, and the verdict on a run's winner."""
 
+from mergesearch.report.columns import (
+    further_objectives,
+    header,
+    heads,
+    show_objective,
+    table,
+)
 from mergesearch.report.entries import (
     Entry,
     caution,
@@ -7,24 +14,18 @@ from mergesearch.report.entries import (
     front_of,
     ranked,
     run_labels,
-    verdict,
 )
-from mergesearch.report.leaderboard import (
-    FORMATS,
-    further_objectives,
-    header,
-    heads,
-    leaderboard,
-    markdown,
-    show_objective,
-    table,
-)
+from mergesearch.report.formats import REPORTS, ReportFormat, format_of, leaderboard
+from mergesearch.report.markdown import markdown
+from mergesearch.report.verdict import verdict
 
 __all__ = [
-    "FORMATS",
+    "REPORTS",
     "Entry",
+    "ReportFormat",
     "caution",
     "entries_of",
+    "format_of",
     "front_of",
     "further_objectives",
     "header",

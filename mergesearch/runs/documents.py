@@ -88,7 +88,7 @@ class DocumentsOf:
 
     def known(self, task: "BuiltTask") -> Mapping[int, DocumentScore]:
         """Look up the documents of a task that were scored before, by id."""
-        return self._documents.known(self._digest, task.fingerprint)
+        return self._documents.known(self._digest, task.id.fingerprint)
 
     def add(self, task: "BuiltTask", documents: Mapping[int, DocumentScore]) -> None:
         """Keep newly scored documents; they are safe when this returns.
@@ -96,7 +96,7 @@ class DocumentsOf:
         Raises:
             InputError: the device is full, or the file cannot be written.
         """
-        self._documents.add(self._digest, task.fingerprint, documents)
+        self._documents.add(self._digest, task.id.fingerprint, documents)
 
 
 def _pack(key: Key, documents: Mapping[int, DocumentScore]) -> bytes:

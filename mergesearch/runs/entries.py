@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from mergesearch.scores import DocumentScore, TaskScore
+from mergesearch.scores import DocumentScore, TaskId, TaskScore, summary
 from mergesearch.scores.aggregation import VECTORISED
-from mergesearch.scores.scores import summary
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,8 @@ class SoupStep:
 class TaskEntry:
     """A task of the suite: all that a score of it says, but for the documents."""
 
-    task: str
-    metric: str
-    filter: str
-    higher_is_better: bool
+    id: TaskId
     weight: float
-    aggregation: str
-    fingerprint: str
-    group: str | None
     #: The first so many documents are scored.
     n_documents: int
     #: Name of the well-known benchmark whose reported set it is, if it is one.
@@ -63,16 +56,26 @@ class TaskEntry:
         ours = {i: documents[i] for i in range(self.n_documents) if i in documents}
         if len(ours) < self.n_documents:
             return None
-        if values_are_enough(self.aggregation):
-            decided = summary(self.aggregation, ours)
+        if values_are_enough(self.id.aggregation):
+            decided = summary(self.id.aggregation, ours)
         elif value is None:
             return None
         else:
             ids, scores = tuple(ours), tuple(ours.values())
             decided = {"doc_ids": ids, "documents": scores, "value": value, "stderr": None}
-        fields: dict[str, Any] = asdict(self)
-        del fields["n_documents"], fields["benchmark"]
-        return TaskScore(**fields, **decided)
+        return TaskScore(id=self.id, weight=self.weight, **decided)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Read an entry of a record, in which the id's fields stand beside the others."""
+        named = {f.name for f in fields(TaskId)}
+        id_ = TaskId(**{key: value for key, value in entry.items() if key in named})
+        return cls(id_, **{key: value for key, value in entry.items() if key not in named})
+
+    def json(self) -> dict[str, Any]:
+        """The entry of a record; see `from_json`."""
+        entry = asdict(self)
+        return {**entry.pop("id"), **entry}
 
 
 def values_are_enough(aggregation: str) -> bool:
@@ -88,19 +91,23 @@ class SuiteEntry:
 
     @classmethod
     def from_json(cls, splits: Mapping[str, Any]) -> Self:
-        """From what `asdict` makes of `splits`."""
-        return cls({name: tuple(TaskEntry(**t) for t in tasks) for name, tasks in splits.items()})
+        """Read the entries of a record, by split."""
+        return cls({name: tuple(map(TaskEntry.from_json, of)) for name, of in splits.items()})
+
+    def json(self) -> dict[str, Any]:
+        """The entries of a record, by split."""
+        return {name: [task.json() for task in tasks] for name, tasks in self.splits.items()}
 
     @property
     def searched_benchmarks(self) -> Mapping[str, str]:
         """Tasks of either split whose benchmark's test set was searched on, with its name."""
         searched = {task.benchmark for task in self.splits.get("search_full", ())}
         tasks = (task for split in self.splits.values() for task in split)
-        return {t.task: t.benchmark for t in tasks if t.benchmark and t.benchmark in searched}
+        return {t.id.task: t.benchmark for t in tasks if t.benchmark and t.benchmark in searched}
 
     @property
     def objective(self) -> str:
         """Hash of what a search maximizes: equal where trials' totals may be compared."""
         tasks = self.splits.get("search", ())
-        terms = [[task.fingerprint, task.n_documents, task.weight] for task in tasks]
+        terms = [[task.id.fingerprint, task.n_documents, task.weight] for task in tasks]
         return hashlib.sha256(json.dumps(terms).encode()).hexdigest()[:12]

@@ -106,13 +106,13 @@ class Record:
     def set_suite(self, suite: SuiteEntry) -> None:
         """Set what candidates are scored on; a leaderboard of another suite is void."""
         if suite != self.suite:
-            self._append({"kind": "suite", **asdict(suite)})
+            self._append({"kind": "suite", "splits": suite.json()})
 
     def add_scores(self, digest: str, scores: Scores) -> None:
         """Remember a model's values of tasks whose aggregation a reader may lack."""
         for task in scores.tasks:
-            key = digest, task.fingerprint, len(task.doc_ids)
-            if not values_are_enough(task.aggregation) and key not in self._values:
+            key = digest, task.id.fingerprint, len(task.doc_ids)
+            if not values_are_enough(task.id.aggregation) and key not in self._values:
                 self._append({"kind": "value", "key": key, "value": task.value})
 
     def add_row(self, row: LeaderboardRow) -> None:
@@ -137,8 +137,8 @@ class Record:
             self._append({"kind": "soup", "steps": [asdict(step) for step in steps]})
 
     def _score(self, digest: str, task: TaskEntry) -> TaskScore | None:
-        value = self._values.get((digest, task.fingerprint, task.n_documents))
-        return task.score(self.documents.known(digest, task.fingerprint), value)
+        value = self._values.get((digest, task.id.fingerprint, task.n_documents))
+        return task.score(self.documents.known(digest, task.id.fingerprint), value)
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:

@@ -1,15 +1,26 @@
-"""Numbers per document, what they sum to, and how sure they are; without torch or lm-eval."""
+"""Numbers per document, their sums and intervals; without torch or lm-eval."""
 
-from mergesearch.scores.intervals import Interval, interval, paired_difference, paired_lead
+from mergesearch.scores.intervals import (
+    Interval,
+    Resampled,
+    interval,
+    paired_difference,
+    paired_lead,
+    resampled,
+)
 from mergesearch.scores.scores import DocumentScore, Scores, TaskScore, summary
+from mergesearch.scores.task_id import TaskId
 
 __all__ = [
     "DocumentScore",
     "Interval",
+    "Resampled",
     "Scores",
+    "TaskId",
     "TaskScore",
     "interval",
     "paired_difference",
     "paired_lead",
+    "resampled",
     "summary",
 ]

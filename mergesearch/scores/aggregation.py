@@ -1,4 +1,4 @@
-"""From the values of documents to the value of a task: lm-eval's aggregations, and tasks' own."""
+"""Aggregations of documents' values to a task's: lm-eval's, and tasks' own."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ OWN_AGGREGATIONS: dict[str, Callable[[Sequence[Any]], float]] = {}
 
 
 def aggregation_function(name: str) -> Callable[[Sequence[Any]], float]:
-    """The aggregation of that name: lm-eval's, or a task's own.
+    """Look up an aggregation by its name: lm-eval's, or a task's own.
 
     Raises:
         InputError: it is a task's own, and that task is not built in this process.

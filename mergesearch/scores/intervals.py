@@ -1,8 +1,9 @@
-"""How sure a score is, and a comparison of two: bootstraps over documents."""
+"""Intervals of scores and of their differences: bootstraps over documents."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from mergesearch.scores.scores import Scores, TaskScore
 #: Resamples where an aggregation runs document by document, as F1 and BLEU do.
 _SLOW_RESAMPLES = 1_000
 
-#: Confidence of an interval one standard error wide on either side.
-_ONE_SIGMA = 0.6827
+#: Confidence of an interval one standard error wide on either side, and of one two wide.
+_ONE_SIGMA, _TWO_SIGMA = 0.6827, 0.95
 
 #: Random indices drawn at a time.
 _BLOCK = 2_000_000
@@ -33,7 +34,7 @@ class Interval:
 def interval(
     scores: Scores, *, n_resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """The total of one candidate, with a bootstrap over the documents of each task.
+    """Bound the total of one candidate, by a bootstrap over each task's documents.
 
     Args:
         scores: at least one task.
@@ -45,10 +46,64 @@ def interval(
     return _bounds(scores.total, totals, confidence)
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """One candidate's total under a bootstrap over the documents of each task."""
+
+    scores: Scores
+    #: (resamples,).
+    totals: Floats
+
+    @property
+    def interval(self) -> Interval:
+        """The total with its 95 % interval: what `interval` says, digit for digit."""
+        return _bounds(self.scores.total, self.totals, _TWO_SIGMA)
+
+    def lead_over(self, other: "Resampled") -> Interval:
+        """Return what `paired_difference` does, digit for digit.
+
+        Raises:
+            InputError: the two were not scored on the same tasks and documents.
+        """
+        _check_paired(self.scores, other.scores)
+        if _drawn_from(self.scores) != _drawn_from(other.scores):
+            return paired_difference(self.scores, other.scores)
+        lead = self.scores.total - other.scores.total
+        return _bounds(lead, self.totals - other.totals, _TWO_SIGMA)
+
+
+def resampled(
+    candidates: Sequence[Scores], *, n_resamples: int = 10_000, seed: int = 0
+) -> list[Resampled | None]:
+    """Totals under resampling, for which documents are drawn once for all that have the same.
+
+    Args:
+        candidates: at least one task each.
+        n_resamples: bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        One a candidate; None where a task's own aggregation is out of reach.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for number, scores in enumerate(candidates):
+        alike.setdefault(_drawn_from(scores), []).append(number)
+    results: list[Resampled | None] = [None] * len(candidates)
+    for numbers in alike.values():
+        group = [candidates[number] for number in numbers]
+        try:
+            totals = _resampled_totals(group, n_resamples, seed)
+        except InputError:
+            continue
+        for number, scores, of in zip(numbers, group, totals, strict=True):
+            results[number] = Resampled(scores, of)
+    return results
+
+
 def paired_difference(
     a: Scores, b: Scores, *, n_resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """The total of `a` minus that of `b`, with a paired bootstrap over the documents of each task.
+    """Bound the total of `a` minus that of `b`, by a paired bootstrap over documents.
 
     Both candidates answered the same documents, so a resample draws documents and takes both
     candidates' values on them: what makes a document hard for both cancels. Where one of them was
@@ -70,7 +125,7 @@ def paired_difference(
 
 
 def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
-    """The lead of one candidate over another on the documents that it was scored on, and its error.
+    """Estimate the lead of one candidate over another, which was scored on more.
 
     The error is that of the lead on all documents, of which these are a sample without replacement:
     it is nothing where all were scored. In closed form where every task's value is a mean, which is
@@ -89,7 +144,7 @@ def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
     """
     same = whole.on(part)
     _check_paired(part, same)
-    if any(task.aggregation != "mean" for task in part.tasks):
+    if any(task.id.aggregation != "mean" for task in part.tasks):
         bounds = paired_difference(part, same, n_resamples=_SLOW_RESAMPLES, confidence=_ONE_SIGMA)
         left = 1 - part.n_documents / whole.n_documents
         return bounds.value, (bounds.high - bounds.low) / 2 * math.sqrt(left)
@@ -102,7 +157,7 @@ def paired_lead(part: Scores, whole: Scores) -> tuple[float, float]:
 
 
 def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
-    """The variance of a task's mean lead as an estimate of that on so many documents."""
+    """Estimate the variance of a task's mean lead on part of so many documents."""
     left = 1 - len(ours.doc_ids) / n_documents
     if left == 0:
         return 0.0
@@ -113,17 +168,19 @@ def _variance(ours: TaskScore, theirs: TaskScore, n_documents: int) -> float:
     return float((values[:, 0] - values[:, 1]).var(ddof=1)) / len(pairs) * left
 
 
+def _drawn_from(scores: Scores) -> Hashable:
+    """Name what is drawn from: alike for two candidates where one drawing serves both."""
+    return tuple((task.id.aggregation, tuple(_defined([task]))) for task in scores.tasks)
+
+
 def _check_paired(a: Scores, b: Scores) -> None:
     """Refuse candidates that were scored on other documents than one another."""
     for ours, theirs in zip(a.tasks, b.tasks, strict=False):
-        if (ours.task, ours.fingerprint, ours.doc_ids) != (
-            theirs.task,
-            theirs.fingerprint,
-            theirs.doc_ids,
-        ):
+        pair = [(task.id.task, task.id.fingerprint, task.doc_ids) for task in (ours, theirs)]
+        if pair[0] != pair[1]:
             raise InputError(
-                f"only scores of the same documents can be paired, but {ours.task!r} "
-                f"({len(ours.doc_ids)} documents) and {theirs.task!r} ({len(theirs.doc_ids)} "
+                f"only scores of the same documents can be paired, but {ours.id.task!r} "
+                f"({len(ours.doc_ids)} documents) and {theirs.id.task!r} ({len(theirs.doc_ids)} "
                 f"documents) differ in task, prompts or documents; score both again"
             )
     if len(a.tasks) != len(b.tasks):
@@ -134,9 +191,9 @@ def _check_paired(a: Scores, b: Scores) -> None:
 
 
 def _resampled_totals(candidates: Sequence[Scores], n_resamples: int, seed: int) -> list[Floats]:
-    """Totals under resampling, (resamples,) each; all candidates see the same documents drawn."""
+    """Resample totals, (resamples,) each; all candidates see the same documents drawn."""
     generator = np.random.default_rng(seed)
-    if any(task.aggregation not in VECTORISED for task in candidates[0].tasks):
+    if any(task.id.aggregation not in VECTORISED for task in candidates[0].tasks):
         n_resamples = min(n_resamples, _SLOW_RESAMPLES)
     per_task = [
         _resampled_values(tasks, n_resamples, generator)
@@ -149,9 +206,9 @@ def _resampled_totals(candidates: Sequence[Scores], n_resamples: int, seed: int)
 
 
 def _total(scores: Scores, values: Sequence[Floats]) -> Floats:
-    """`Scores.total` of tasks' values under resampling, (resamples,)."""
+    """Total tasks' values under resampling as `Scores.total`, (resamples,)."""
     signed = [
-        task.weight * (value if task.higher_is_better else -value)
+        task.weight * (value if task.id.higher_is_better else -value)
         for task, value in zip(scores.tasks, values, strict=True)
     ]
     return np.sum(signed, axis=0) / sum(task.weight for task in scores.tasks)
@@ -160,32 +217,65 @@ def _total(scores: Scores, values: Sequence[Floats]) -> Floats:
 def _resampled_values(
     tasks: Sequence[TaskScore], n_resamples: int, generator: np.random.Generator
 ) -> list[Floats]:
-    """One task's value under resampling, (resamples,) for each candidate."""
-    # a metric that is not defined on a document is not defined on it for any candidate
-    defined = [
-        i
-        for i, values in enumerate(zip(*(task.values for task in tasks), strict=True))
-        if None not in values
-    ]
-    statistics = [_statistic(task, defined) for task in tasks]
+    """Resample one task's value, (resamples,) for each candidate."""
+    defined = _defined(tasks)
+    statistics = _statistics(tasks, defined)
     blocks: list[list[Floats]] = [[] for _ in tasks]
     step = max(1, _BLOCK // len(defined))
     for start in range(0, n_resamples, step):
         drawn = generator.integers(
             len(defined), size=(min(step, n_resamples - start), len(defined)), dtype=np.int32
         )
-        for block, statistic in zip(blocks, statistics, strict=True):
-            block.append(statistic(drawn))
+        for block, values in zip(blocks, statistics(drawn), strict=True):
+            block.append(values)
     return [np.concatenate(block) for block in blocks]
 
 
-def _statistic(task: TaskScore, defined: Sequence[int]) -> Callable[[NDArray[np.int32]], Floats]:
-    """From the documents drawn, (resamples, documents), to the task's value under each resample."""
-    values = [task.documents[i].value for i in defined]
-    if task.aggregation in VECTORISED:
-        vectorised, table = VECTORISED[task.aggregation], np.asarray(values, dtype=float)
+def _defined(tasks: Sequence[TaskScore]) -> list[int]:
+    """List the documents on which a task's metric is defined, by position.
+
+    One that it is not defined on for one candidate, it is not defined on for any.
+    """
+    values = zip(*(task.values for task in tasks), strict=True)
+    return [i for i, of_document in enumerate(values) if None not in of_document]
+
+
+def _statistics(
+    tasks: Sequence[TaskScore], defined: Sequence[int]
+) -> Callable[[NDArray[np.int32]], list[Floats]]:
+    """From the documents drawn, (resamples, documents), to each candidate's values under them."""
+    values = [[task.documents[i].value for i in defined] for task in tasks]
+    if all(task.id.aggregation == "mean" for task in tasks) and _sums_are_exact(values):
+        table = np.array(values, dtype=np.float32).T  # (documents, candidates)
+        return lambda drawn: list((_n_drawn(drawn) @ table).T.astype(float) / len(defined))
+    each = [_statistic(task.id.aggregation, of) for task, of in zip(tasks, values, strict=True)]
+    return lambda drawn: [statistic(drawn) for statistic in each]
+
+
+def _sums_are_exact(values: Sequence[Sequence[Any]]) -> bool:
+    """Whether any order of adding them up in float32 gives the same: accuracies, for one."""
+    try:
+        table = np.abs(np.array(values, dtype=float))
+    except (TypeError, ValueError):
+        return False
+    whole = table.ndim == 2 and bool(np.all(table == np.rint(table)))
+    return whole and bool(table.max(initial=0) * table.shape[1] < 2**24)
+
+
+def _n_drawn(drawn: NDArray[np.int32]) -> NDArray[np.float32]:
+    """How often each document was drawn, (resamples, documents), from which ones were."""
+    n_resamples, n_documents = drawn.shape
+    cells = drawn + np.arange(0, drawn.size, n_documents, dtype=np.int32)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=drawn.size)
+    return counts.reshape(n_resamples, n_documents).astype(np.float32)
+
+
+def _statistic(aggregation: str, values: Sequence[Any]) -> Callable[[NDArray[np.int32]], Floats]:
+    """From the documents drawn, (resamples, documents), to one candidate's values under them."""
+    if aggregation in VECTORISED:
+        vectorised, table = VECTORISED[aggregation], np.asarray(values, dtype=float)
         return lambda drawn: vectorised(table[drawn])
-    aggregate = aggregation_function(task.aggregation)
+    aggregate = aggregation_function(aggregation)
     return lambda drawn: np.array([aggregate([values[i] for i in row]) for row in drawn])
 
 

@@ -1,4 +1,4 @@
-"""What a candidate scored, document by document."""
+"""The scores of a candidate, document by document."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,6 +9,7 @@ import numpy as np
 
 from mergesearch.errors import InputError
 from mergesearch.scores.aggregation import aggregation_function
+from mergesearch.scores.task_id import TaskId
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,14 @@ class DocumentScore:
 class TaskScore:
     """One candidate on one task, or on some documents of it."""
 
-    task: str
-    metric: str
-    filter: str
-    higher_is_better: bool
+    id: TaskId
+    #: Share in the total, relative to the other tasks.
     weight: float
-    #: Name of the aggregation: lm-eval's, or one in `OWN_AGGREGATIONS`.
-    aggregation: str
-    #: Of the task as built: equal where scores may be compared or reused.
-    fingerprint: str
     doc_ids: tuple[int, ...]
     documents: tuple[DocumentScore, ...]
     value: float
     #: Of the mean; None for other aggregations.
     stderr: float | None
-    #: The group that the suite named, of which this is one task.
-    group: str | None = None
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -50,7 +43,7 @@ class TaskScore:
         return tuple(document.value for document in self.documents)
 
     def on(self, doc_ids: Collection[int]) -> Self:
-        """The score on some of the documents.
+        """Restrict the score to some of the documents.
 
         Raises:
             InputError: one of them was not scored.
@@ -59,14 +52,14 @@ class TaskScore:
         missing = sorted(set(doc_ids) - known.keys())
         if missing:
             raise InputError(
-                f"task {self.task!r} was scored on {len(known)} documents, without "
+                f"task {self.id.task!r} was scored on {len(known)} documents, without "
                 f"{missing[0]}; score the candidate on it first"
             )
-        return replace(self, **summary(self.aggregation, {i: known[i] for i in doc_ids}))
+        return replace(self, **summary(self.id.aggregation, {i: known[i] for i in doc_ids}))
 
 
 def summary(aggregation: str, documents: Mapping[int, DocumentScore]) -> dict[str, Any]:
-    """The fields of a task's score that its documents decide, these in the order of their ids.
+    """Compute the fields of a task's score that its documents, by id, decide.
 
     A document whose value is None is left out, as lm-eval leaves it.
     """
@@ -86,15 +79,24 @@ def summary(aggregation: str, documents: Mapping[int, DocumentScore]) -> dict[st
 
 @dataclass(frozen=True)
 class Scores:
-    """One candidate on the tasks of a split."""
+    """One candidate on the tasks of a split.
+
+    >>> from mergesearch import Scores, TaskId
+    >>> from mergesearch.scores import DocumentScore, TaskScore, summary
+    >>> sums = TaskId("sums", "acc", "none", True, "mean", fingerprint="4fe1")
+    >>> documents = {0: DocumentScore(1.0), 1: DocumentScore(0.0), 2: DocumentScore(1.0)}
+    >>> scores = Scores((TaskScore(sums, weight=2.0, **summary("mean", documents)),))
+    >>> round(scores.total, 3)
+    0.667
+    """
 
     tasks: tuple[TaskScore, ...]
 
     @property
     def total(self) -> float:
-        """Weighted mean of the task values, negated where lower is better: higher is better."""
+        """Weighted mean of the tasks' values, those negated in which lower is better."""
         signed = [
-            task.weight * (task.value if task.higher_is_better else -task.value)
+            task.weight * (task.value if task.id.higher_is_better else -task.value)
             for task in self.tasks
         ]
         return sum(signed) / sum(task.weight for task in self.tasks)
@@ -105,23 +107,23 @@ class Scores:
         return sum(len(task.doc_ids) for task in self.tasks)
 
     def of(self, name: str) -> "Scores":
-        """The scores of one task, or of one group's tasks."""
-        return Scores(tuple(task for task in self.tasks if name in (task.task, task.group)))
+        """Select the scores of one task, or of one group's tasks."""
+        return Scores(tuple(task for task in self.tasks if name in (task.id.task, task.id.group)))
 
     def on(self, other: "Scores") -> "Scores":
-        """These scores on the tasks and documents of another candidate's.
+        """Restrict these scores to the tasks and documents of another candidate's.
 
         Raises:
             InputError: a task or a document of the other was not scored here.
         """
-        known = {(task.task, task.fingerprint): task for task in self.tasks}
-        found = []
+        known = {(task.id.task, task.id.fingerprint): task for task in self.tasks}
+        parts = []
         for theirs in other.tasks:
-            ours = known.get((theirs.task, theirs.fingerprint))
+            ours = known.get((theirs.id.task, theirs.id.fingerprint))
             if ours is None:
                 raise InputError(
-                    f"task {theirs.task!r} was not scored; score the candidate on it first"
+                    f"task {theirs.id.task!r} was not scored; score the candidate on it first"
                 )
             # of a group whose tasks count by their documents, the weight goes with these
-            found.append(replace(ours.on(theirs.doc_ids), weight=theirs.weight))
-        return Scores(tuple(found))
+            parts.append(replace(ours.on(theirs.doc_ids), weight=theirs.weight))
+        return Scores(tuple(parts))

@@ -1,4 +1,4 @@
-"""From a recipe to its scores: merged in memory, scored, and never twice."""
+"""From a recipe to its scores: merged in memory, scored, and neither of them twice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mergesearch.errors import InputError
-from mergesearch.merging import Stacks, build, fill, plan, skeleton
+from mergesearch.merging import LiveModel, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe that was scored."""
+    """A recipe that was scored.
+
+    >>> from mergesearch import Recipe, Scores
+    >>> recipe = Recipe.model_validate(
+    ...     {"merge_method": "passthrough", "slices": [{"sources": [{"model": "models/one"}]}]}
+    ... )
+    >>> Candidate(recipe, digest="5f0c", scores=Scores(())).digest
+    '5f0c'
+    """
 
     recipe: Recipe
     #: The hash of its tensors.
@@ -38,6 +46,23 @@ class Candidate:
 class CandidateEvaluator:
     """Scores recipes on one live model; what the record knows is neither merged nor scored again.
 
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from mergesearch import Evaluator, load_suite, open_parents, read_recipe
+    >>> from mergesearch.parents import tokenizer_of
+    >>> from mergesearch.runs import Record
+    >>> Path("run").mkdir()
+    >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
+    >>> evaluator = Evaluator(load_suite(Path("suite.yaml")), tokenizer_of(parents))
+    >>> record = Record(Path("run"))
+    >>> candidates = CandidateEvaluator(parents, evaluator, record, torch.device("cpu"))
+    >>> recipe = read_recipe("{merge_method: slerp, base_model: base, models: [{model: one}]}")
+    >>> digest = candidates.merge(recipe)
+    >>> candidates.is_scored(digest)
+    False
+    >>> candidates.score(recipe).digest == digest and candidates.is_scored(digest)
+    True
+
     Args:
         parents: every model that a recipe may name.
         evaluator: the tasks.
@@ -51,12 +76,28 @@ class CandidateEvaluator:
         self.parents = parents
         self.evaluator = evaluator
         self.record = record
-        self._device = device
-        self._stacks = Stacks(parents, device)
-        self._live: PreTrainedModel | None = None
-        #: What the live model can become without being built anew.
-        self._shape: object = None
-        self._resident: str | None = None
+        self._live = LiveModel(parents, device)
+
+    def merge(self, recipe: Recipe) -> str:
+        """Look up the hash of a recipe's tensors; where it is not known, merge the recipe.
+
+        Returns:
+            The hash, by which `is_scored` knows the candidate.
+
+        Raises:
+            CandidateError: the recipe gives NaN or infinite weights.
+            RecipeError: it cannot be built from these parents.
+        """
+        return self.record.digest(recipe) or self._become(recipe)
+
+    def is_scored(self, digest: str, split: str = "search") -> bool:
+        """Check whether a candidate's tensors were scored on every document of a split.
+
+        Args:
+            digest: from `merge`; the tensors may be those of several recipes.
+            split: "search" or "held_out".
+        """
+        return not self.evaluator.n_missing(self.record.documents.of(digest), split)
 
     def score(self, recipe: Recipe, split: str = "search", *, full: bool = False) -> Candidate:
         """Score a recipe on a split of the suite.
@@ -70,8 +111,8 @@ class CandidateEvaluator:
             CandidateError: the recipe gives NaN or infinite weights or scores.
             RecipeError: it cannot be built from these parents.
         """
-        digest, store = self._sit(recipe, split, full=full)
-        scores = self.evaluator.score(self._live, split, full=full, store=store)
+        digest, store, model = self._to_score(recipe, split, full=full)
+        scores = self.evaluator.score(model, split, full=full, store=store)
         self.record.add_scores(digest, scores)
         return Candidate(recipe, digest, scores)
 
@@ -94,44 +135,28 @@ class CandidateEvaluator:
             CandidateError: the recipe gives NaN or infinite weights or scores.
             RecipeError: it cannot be built from these parents.
         """
-        digest, store = self._sit(recipe, split)
-        for scores in self.evaluator.blocks(self._live, split, store=store, n_blocks=n_blocks):
+        digest, store, model = self._to_score(recipe, split)
+        for scores in self.evaluator.blocks(model, split, store=store, n_blocks=n_blocks):
             yield Candidate(recipe, digest, scores)
-            if self._resident != digest and self.evaluator.n_missing(store, split):
+            if self._live.digest != digest and self.evaluator.n_missing(store, split):
                 raise RuntimeError("another recipe was merged between two blocks of this one")
         self.record.add_scores(digest, scores)  # the last, on every document
 
     def known(self, recipe_hash: str) -> Scores | None:
-        """What a recipe scored before on the documents of a search; None where any is missing."""
+        """Look up what a recipe scored on the documents of a search; None where any is missing."""
         digest = self.record.digest_of(recipe_hash)
-        if digest is None:
+        if digest is None or not self.is_scored(digest):
             return None
-        store = self.record.documents.of(digest)
-        if self.evaluator.n_missing(store):
-            return None
-        return self.evaluator.score(None, store=store)
-
-    def merge(self, recipe: Recipe) -> str:
-        """Return the hash of a recipe's tensors; the live model becomes one that is not known.
-
-        Raises:
-            CandidateError: the recipe gives NaN or infinite weights.
-            RecipeError: it cannot be built from these parents.
-        """
-        return self.record.digest(recipe) or self._write(recipe)
-
-    def is_scored(self, digest: str, split: str = "search") -> bool:
-        """Say if tensors were scored on every document of a split, under whatever recipe."""
-        return not self.evaluator.n_missing(self.record.documents.of(digest), split)
+        return self.evaluator.score(None, store=self.record.documents.of(digest))
 
     def n_parameters(self, recipe: Recipe) -> int:
-        """Parameters of a recipe's model as its checkpoint has them, repeated layers each time.
+        """Count a recipe's parameters as its checkpoint has them, repeated layers each time.
 
         Raises:
             RecipeError: it cannot be built from these parents.
         """
         known = self.record.n_parameters(recipe.hash)
-        return plan(recipe, self.parents).n_entries if known is None else known
+        return plan_merge(recipe, self.parents).n_entries if known is None else known
 
     @property
     def n_documents_scored(self) -> int:
@@ -156,37 +181,27 @@ class CandidateEvaluator:
         """Whether the suite has tasks that no search sees."""
         return bool(self.evaluator.suite.held_out)
 
-    def _sit(
+    def _to_score(
         self, recipe: Recipe, split: str, *, full: bool = False
-    ) -> tuple[str, "DocumentStore"]:
-        """The hash of a recipe's tensors, and what they scored before.
+    ) -> tuple[str, "DocumentStore", "PreTrainedModel | None"]:
+        """Give the hash of a recipe's tensors, what they scored before, and the model for the rest.
 
-        The live model is the recipe's where any document is missing.
+        The live model becomes the recipe where any document is missing; else there is no model.
         """
-        digest = self.record.digest(recipe) or self._write(recipe)
+        digest = self.merge(recipe)
         store = self.record.documents.of(digest)
-        if self._resident != digest and self.evaluator.n_missing(store, split, full=full):
-            self._write(recipe)
-        return digest, store
+        if not self.evaluator.n_missing(store, split, full=full):
+            return digest, store, None
+        if self._live.digest != digest:
+            self._become(recipe)
+        return digest, store, self._live.model
 
-    def _write(self, recipe: Recipe) -> str:
-        self._resident = None  # whatever happens, the model is no longer what it was
-        work = plan(recipe, self.parents)
-        stacked = recipe.merge_method == "passthrough"
-        # never the same for both: into a stack, whose tensors are the parents', nothing is written
-        shape = dict(work.config) if stacked else len(work.jobs)
-        if self._live is None or shape != self._shape:
-            self._live = None  # its memory is free before the next takes some
-            self._live = (skeleton if stacked else build)(work, self._device)
-            self._shape = shape
-        if stacked:
-            digest = self._stacks.place(self._live, work)
-        else:
-            digest = fill(self._live, work, recipe, self.parents)
-        self._resident = digest
+    def _become(self, recipe: Recipe) -> str:
+        """Make the live model the recipe, and enter it in the record."""
+        digest = self._live.become(recipe)
         known = self.record.digest(recipe)
         if known is None:
-            self.record.add_candidate(recipe, digest, work.n_entries)
+            self.record.add_candidate(recipe, digest, self._live.plan.n_entries)
         elif known != digest:
             raise InputError(
                 f"a model of {recipe.merge_method} candidate {recipe.hash[:12]} has changed since "

@@ -156,7 +156,7 @@ def check_goals(space: SearchSpace, evaluator: "Evaluator") -> None:
     Raises:
         InputError: naming the tasks that there are, or the constraint.
     """
-    tasks = [name for task in evaluator.tasks() for name in (task.name, task.group) if name]
+    tasks = [name for task in evaluator.tasks() for name in (task.id.task, task.id.group) if name]
     known = list(dict.fromkeys([*OBJECTIVES, *tasks]))
     named = {
         "objectives": space.search.objectives,
@@ -167,8 +167,8 @@ def check_goals(space: SearchSpace, evaluator: "Evaluator") -> None:
             if name not in known:
                 raise InputError(f"search.{key}: {unknown('objective', name, known)}")
     for constraint in space.search.constraints:
-        named_tasks = [t for t in evaluator.tasks() if constraint.what in (t.name, t.group)]
-        if constraint.relation == ">=" and any(not t.higher_is_better for t in named_tasks):
+        named_tasks = [t for t in evaluator.tasks() if constraint.what in (t.id.task, t.id.group)]
+        if constraint.relation == ">=" and any(not t.id.higher_is_better for t in named_tasks):
             raise InputError(
                 f"search.constraints: {constraint}: lower is better in {constraint.what}; write <="
             )

@@ -170,15 +170,4 @@ def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
 
 
 def _task_entry(task: "BuiltTask") -> TaskEntry:
-    return TaskEntry(
-        task=task.name,
-        metric=task.metric,
-        filter=task.filter,
-        higher_is_better=task.higher_is_better,
-        weight=task.weight,
-        aggregation=task.aggregation,
-        fingerprint=task.fingerprint,
-        group=task.group,
-        n_documents=task.n_documents,
-        benchmark=task.benchmark,
-    )
+    return TaskEntry(task.id, task.weight, task.n_documents, task.benchmark)

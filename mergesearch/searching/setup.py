@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import optuna
 import torch
 
-from mergesearch.engines.torch.cost import Cost
+from mergesearch.engines import Cost
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.merging import (
@@ -17,7 +17,7 @@ from mergesearch.merging import (
     model_config,
     n_layers,
     own_bytes,
-    plan,
+    plan_merge,
     reserve_stacks,
 )
 from mergesearch.parents import MemoryPlan, Parents, layer_of, tokenizer_of
@@ -95,10 +95,10 @@ def prepare(
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         candidate = suggest(alone, trial, shape)
         if isinstance(candidate, Recipe):
-            plans.append(plan(candidate, parents))
-    soup = plan(space.soup(), parents)
+            plans.append(plan_merge(candidate, parents))
+    soup = plan_merge(space.soup(), parents)
     tokenizer = tokenizer_of(parents)
-    evaluator = Evaluator(suite, tokenizer, batch_size=runtime.batch_size)
+    evaluator = Evaluator(suite, tokenizer, runtime)
     check_goals(space, evaluator)
     dtype = compute_dtype(soup, device)
     deep = _largest(space, parents, shape)
@@ -169,7 +169,7 @@ def _largest(space: SearchSpace, parents: Parents, shape: Shape) -> list[Plan]:
     if space.stacking is None:
         return []
     recipe = largest_stack(space.stacking, space.parents, shape.n_layers, shape.writers)
-    return [plan(recipe, parents)]
+    return [plan_merge(recipe, parents)]
 
 
 def _shape(space: SearchSpace, parents: Parents) -> Shape:

@@ -6,7 +6,7 @@ silent. What has no meaning here is refused, with what to do instead.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,7 +18,7 @@ from mergesearch.space.settings import RESERVED, Names
 from mergesearch.tasks import Suite
 
 #: The methods of genomes, each with what a search of its space can try first.
-_STARTS: Mapping[str, tuple[str, ...]] = {
+GENOME_METHODS: Mapping[str, tuple[str, ...]] = {
     "linear": ("parents", "uniform"),
     "task_arithmetic": ("parents", "uniform", "task_arithmetic"),
     "ties": ("parents",),
@@ -50,13 +50,13 @@ class Genome(Config):
     @field_validator("merge_method")
     @classmethod
     def _of_genomes(cls, name: str) -> str:
-        if name in METHODS and name not in _STARTS:
+        if name in METHODS and name not in GENOME_METHODS:
             raise ValueError(
-                f"mergekit-evolve searches {', '.join(_STARTS)}, got {name!r}; write a space, "
-                "whose key methods takes every method"
+                f"mergekit-evolve searches {', '.join(GENOME_METHODS)}, got {name!r}; write a "
+                "space, whose key methods takes every method"
             )
-        if name not in _STARTS:
-            raise ValueError(unknown("merge_method", name, _STARTS))
+        if name not in GENOME_METHODS:
+            raise ValueError(unknown("merge_method", name, GENOME_METHODS))
         return name
 
     @model_validator(mode="after")
@@ -137,6 +137,8 @@ class Genome(Config):
 
 class GenomeTask(Config):
     """One lm-eval task and its weight; its name alone where the rest is left out."""
+
+    shorthand: ClassVar = {"type": "string"}
 
     name: str = Field(min_length=1)
     weight: float = 1.0
@@ -243,7 +245,7 @@ def space_of_genome(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         "methods": {genome.merge_method: genome.domains()},
         "tokenizer_source": genome.tokenizer_source,
         "suite": file.suite(where),
-        "search": {"start_from": () if file.random_init else _STARTS[genome.merge_method]},
+        "search": {"start_from": () if file.random_init else GENOME_METHODS[genome.merge_method]},
     }
 
 

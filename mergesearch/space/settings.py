@@ -1,7 +1,7 @@
 """The settings of a space: its granularity, constraints, and the search."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -28,7 +28,9 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])
+]
 
 
 class Granularity(Config):
@@ -66,6 +68,11 @@ class Constraint(Config):
 
     Written as one string.
     """
+
+    shorthand: ClassVar = {
+        "type": "string",
+        "pattern": "^" + re.sub(r"\?P<\w+>", "", _CONSTRAINT.pattern) + "$",
+    }
 
     what: str
     relation: Literal["<=", ">="]

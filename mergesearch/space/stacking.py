@@ -37,7 +37,9 @@ class Stacking(Config):
     """
 
     #: Layers of a candidate, at least and at most; one number fixes it.
-    depth: Annotated[tuple[int, int], BeforeValidator(_as_range)]
+    depth: Annotated[
+        tuple[int, int], BeforeValidator(_as_range, json_schema_input_type=int | tuple[int, int])
+    ]
     segments: int = Field(default=3, ge=1)
     #: By what is multiplied what a layer adds to the stream, from and to; None means 1.
     scale: tuple[float, float] | None = None

@@ -1,4 +1,4 @@
-"""All that is lm-eval's but the model: suites, building tasks, prompts, metrics, grading, results.
+"""Suites and lm-eval's tasks: building, prompts, metrics, grading, result files.
 
 Reading a suite imports neither lm-eval nor transformers; what is built imports both.
 """
@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from mergesearch.tasks.built import BuiltTask
     from mergesearch.tasks.results import results_json
 
-__all__ = ["BuiltTask", "Suite", "TaskSpec", "build_tasks", "load_suite", "results_json"]
+__all__ = [
+    "BuiltTask",
+    "Suite",
+    "TaskSpec",
+    "build_tasks",
+    "load_suite",
+    "results_json",
+]
 
 _LATE = {"BuiltTask": "built", "build_tasks": "building", "results_json": "results"}
 

@@ -1,4 +1,4 @@
-"""Well-known benchmarks, and on which of their splits the field reports its numbers."""
+"""Well-known benchmarks, and the splits on which the field reports its numbers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Benchmark:
     splits: tuple[str, ...] = _TEST
 
     def includes(self, name: str | None, dataset: str | None) -> bool:
-        """Whether a task is one of the benchmark's, by either.
+        """Tell whether a task is one of the benchmark's, by either.
 
         Args:
             name: the task's; None where lm-eval did not choose it.
@@ -190,7 +190,7 @@ BENCHMARKS = (
 
 
 def benchmark_of(task: Task) -> str | None:
-    """The benchmark whose reported numbers are on the split that a task scores, if there is one.
+    """Name the benchmark whose reported numbers are on the split that a task scores.
 
     The data set says so whoever wrote the task; the name does where lm-eval wrote it.
     """
@@ -198,12 +198,12 @@ def benchmark_of(task: Task) -> str | None:
     if dataset and Path(dataset).exists():
         dataset = None
     name = task.task_name if _is_lm_evals(task) else None
-    found = next((b for b in BENCHMARKS if b.includes(name, dataset)), None)
-    return found.name if found and scored_split(task) in found.splits else None
+    owner = next((b for b in BENCHMARKS if b.includes(name, dataset)), None)
+    return owner.name if owner and scored_split(task) in owner.splits else None
 
 
 def scored_split(task: Task) -> str:
-    """The split that a task's scored documents come from."""
+    """Name the split that a task's scored documents come from."""
     # a class may read its data by methods, without splits in its settings
     if task.has_test_docs():
         return task.config.test_split or "test"
@@ -211,7 +211,7 @@ def scored_split(task: Task) -> str:
 
 
 def _is_lm_evals(task: Task) -> bool:
-    """Whether a task is one that lm-eval brings, and names no files to read instead."""
+    """Tell whether lm-eval brings a task, which names no files to read instead."""
     source = (task.config.metadata or {}).get("config_source")
     own = source is not None and Path(source).resolve().is_relative_to(_LM_EVAL)
     return own and "data_files" not in (task.config.dataset_kwargs or {})
@@ -224,5 +224,5 @@ def _matches(text: str | None, patterns: Iterable[str]) -> bool:
 
 
 def _bare(dataset: str) -> str:
-    """A hub id without its namespace, which changes when a data set moves or is copied."""
+    """Strip a hub id of its namespace, which changes when a data set moves."""
     return dataset.rsplit("/", 1)[-1]

@@ -1,17 +1,18 @@
-"""Building the tasks of a suite: what is wrong with one is said here, before a search."""
+"""Building a suite's tasks, and saying what is wrong with one before a search."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
-from transformers import PreTrainedTokenizerBase
 
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.requests import LogLikelihood, Request, Response, RollingLogLikelihood
+from mergesearch.scores import TaskId
 from mergesearch.tasks.benchmarks import benchmark_of, scored_split
 from mergesearch.tasks.built import BuiltTask
 from mergesearch.tasks.catalogue import Catalogue
@@ -22,11 +23,14 @@ from mergesearch.tasks.prompts import rendered
 from mergesearch.tasks.suite import Suite, TaskSpec
 from mergesearch.tasks.templates import compile_once
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 log = logging.getLogger(__name__)
 
 
 def build_tasks(
-    suite: Suite, tokenizer: PreTrainedTokenizerBase
+    suite: Suite, tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, tuple[BuiltTask, ...]]:
     """Build the tasks of a suite, in order, by split; a group becomes its tasks.
 
@@ -39,17 +43,17 @@ def build_tasks(
     names = [spec.task for split in specs.values() for spec in split]
     compile_once()
     catalogue = Catalogue(suite.include_path, names)
-    found = {
+    sources = {
         split: [(spec, catalogue.load(spec.task)) for spec in ofs] for split, ofs in specs.items()
     }
     if not suite.allow_benchmarks:
         # before prompts are rendered: benchmarks have thousands
-        for _, source in found["search"]:
+        for _, source in sources["search"]:
             _refuse_benchmarks(source)
     builder = _Builder(tokenizer)
     splits = {
         split: tuple(task for spec, source in pairs for task in builder.build(spec, source))
-        for split, pairs in found.items()
+        for split, pairs in sources.items()
     }
     for tasks in splits.values():
         _check_each_once(tasks)
@@ -57,38 +61,39 @@ def build_tasks(
 
 
 class _Builder:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._tokenizer_hash = tokenizer_hash(tokenizer)
 
-    def build(self, spec: TaskSpec, found: Task | Group) -> list[BuiltTask]:
-        """The task that a spec names, or the tasks of the group, which share its weight."""
-        if not isinstance(found, Group):
-            return [self._build(spec, found, *metric_and_filter(spec, found))]
-        aggregate = aggregate_of(found, spec)
+    def build(self, spec: TaskSpec, loaded: Task | Group) -> list[BuiltTask]:
+        """Build the task that a spec names, or those of the group, which share its weight."""
+        if not isinstance(loaded, Group):
+            return [self._build(spec, loaded, *metric_and_filter(spec, loaded))]
+        aggregate = aggregate_of(loaded, spec)
         if aggregate.missing:
             log.warning(
                 "group %r: %d of its tasks do not have %s and do not count: %s",
                 *(spec.task, len(aggregate.missing), spec.metric, ", ".join(aggregate.missing)),
             )
-        sources = {task.task_name: task for task in found.get_all_tasks()}
+        sources = {task.task_name: task for task in loaded.get_all_tasks()}
         members = [
             self._build(spec, sources[name], aggregate.metric, aggregate.filter)
             for name in aggregate.counts
         ]
-        if len({member.higher_is_better for member in members}) > 1:
+        if len({member.id.higher_is_better for member in members}) > 1:
             raise InputError(
                 f"group {spec.task!r}: a higher {aggregate.metric} is better in some of its tasks "
-                f"and worse in others; list its members instead: {', '.join(found.child_names)}"
+                f"and worse in others; list its members instead: {', '.join(loaded.child_names)}"
             )
-        now = aggregate.shares({member.name: member.n_documents for member in members})
-        full = aggregate.shares({member.name: member.n_available for member in members})
+        now = aggregate.shares({member.id.task: member.n_documents for member in members})
+        full = aggregate.shares({member.id.task: member.n_available for member in members})
         return [
             replace(
                 member,
-                family=found,
-                weight=spec.weight * now[member.name],
-                full_weight=spec.weight * full[member.name],
+                id=replace(member.id, group=loaded.name),
+                family=loaded,
+                weight=spec.weight * now[member.id.task],
+                full_weight=spec.weight * full[member.id.task],
             )
             for member in members
         ]
@@ -99,19 +104,21 @@ class _Builder:
         documents = rendered(spec, source, self._tokenizer)
         key = (metric, filter_name, aggregation, higher_is_better)
         task = BuiltTask(
+            id=TaskId(
+                task=source.task_name,
+                metric=metric,
+                filter=filter_name,
+                higher_is_better=higher_is_better,
+                aggregation=aggregation,
+                fingerprint=fingerprint(source, documents, key, self._tokenizer_hash),
+            ),
             spec=spec,
-            name=source.task_name,
             family=None,
             weight=spec.weight,
             full_weight=spec.weight,
-            metric=metric,
-            filter=filter_name,
-            higher_is_better=higher_is_better,
-            aggregation=aggregation,
             n_documents=min(spec.limit or len(documents), len(documents)),
             benchmark=benchmark_of(source),
             tokenizer_hash=self._tokenizer_hash,
-            fingerprint=fingerprint(source, documents, key, self._tokenizer_hash),
             source=source,
             documents=documents,
         )
@@ -133,36 +140,36 @@ def _refuse_benchmarks(source: Task | Group) -> None:
 
 
 def _check_each_once(tasks: Iterable[BuiltTask]) -> None:
-    counts = Counter(task.name for task in tasks)
+    counts = Counter(task.id.task for task in tasks)
     for task in tasks:
-        if counts[task.name] > 1:
+        if counts[task.id.task] > 1:
             owners = [
-                f"in group {t.group!r}" if t.group else "by itself"
+                f"in group {t.id.group!r}" if t.id.group else "by itself"
                 for t in tasks
-                if t.name == task.name
+                if t.id.task == task.id.task
             ]
             raise InputError(
-                f"a task may appear once in a split, but {task.name!r} appears "
+                f"a task may appear once in a split, but {task.id.task!r} appears "
                 f"{' and '.join(owners)}; list it or the members of the groups once"
             )
 
 
 def _try_grading(task: BuiltTask) -> None:
-    """Grade made-up responses to every document, to meet the task's errors before a search.
+    """Grade made-up responses to every document, to meet errors before a search.
 
     Raises:
         InputError: no document has the metric, it is NaN or infinite whatever the response, or
             the task's own functions fail.
     """
-    where, faults = f"task {task.name!r}", []
+    where, faults = f"task {task.id.task!r}", []
     for draw in (0, 1):  # the metric may be undefined where all responses are alike
-        _make_up_responses(task, draw)
+        doc_ids = range(task.n_available)
         try:
-            documents = task.grade(range(task.n_available))
+            documents = task.grade(doc_ids, _made_up(task.requests(doc_ids), draw))
             if all(document.value is None for document in documents.values()):
                 raise InputError(
-                    f"{where} lists {task.metric!r} in its metric_list, but its grading does not "
-                    f"compute it; choose one that lm-eval has for {task.source.OUTPUT_TYPE}"
+                    f"{where} lists {task.id.metric!r} in its metric_list, but its grading does "
+                    f"not compute it; choose one that lm-eval has for {task.source.OUTPUT_TYPE}"
                 )
             task.score(documents)
         except CandidateError as error:
@@ -171,7 +178,7 @@ def _try_grading(task: BuiltTask) -> None:
             raise
         except Exception as error:  # whatever the task's own functions raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise InputError(f"{where}: cannot compute {task.metric}: {reason}") from error
+            raise InputError(f"{where}: cannot compute {task.id.metric}: {reason}") from error
     if len(faults) == 2:
         raise InputError(
             f"{where} has no finite score whatever a model answers: {faults[0]}; "
@@ -179,16 +186,17 @@ def _try_grading(task: BuiltTask) -> None:
         )
 
 
-def _make_up_responses(task: BuiltTask, draw: int) -> None:
-    """Give every request a response of its kind: likely choices drawn at random, short texts."""
+def _made_up(requests: Iterable[Request], draw: int) -> list[Response]:
+    """Make up responses of each kind: likely choices drawn at random, short texts."""
     generator = np.random.default_rng(draw)
-    for document in task.documents:
-        for request in document:
-            logprob = -float(generator.uniform(1, 2))
-            made_up: dict[str, Any] = {
-                "loglikelihood": (logprob, bool(draw)),
-                "loglikelihood_rolling": logprob,
-                "generate_until": "1" * draw,
-            }
-            request.resps = [made_up[request.request_type]] * request.repeats
-            request.filtered_resps = {}
+    responses: list[Response] = []
+    for request in requests:
+        logprob = -float(generator.uniform(1, 2))
+        match request:
+            case LogLikelihood():
+                responses.append((logprob, bool(draw)))
+            case RollingLogLikelihood():
+                responses.append(logprob)
+            case _:
+                responses.append("1" * draw)
+    return responses

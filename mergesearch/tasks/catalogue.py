@@ -73,19 +73,19 @@ class Catalogue:
         return task
 
     def _members(self, names: Sequence[str]) -> list[str]:
-        """What groups name as their members, and these as theirs."""
-        found: dict[str, None] = {}
+        """List what groups name as their members, and these as theirs."""
+        members: dict[str, None] = {}
         todo = list(names)
         while todo:
             entry = self._manager.task_index.get(todo.pop())
-            new = [name for name in _named(entry.cfg if entry else None) if name not in found]
-            found.update(dict.fromkeys(new))
+            new = [name for name in _named(entry.cfg if entry else None) if name not in members]
+            members.update(dict.fromkeys(new))
             todo += new
-        return list(found)
+        return list(members)
 
 
 class _Factory(TaskFactory):
-    """lm-eval's own, but data beside a YAML is found from anywhere, and errors name their task."""
+    """lm-eval's own, which finds data beside a YAML and names the task in errors."""
 
     def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Task:
         with _naming("task", entry.name):
@@ -100,7 +100,7 @@ class _Factory(TaskFactory):
 
 @contextmanager
 def _naming(kind: str, name: str) -> Iterator[None]:
-    """Whatever a task's YAML, functions and data raise, in one line that names it."""
+    """Turn whatever a task's YAML, functions and data raise into a line that names it."""
     try:
         yield
     except InputError:
@@ -116,7 +116,7 @@ def _naming(kind: str, name: str) -> Iterator[None]:
 
 
 def _named(config: Mapping[str, Any] | None) -> Iterator[str]:
-    """The members that a group's settings name, those that they define themselves aside."""
+    """List the members that a group's settings name, but not those that they define."""
     items = (config or {}).get("task")
     for item in items if isinstance(items, list) else ():
         if isinstance(item, str):
@@ -130,7 +130,7 @@ def _named(config: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _located(name: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A YAML's settings with data beside it absolute, also those of tasks within a group."""
+    """Make the data beside a YAML absolute in its settings, and in those of its tasks."""
     config = dict(config)
     if isinstance(config.get("task"), list):
         config["task"] = [
@@ -149,7 +149,7 @@ def _located(name: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _found(task: str, files: Any, folder: Path) -> Any:
-    """The same files, a string or lists or a mapping of them, with those in the folder absolute."""
+    """Make files in a folder absolute: a string, lists or a mapping of them."""
     if isinstance(files, Mapping):
         return {split: _found(task, names, folder) for split, names in files.items()}
     if isinstance(files, list):

@@ -1,14 +1,16 @@
-"""What identifies a task's scores: a hash that changes when they could."""
+"""The hash of a task, which changes when a model's scores on it could."""
 
 import hashlib
 import inspect
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def fingerprint(
@@ -17,13 +19,13 @@ def fingerprint(
     metric: tuple[Any, ...],
     tokenizer_hash: str,
 ) -> str:
-    """Hash of what a model's scores on a task depend on, the model aside.
+    """Hash what a model's scores on a task depend on, the model aside.
 
     Paths, names and templates are left out: what they lead to is in the prompts and targets.
 
     Args:
         source: the task, for how it grades.
-        documents: the requests of each document that is scored.
+        documents: the instances of each document that is scored.
         metric: what names the metric, its filter and its aggregation.
         tokenizer_hash: from `tokenizer_hash`.
     """
@@ -36,21 +38,21 @@ def fingerprint(
         "filters": config.filter_list,
         "grading": config.process_results,
         "requests": [
-            [request.request_type, request.args, request.repeats]
-            for requests in documents
-            for request in requests
+            [instance.request_type, instance.args, instance.repeats]
+            for instances in documents
+            for instance in instances
         ],
         # A grading of its own may read any field of a document.
         "targets": [
-            requests[0].doc if own_grading else _target(source, requests[0].doc)
-            for requests in documents
+            instances[0].doc if own_grading else _target(source, instances[0].doc)
+            for instances in documents
         ],
     }
     return _sha256(identity)
 
 
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of how a tokenizer encodes and decodes."""
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Hash how a tokenizer encodes and decodes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend else tokenizer.get_vocab()
     # The backend remembers how its last call padded and truncated.
@@ -60,7 +62,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _target(source: Task, doc: Any) -> list[Any]:
-    """What lm-eval's grading reads of a document."""
+    """Collect the parts of a document that lm-eval's grading reads."""
     gold = [source.doc_to_target(doc)]
     if source.config.doc_to_choice is not None:
         gold += [source.doc_to_choice(doc), source.doc_to_text(doc)]
@@ -73,7 +75,7 @@ def _sha256(identity: Any) -> str:
 
 
 def _source_text(thing: Any) -> str:
-    """What stands for something in a hash that JSON does not hold: a function's source."""
+    """Write something that JSON does not hold as a text to hash: a function's source."""
     try:
         return inspect.getsource(thing)
     except (TypeError, OSError):

@@ -1,4 +1,4 @@
-"""Grading: from the responses to a document's requests to its value and its margin."""
+"""Grading: from the responses of a document to its value and its margin."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
 from mergesearch.errors import CandidateError
-from mergesearch.scores.scores import DocumentScore
+from mergesearch.scores import DocumentScore
 
 #: How a metric divides a choice's log-likelihood, beside its text.
 _LENGTHS = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
@@ -18,12 +18,12 @@ _LENGTHS = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
 def grade(
     source: Task, metric: str, filter_name: str, document: Sequence[Instance]
 ) -> DocumentScore:
-    """Grade the responses that a document's requests now hold, after their filters.
+    """Grade a document by the filtered responses that its instances hold.
 
     Raises:
         CandidateError: a value is NaN or infinite.
     """
-    responses = [request.filtered_resps[filter_name] for request in document]
+    responses = [instance.filtered_resps[filter_name] for instance in document]
     metrics = source.process_results(document[0].doc, responses)
     value = _jsonable(metrics.get(metric))
     if isinstance(value, bool | int):
@@ -38,8 +38,8 @@ def grade(
 def _margin(
     source: Task, metric: str, document: Sequence[Instance], responses: Sequence[Any]
 ) -> float | None:
-    """See `DocumentScore.margin`."""
-    if any(request.request_type != "loglikelihood" for request in document):
+    """Compute a `DocumentScore.margin`."""
+    if any(instance.request_type != "loglikelihood" for instance in document):
         return None
     logprobs = [float(response[0]) for response in responses if isinstance(response, tuple)]
     if source.OUTPUT_TYPE == "loglikelihood" and len(logprobs) == 1:
@@ -64,9 +64,9 @@ def _margin(
 
 
 def _gold(source: Task, doc: Any, choices: Sequence[str]) -> set[int]:
-    """The indices of the right choices; lm-eval's tasks give an index, a text, or several."""
-    found = source.doc_to_text(doc) if source.multiple_input else source.doc_to_target(doc)
-    many = found if isinstance(found, list | tuple) else [found]
+    """Find the indices of the right choices: tasks give an index, a text, or several."""
+    target = source.doc_to_text(doc) if source.multiple_input else source.doc_to_target(doc)
+    many = target if isinstance(target, list | tuple) else [target]
     indices = (choices.index(g) if isinstance(g, str) and g in choices else g for g in many)
     return {int(g) for g in indices if isinstance(g, int | np.integer) and 0 <= g < len(choices)}
 

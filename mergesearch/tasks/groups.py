@@ -1,4 +1,4 @@
-"""Groups of tasks as lm-eval aggregates them: which tasks count, and how much."""
+"""Groups of tasks as lm-eval aggregates them, with the weights of the tasks."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from mergesearch.tasks.suite import TaskSpec
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One metric of a group: the mean of its tasks' values, weighed by their documents or not."""
+    """One metric of a group: the mean of its tasks, weighed by their documents or not."""
 
     metric: str
     filter: str
@@ -24,7 +24,7 @@ class Aggregate:
     missing: tuple[str, ...]
 
     def shares(self, n_documents: Mapping[str, int]) -> dict[str, float]:
-        """How much each task counts, 1 in all.
+        """Weigh each task, 1 in all.
 
         Args:
             n_documents: of each task, those that are scored.
@@ -37,7 +37,7 @@ class Aggregate:
 
 
 def aggregate_of(group: Group, spec: TaskSpec) -> Aggregate:
-    """The metric that a spec names, as its group aggregates it.
+    """Find the metric that a spec names, as its group aggregates it.
 
     Raises:
         InputError: the group does not aggregate it, or several filters' and the spec names none.

@@ -1,4 +1,4 @@
-"""Which metric of a task a suite means, and by which filter and aggregation."""
+"""The metric of a task that a suite means, with its filter and aggregation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from mergesearch.tasks.suite import TaskSpec
 
 
 def named_metric(spec: TaskSpec) -> tuple[str, str]:
-    """The metric that a spec names, and the filter or nothing."""
+    """Split what a spec names into the metric and the filter, or nothing."""
     metric, _, filter_name = (part.strip() for part in spec.metric.partition(","))
     return metric, filter_name
 
 
 def filters_of(source: Task) -> list[str]:
-    """The names of a task's filters."""
+    """List the names of a task's filters."""
     return [entry["name"] for entry in source.config.filter_list or [{"name": "none"}]]
 
 
 def metric_and_filter(spec: TaskSpec, source: Task) -> tuple[str, str]:
-    """The spec's metric and filter, where the task has them.
+    """Find the spec's metric and filter, where the task has them.
 
     Raises:
         InputError: it does not, or it has several filters and the spec names none.
@@ -37,7 +37,7 @@ def metric_and_filter(spec: TaskSpec, source: Task) -> tuple[str, str]:
 
 
 def chosen_filter(where: str, metric: str, named: str, filters: Sequence[str]) -> str:
-    """The filter that was named, or the only one.
+    """Choose the filter that was named, or the only one.
 
     Raises:
         InputError: there is no such filter, or there are several and none was named.
@@ -53,7 +53,7 @@ def chosen_filter(where: str, metric: str, named: str, filters: Sequence[str]) -
 
 
 def better(source: Task, metric: str) -> bool:
-    """Whether a higher value of a metric is better.
+    """Tell whether a higher value of a metric is better.
 
     Raises:
         InputError: the task does not say.
@@ -68,7 +68,7 @@ def better(source: Task, metric: str) -> bool:
 
 
 def aggregation_of(source: Task, metric: str) -> str:
-    """The name under which a metric's aggregation is found by name."""
+    """Name a metric's aggregation as `aggregation_function` knows it."""
     function: Callable[[Sequence[Any]], float] = source.aggregation()[metric]
     for name, registered in AGGREGATION_REGISTRY.items():
         if registered is function:

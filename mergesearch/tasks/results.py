@@ -1,28 +1,29 @@
-"""Scores in the format of lm-eval's result files, which its viewers and leaderboards read."""
+"""Scores in the format of lm-eval's result files, which its viewers read."""
 
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval
 import numpy as np
 import transformers
 from lm_eval.api.group import Group
 from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
-from lm_eval.loggers.utils import add_tokenizer_info, get_commit_from_path
+from lm_eval.loggers.utils import get_commit_from_path
 from lm_eval.utils import handle_non_serializable, hash_string, sanitize_model_name
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mergesearch.engines.torch.hflm import Harness
 from mergesearch.logs import quiet
+from mergesearch.scores import Scores, TaskScore
 from mergesearch.scores.aggregation import aggregation_function
-from mergesearch.scores.scores import Scores, TaskScore
 from mergesearch.tasks.built import BuiltTask
 from mergesearch.tasks.metrics import filters_of
 from mergesearch.tasks.prompts import FEWSHOT_SEED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 #: Resamples for the standard error of those aggregations that lm-eval bootstraps as well; fewer of
 #: those that go through texts, as in lm-eval.
@@ -31,7 +32,7 @@ _RESAMPLES |= dict.fromkeys(("bleu", "chrf", "chrf++", "ter"), 100)
 
 
 def results_json(scores: Scores, tasks: Sequence[BuiltTask]) -> dict[str, Any]:
-    """One candidate's scores, and the groups', as `lm_eval.evaluate` gives them.
+    """Give one candidate's scores, and the groups', as `lm_eval.evaluate` does.
 
     Only the metric that the suite names is there of each task.
 
@@ -42,35 +43,35 @@ def results_json(scores: Scores, tasks: Sequence[BuiltTask]) -> dict[str, Any]:
     Returns:
         A dictionary that `json.dumps` takes.
     """
-    found = EvalAcc(groups=groups_of(tasks))
+    collected = EvalAcc(groups=groups_of(tasks))
     for score, task in zip(scores.tasks, tasks, strict=True):
         config = task.source.dump_config()
-        found.metrics[task.name] = {
-            "name": task.name,
-            "alias": config.get("task_alias", task.name),
+        collected.metrics[task.id.task] = {
+            "name": task.id.task,
+            "alias": config.get("task_alias", task.id.task),
             "sample_len": len(score.doc_ids),
-            f"{score.metric},{score.filter}": score.value,
-            f"{score.metric}_stderr,{score.filter}": _stderr(score),
+            f"{score.id.metric},{score.id.filter}": score.value,
+            f"{score.id.metric}_stderr,{score.id.filter}": _stderr(score),
         }
-        found.configs[task.name] = config
-        found.versions[task.name] = task.source.VERSION
-        found.num_fewshot[task.name] = config.get("num_fewshot", 0)
-        found.higher_is_better[task.name] = task.source.higher_is_better()
-        found.n_samples[task.name] = {
+        collected.configs[task.id.task] = config
+        collected.versions[task.id.task] = task.source.VERSION
+        collected.num_fewshot[task.id.task] = config.get("num_fewshot", 0)
+        collected.higher_is_better[task.id.task] = task.source.higher_is_better()
+        collected.n_samples[task.id.task] = {
             "original": task.n_available,
             "effective": len(score.doc_ids),
         }
     with quiet():  # of a group's other metrics, it says that they are missing
-        results = aggregate_groups(found)._to_eval_results()
+        results = aggregate_groups(collected)._to_eval_results()
     results["task_hashes"] = {
-        task.name: _documents_hash(task, score.doc_ids)
+        task.id.task: _documents_hash(task, score.doc_ids)
         for score, task in zip(scores.tasks, tasks, strict=True)
     }
     return _plain(results)
 
 
 def groups_of(tasks: Sequence[BuiltTask]) -> dict[str, Group]:
-    """The groups that some tasks belong to, subgroups among them, by name."""
+    """Collect the groups that some tasks belong to, subgroups among them, by name."""
     families = {task.family.name: task.family for task in tasks if task.family}
     return {
         group.name: group
@@ -80,8 +81,8 @@ def groups_of(tasks: Sequence[BuiltTask]) -> dict[str, Group]:
 
 
 @dataclass(frozen=True)
-class Occasion:
-    """What lm-eval's result files say beside the scores; it begins when this is made."""
+class Provenance:
+    """The part of a result file beside the scores; the run begins when it is made."""
 
     #: As the user named it.
     model: str
@@ -91,26 +92,32 @@ class Occasion:
     began: float = field(default_factory=time.time)
 
     def json(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[BuiltTask]
+        self,
+        described: Mapping[str, Any],
+        tokenizer: "PreTrainedTokenizerBase",
+        tasks: Sequence[BuiltTask],
     ) -> dict[str, Any]:
-        """The same as `lm_eval run --output_path` writes it, with an end of now.
+        """Give what `lm_eval run --output_path` writes, with an end of now.
 
         `pretty_env_info` is left out, which takes seconds to collect.
+
+        Args:
+            described: the model and its tokenizer, by lm-eval's names; see `Engine.describe`.
+            tokenizer: of the model.
+            tasks: as built.
         """
         ended = time.time()
-        limits = {task.name: task.spec.limit for task in tasks}
+        limits = {task.id.task: task.spec.limit for task in tasks}
         chats = [task.spec for task in tasks if task.spec.apply_chat_template]
         template = str(tokenizer.chat_template) if chats else None
-        with quiet():
-            harness = Harness(model, tokenizer, self.batch_size or 1)
         facts = {
+            **described,
             "config": {
                 "model": "mergesearch",  # which `mergesearch lm-eval` knows
                 "model_args": {"recipe": self.model},
-                **harness.get_model_info(),
+                **described["config"],
                 "batch_size": self.batch_size,
                 "batch_sizes": [],
-                "device": str(model.device),
                 "use_cache": None,
                 # one number, as lm-eval has it, where the tasks share it
                 "limit": limits if len(set(limits.values())) > 1 else tasks[0].spec.limit,
@@ -118,7 +125,7 @@ class Occasion:
                 "gen_kwargs": {},
                 "random_seed": None,
                 "numpy_seed": None,
-                "torch_seed": FEWSHOT_SEED,  # the scorer takes the same
+                "torch_seed": FEWSHOT_SEED,  # as torch's engine takes it
                 "fewshot_seed": FEWSHOT_SEED,
             },
             "git_hash": _git_hash(),
@@ -138,12 +145,11 @@ class Occasion:
             "end_time": ended,
             "total_evaluation_time_seconds": str(ended - self.began),
         }
-        add_tokenizer_info(facts, harness)
         return _plain(facts)
 
 
 def _git_hash() -> str | None:
-    """Of the repository of the working folder, if it is one; git says so in silence."""
+    """Describe the repository of the working folder, if it is one, in silence."""
     try:
         ran = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True)
     except FileNotFoundError:
@@ -152,23 +158,23 @@ def _git_hash() -> str | None:
 
 
 def _stderr(score: TaskScore) -> float | str:
-    """In closed form, by a bootstrap, or not at all: as lm-eval gives it."""
+    """Compute a standard error as lm-eval does, where it has one."""
     if score.stderr is not None:
         return score.stderr
     values = [value for value in score.values if value is not None]
-    if score.aggregation not in _RESAMPLES or len(values) < 2:
+    if score.id.aggregation not in _RESAMPLES or len(values) < 2:
         return "N/A"
-    aggregate, n = aggregation_function(score.aggregation), len(values)
+    aggregate, n = aggregation_function(score.id.aggregation), len(values)
     generator = np.random.default_rng(0)
     resampled = [
         aggregate([values[i] for i in generator.integers(n, size=n)])
-        for _ in range(_RESAMPLES[score.aggregation])
+        for _ in range(_RESAMPLES[score.id.aggregation])
     ]
     return float(np.std(resampled, ddof=1))
 
 
 def _documents_hash(task: BuiltTask, doc_ids: Sequence[int]) -> str:
-    """lm-eval's hash of the documents, prompts and targets that were scored, for each filter."""
+    """Hash the documents, prompts and targets that were scored, as lm-eval does."""
     hashes = []
     for i in doc_ids:
         request = task.documents[i][0]
@@ -179,5 +185,5 @@ def _documents_hash(task: BuiltTask, doc_ids: Sequence[int]) -> str:
 
 
 def _plain(results: Any) -> dict[str, Any]:
-    """The same in the types of JSON."""
+    """Turn results into the types of JSON."""
     return json.loads(json.dumps(results, default=handle_non_serializable))

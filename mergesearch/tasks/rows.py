@@ -1,11 +1,10 @@
-"""Scores as a table of lm-eval's columns, groups above their tasks, with intervals."""
+"""Scores as a table of lm-eval's columns, groups above tasks, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mergesearch.scores.intervals import Interval, interval
-from mergesearch.scores.scores import Scores, TaskScore
+from mergesearch.scores import Interval, Scores, TaskScore, interval
 from mergesearch.tasks.built import BuiltTask
 from mergesearch.tasks.groups import aggregate_of
 from mergesearch.tasks.results import groups_of
@@ -34,7 +33,7 @@ class ResultRow:
 def rows_of(
     results: Mapping[str, Any], scores: Scores, tasks: Sequence[BuiltTask]
 ) -> tuple[ResultRow, ...]:
-    """The rows in lm-eval's order: groups with what they hold, then single tasks.
+    """Order rows as lm-eval does: groups with what they hold, then single tasks.
 
     Args:
         results: from `results_json`, of the scores and the tasks.
@@ -69,46 +68,46 @@ def _row(results: Mapping[str, Any], name: str, depth: int, of_value: Interval) 
 
 
 def _ordered(results: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Names of groups and tasks as lm-eval's tables list them, and how deep they are."""
+    """List groups and tasks as lm-eval's tables do, with how deep they are."""
     children: Mapping[str, Sequence[str]] = results["group_subtasks"]
     within = {child for names in children.values() for child in names}
-    found: dict[str, int] = {}
+    depths: dict[str, int] = {}
 
     def visit(name: str, depth: int) -> None:
-        found[name] = depth
+        depths[name] = depth
         for child in sorted(children.get(name, ())):
             visit(child, depth + 1)
 
     for name in sorted(children.keys() - within):
         visit(name, 0)
-    for name in sorted(results["results"].keys() - found.keys()):
+    for name in sorted(results["results"].keys() - depths.keys()):
         visit(name, 0)
-    return [(name, depth) for name, depth in found.items() if name in results["results"]]
+    return [(name, depth) for name, depth in depths.items() if name in results["results"]]
 
 
 def _intervals(
     metrics: Mapping[str, Any], scores: Scores, tasks: Sequence[BuiltTask]
 ) -> dict[str, Interval]:
-    """Of each task's value, and of each group's that has one."""
-    by_name = {score.task: score for score in scores.tasks}
-    found = {name: _own_interval([score]) for name, score in by_name.items()}
+    """Bound each task's value, and each group's that has one."""
+    by_name = {score.id.task: score for score in scores.tasks}
+    intervals = {name: _own_interval([score]) for name, score in by_name.items()}
     for task in tasks:
-        key = f"{task.metric},{task.filter}"
+        key = f"{task.id.metric},{task.id.filter}"
         spec = task.spec.model_copy(update={"metric": key})
         for name, group in groups_of([task]).items():
-            if name in found or key not in metrics[name]:
+            if name in intervals or key not in metrics[name]:
                 continue
             aggregate = aggregate_of(group, spec)
             shares = aggregate.shares({n: len(by_name[n].doc_ids) for n in aggregate.counts})
-            found[name] = _own_interval(
+            intervals[name] = _own_interval(
                 [replace(by_name[member], weight=share) for member, share in shares.items()]
             )
-    return found
+    return intervals
 
 
 def _own_interval(scores: Sequence[TaskScore]) -> Interval:
-    """The interval of a metric, rather than of a total, in which higher is better."""
-    found = interval(Scores(tuple(scores)))
-    if scores[0].higher_is_better:
-        return found
-    return Interval(-found.value, -found.high, -found.low)
+    """Bound a metric, rather than a total, in which higher is better."""
+    bounds = interval(Scores(tuple(scores)))
+    if scores[0].id.higher_is_better:
+        return bounds
+    return Interval(-bounds.value, -bounds.high, -bounds.low)

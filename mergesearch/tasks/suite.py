@@ -1,13 +1,22 @@
-"""What a candidate is scored on: the tasks of an `evals/*.yaml`, split into search and held out."""
+"""The suite of an `evals/*.yaml`: tasks to search on, and tasks held out."""
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from mergesearch.config import Config, parse, read_yaml
 from mergesearch.errors import InputError
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Folders = Annotated[
+    tuple[Path, ...], BeforeValidator(_one_or_many, json_schema_input_type=Path | tuple[Path, ...])
+]
 
 
 class TaskSpec(Config):
@@ -32,19 +41,21 @@ class TaskSpec(Config):
 
 
 class Suite(Config):
-    """The tasks that steer a search, and those that only judge its winners."""
+    """The tasks that steer a search, and those that only its winners are scored on.
+
+    >>> from pathlib import Path
+    >>> from mergesearch import load_suite
+    >>> suite = load_suite(Path("suite.yaml"))
+    >>> [(spec.task, spec.weight, spec.limit) for spec in suite.search]
+    [('first', 1.0, None), ('second', 2.0, 8)]
+    """
 
     #: Folders of lm-eval task YAMLs.
-    include_path: tuple[Path, ...] = ()
+    include_path: Folders = ()
     search: tuple[TaskSpec, ...] = Field(min_length=1)
     held_out: tuple[TaskSpec, ...] = ()
     #: Take the test sets of well-known benchmarks as search tasks too; reports then say so.
     allow_benchmarks: bool = False
-
-    @field_validator("include_path", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
 
     @field_validator("search", "held_out")
     @classmethod
@@ -58,17 +69,17 @@ class Suite(Config):
         return specs
 
     def resolved(self, folder: Path, where: str) -> Self:
-        """The suite with its `include_path` relative to a folder made absolute.
+        """Make the suite's `include_path`, relative to a folder, absolute.
 
         Raises:
             InputError: one of the folders does not exist; `where` begins the message.
         """
         folders = tuple((folder / given).resolve() for given in self.include_path)
-        for given, found in zip(self.include_path, folders, strict=True):
-            if not found.is_dir():
+        for given, path in zip(self.include_path, folders, strict=True):
+            if not path.is_dir():
                 raise InputError(
                     f"{where}: include_path: must be a folder, but {str(given)!r} is not one; "
-                    f"it is looked up beside the suite, as {found}"
+                    f"it is looked up beside the suite, as {path}"
                 )
         return self.model_copy(update={"include_path": folders})
 

@@ -13,6 +13,6 @@ _KEPT = 4096
 
 
 def compile_once() -> None:
-    """Let lm-eval's environment keep what it compiles; called again, it changes nothing."""
+    """Let lm-eval's environment keep what it compiles; a second call changes nothing."""
     if not hasattr(env.from_string, "cache_info"):
         env.from_string = lru_cache(maxsize=_KEPT)(env.from_string)

@@ -1,10 +1,10 @@
 # ruff: noqa: RUF001 - the sign for "times" is meant
 """Times scoring beside lm-eval's `simple_evaluate(HFLM(batch_size=16))`, on the real test bed.
 
-    python -m tests.benchmarks.evaluate [--testbed FOLDER] [--only WORK ...] [--repeats N]
+    python -m tests.benchmarks.evaluate [--testbed FOLDER] [--only WORKLOAD ...] [--repeats N]
 
 Without --testbed, the test bed that lies beside the project is laid out in a temporary folder.
-Writes evaluate.json and evaluate.md, after every work anew.
+Writes evaluate.json and evaluate.md, after every workload anew.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from mergesearch.evaluation import Evaluator
 from mergesearch.runtime import choose_device
 from mergesearch.tasks import Suite, TaskSpec
 from tests.benchmarks.merge import machine
-from tests.benchmarks.works import PREPARE, WORKS, Work
+from tests.benchmarks.workloads import PREPARE, WORKLOADS, Workload
 
 #: Share of the time that may be spent on anything but the model's forward pass.
 _OTHER_SHARE = 0.03
@@ -42,7 +42,7 @@ _OTHER_SHARE = 0.03
 
 @dataclass(frozen=True)
 class Row:
-    """The times of one work, in seconds, candidate by candidate."""
+    """The times of one workload, in seconds, candidate by candidate."""
 
     name: str
     what: str
@@ -69,12 +69,11 @@ class Row:
         return 1 - median(f / c for f, c in zip(self.forward, self.candidates, strict=True))
 
 
-def time_work(work: Work, model: Any, tokenizer: Any, tasks: Path, n: int) -> Row:
-    """One work, scored for a first candidate and `n` more, lm-eval in turn with the latter."""
-    limit = {"num_fewshot": work.num_fewshot, "limit": work.n_documents}
-    suite = Suite(
-        include_path=(tasks,), search=(TaskSpec(task=work.name, metric=work.metric, **limit),)
-    )
+def time_workload(workload: Workload, model: Any, tokenizer: Any, tasks: Path, n: int) -> Row:
+    """Time one workload for a first candidate and `n` more, lm-eval in turn with the latter."""
+    limit = {"num_fewshot": workload.num_fewshot, "limit": workload.n_documents}
+    spec = TaskSpec(task=workload.name, metric=workload.metric, **limit)
+    suite = Suite(include_path=(tasks,), search=(spec,))
     evaluator = Evaluator(suite, tokenizer)
     ours, forward, theirs = [], [], []
     harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=16)
@@ -90,19 +89,19 @@ def time_work(work: Work, model: Any, tokenizer: Any, tasks: Path, n: int) -> Ro
         seconds, results = _timed(
             simple_evaluate,
             harness,
-            tasks=[work.name],
+            tasks=[workload.name],
             task_manager=manager,
             bootstrap_iters=0,
             **limit,
         )
         theirs.append(seconds)
-        value = results["results"][work.name][f"{work.metric},none"]
-        assert scores.tasks[0].value == value, (work.name, scores.tasks[0].value, value)
+        value = results["results"][workload.name][f"{workload.metric},none"]
+        assert scores.tasks[0].value == value, (workload.name, scores.tasks[0].value, value)
     return Row(
-        name=work.name,
-        what=work.what,
-        n_documents=work.n_documents,
-        goal=work.goal,
+        name=workload.name,
+        what=workload.what,
+        n_documents=workload.n_documents,
+        goal=workload.goal,
         first=ours[0],
         candidates=tuple(ours[1:]),
         forward=tuple(forward[1:]),
@@ -118,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device(options.device)
     if options.testbed is None and not PREPARE.exists():
         raise SystemExit("evaluate: needs the test bed, beside the project or by --testbed FOLDER")
-    works = [work for work in WORKS if not options.only or work.name in options.only]
+    workloads = [w for w in WORKLOADS if not options.only or w.name in options.only]
     rows = []
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as folder:
         scratch = Path(folder)
@@ -127,11 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = AutoModelForCausalLM.from_pretrained(bed / "base", dtype=torch.float32)
         model.to(device).eval().requires_grad_(False)
         (scratch / "tasks").mkdir()
-        for work in works:
-            print(f"evaluate: {work.name}", flush=True)
-            work.write(bed / "tasks", scratch / "tasks")
+        for workload in workloads:
+            print(f"evaluate: {workload.name}", flush=True)
+            workload.write(bed / "tasks", scratch / "tasks")
             with open(os.devnull, "w") as sink, redirect_stderr(sink):
-                row = time_work(work, model, tokenizer, scratch / "tasks", options.repeats)
+                row = time_workload(workload, model, tokenizer, scratch / "tasks", options.repeats)
             rows.append(row)
             _write(options.out, rows, _command(options), machine(device))
     print(options.out / "evaluate.md")
@@ -189,10 +188,10 @@ def _next_weights(model: Any, candidate: int) -> None:
         parameter.mul_(1.001 if candidate % 2 else 1 / 1.001)
 
 
-def _timed(work: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[float, Any]:
+def _timed(call: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[float, Any]:
     start = time.perf_counter()
-    found = work(*arguments, **settings)
-    return time.perf_counter() - start, found
+    result = call(*arguments, **settings)
+    return time.perf_counter() - start, result
 
 
 @contextmanager
@@ -239,7 +238,7 @@ def _command(options: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.evaluate")
-    parser.add_argument("--only", nargs="+", choices=[work.name for work in WORKS])
+    parser.add_argument("--only", nargs="+", choices=[workload.name for workload in WORKLOADS])
     parser.add_argument("--repeats", type=int, default=3, help="candidates after the first")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")

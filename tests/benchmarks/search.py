@@ -30,7 +30,7 @@ from tests.benchmarks import searches
 from tests.benchmarks.curves import curves, draw, goals
 from tests.benchmarks.merge import machine
 from tests.benchmarks.searches import ARMS, REFERENCE, Family, SearchResult
-from tests.benchmarks.works import PREPARE
+from tests.benchmarks.workloads import PREPARE
 
 #: Seeds of each family.
 _SEEDS = {"demo": 8, "testbed": 3}

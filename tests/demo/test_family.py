@@ -1,6 +1,9 @@
 """The demo family: its texts, its splits, its files. Models are trained for a few steps only."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -10,10 +13,12 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergesearch.demo import FamilySize, build_family
+from mergesearch.demo import FamilySize, build_family, one_thread
+from mergesearch.demo.llama import logits
 from mergesearch.demo.skills import LETTERS, SKILLS, draw, exam, split_of
 from mergesearch.demo.tokenizer import build_tokenizer
 from mergesearch.errors import InputError
@@ -113,6 +118,55 @@ def test_same_seed_same_bytes_and_other_seed_others(family: Path, tmp_path: Path
     assert files(tmp_path / "other")[weights] != files(family)[weights]
 
 
+def test_a_processor_with_other_kernels_trains_the_same_bytes(family: Path, tmp_path: Path) -> None:
+    """Sums in another order, without wide registers or fused products: what old processors do."""
+    code = f"""
+from pathlib import Path
+import torch
+from mergesearch.demo import FamilySize, build_family
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+build_family(Path("family"), size={TINY!r})
+"""
+    others = {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    }
+    environment = {**os.environ, **others}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    assert files(tmp_path / "family") == files(family)
+
+
+def test_the_forward_pass_is_that_of_transformers(family: Path) -> None:
+    folder = family / "models" / "halves"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokens = torch.randint(len(TOKENIZER), (3, 17), generator=torch.Generator().manual_seed(0))
+    weights = {name: w.double() for name, w in load_file(folder / "model.safetensors").items()}
+    with torch.no_grad():
+        theirs = model(input_ids=tokens).logits
+    ours = logits(weights, model.config, tokens)
+    torch.testing.assert_close(ours.float(), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_one_thread_computes_and_what_was_set_is_restored() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise ValueError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_weights_lie_on_a_grid_that_float32_holds(family: Path) -> None:
+    for skill in ("base", *SKILLS):
+        weights = load_file(family / "models" / skill / "model.safetensors")
+        for weight in weights.values():
+            assert torch.equal(weight * 2**20, (weight * 2**20).round())
+
+
 def test_models_are_ordinary_folders_that_start_from_one_base(family: Path) -> None:
     base = load_file(family / "models" / "base" / "model.safetensors")
     assert "lm_head.weight" not in base
@@ -152,6 +206,14 @@ def test_tasks_suite_and_space_name_each_other(family: Path) -> None:
             assert len(documents) == n_documents
             split = "dev" if part == "search" else "test"
             assert {split_of(document) for document in documents} == {split}
+
+
+def test_editors_find_the_schemas_of_suite_and_space(family: Path) -> None:
+    for name in ("suite", "space"):
+        text = (family / f"{name}.yaml").read_text()
+        assert text.startswith(f"# yaml-language-server: $schema=schemas/{name}.json\n")
+        schema = json.loads((family / "schemas" / f"{name}.json").read_text())
+        Draft202012Validator(schema).validate(yaml.safe_load(text))
 
 
 def test_a_finished_family_is_kept(family: Path) -> None:

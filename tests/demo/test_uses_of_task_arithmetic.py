@@ -5,10 +5,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer
 
 from mergesearch import evaluate, load_suite
+from mergesearch.demo.llama import save_model
 from mergesearch.demo.train import Example, expert_examples, train
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
 
@@ -30,7 +31,7 @@ def accuracies(folder: Path, weights: Mapping[str, float], scale: float = 1.0) -
     )
     suite = load_suite(folder / "suite.yaml")
     found = evaluate(recipe, suite, split="held_out", device="cpu", batch_size=64)
-    return {task.task.removesuffix("_test"): task.value for task in found.scores.tasks}
+    return {task.id.task.removesuffix("_test"): task.value for task in found.scores.tasks}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,19 @@ def two_skills(demo_family: Path, tmp_path_factory: pytest.TempPathFactory) -> s
         while True:
             yield from (next(stream) for stream in streams)
 
-    model = AutoModelForCausalLM.from_pretrained(
-        demo_family / "models" / "base", dtype=torch.float32
+    base = demo_family / "models" / "base"
+    config = AutoConfig.from_pretrained(base)
+    weights = train(
+        load_file(base / "model.safetensors"),
+        config,
+        examples(),
+        steps=200,
+        batch=64,
+        learning_rate=1e-3,
+        progress=lambda _: None,
     )
-    train(model, examples(), steps=200, batch=64, learning_rate=1e-3, progress=lambda _: None)
     folder = tmp_path_factory.mktemp("models") / "two-skills"
-    model.save_pretrained(folder)
+    save_model(weights, config, folder)
     return str(folder)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation import Evaluator
-from mergesearch.scores import DocumentScore, TaskScore
-from mergesearch.tasks import BuiltTask, Suite, TaskSpec
+from mergesearch.requests import LogLikelihood, Request, Response
+from mergesearch.runtime import Runtime
+from mergesearch.scores import DocumentScore, Scores, TaskScore
+from mergesearch.tasks import BuiltTask, TaskSpec
+from tests.evaluating import answers_of
 
 Write = Callable[..., Path]
 Build = Callable[..., Evaluator]
@@ -67,23 +71,37 @@ def assert_equal_runs(
 ) -> TaskScore:
     """Both runs of task 't' agree on every response, every document's value and the result."""
     evaluator = build("t", metric=metric, **(spec or {}))
-    (score,) = evaluator.score(model).tasks
+    answers, score = scored(evaluator, model)
     theirs = run(model, "t", **settings)
-    samples = [s for s in theirs["samples"] if s["filter"] == score.filter]
+    samples = [s for s in theirs["samples"] if s["filter"] == score.id.filter]
     assert score.doc_ids == tuple(sample["doc_id"] for sample in samples)
-    for sample, document in zip(samples, evaluator.tasks()[0].documents, strict=False):
-        assert [request.args for request in document] == [tuple(a) for a in sample["arguments"]]
-        for request, expected in zip(document, sample["resps"], strict=True):
-            for got, want in zip(request.resps, expected, strict=True):
-                assert got == pytest.approx(want, abs=1e-4)
+    expected = [
+        (tuple(arguments), want)
+        for sample in samples
+        for arguments, wanted in zip(sample["arguments"], sample["resps"], strict=True)
+        for want in wanted
+    ]
+    for (request, got), (arguments, want) in zip(answers, expected, strict=True):
+        assert astuple(request) == arguments
+        assert got == pytest.approx(want, abs=1e-4)
     for value, sample in zip(score.values, samples, strict=True):
-        assert value == pytest.approx(_listed(sample[score.metric]), abs=1e-3)
-    key = f"{score.metric},{score.filter}"
+        assert value == pytest.approx(_listed(sample[score.id.metric]), abs=1e-3)
+    key = f"{score.id.metric},{score.id.filter}"
     assert score.value == pytest.approx(theirs["results"][key], rel=1e-4)
-    if score.aggregation == "mean":
-        stderr = theirs["results"][f"{score.metric}_stderr,{score.filter}"]
+    if score.id.aggregation == "mean":
+        stderr = theirs["results"][f"{score.id.metric}_stderr,{score.id.filter}"]
         assert score.stderr == pytest.approx(stderr)
     return score
+
+
+def scored(
+    evaluator: Evaluator, model: PreTrainedModel
+) -> tuple[list[tuple[Request, Response]], TaskScore]:
+    """The score of the only task, and the answers that it rests on."""
+    whole: list[Scores] = []
+    answers = answers_of(evaluator, lambda: whole.append(evaluator.score(model)))
+    (score,) = whole[0].tasks
+    return answers, score
 
 
 def _listed(value: Any) -> Any:
@@ -106,7 +124,7 @@ def test_multiple_choice(
     write_task("t", doc_to_choice=choices, target_delimiter="")
     for metric in ("acc", "acc_norm"):
         score = assert_equal_runs(build, lm_eval_run, make_model(architecture), metric)
-        assert score.higher_is_better
+        assert score.id.higher_is_better
 
 
 def test_contexts_that_documents_share(
@@ -139,7 +157,7 @@ def test_rolling_where_lower_is_better(
 ) -> None:
     write_task("t", **ROLLING)
     score = assert_equal_runs(build, lm_eval_run, model, metric)
-    assert not score.higher_is_better
+    assert not score.id.higher_is_better
     assert build("t", metric=metric).score(model).total == -score.value
 
 
@@ -174,11 +192,7 @@ def test_sampled_generation_is_repeatable(
     kwargs = {"until": ["\n"], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
     write_task("t", **(GENERATE | {"generation_kwargs": kwargs}))
     evaluator = build("t", metric="exact_match")
-    said = []
-    for _ in range(2):
-        evaluator.score(model)
-        (task,) = evaluator.tasks()
-        said.append([request.resps for request in task.requests(task.doc_ids)])
+    said = [scored(evaluator, model)[0] for _ in range(2)]
     assert said[0] == said[1]
 
 
@@ -194,8 +208,10 @@ def test_fewshot(write_task: Write, build: Build, lm_eval_run: Run, model: PreTr
     write_task("t")
     score = assert_equal_runs(build, lm_eval_run, model, "acc", {"num_fewshot": 3}, num_fewshot=3)
     (task,) = build("t", num_fewshot=3).tasks()
-    assert task.requests([0])[0].args[0].count("?") == 4
-    assert score.fingerprint == task.fingerprint
+    (request, _) = task.requests([0])
+    assert isinstance(request, LogLikelihood)
+    assert request.context.count("?") == 4
+    assert score.id.fingerprint == task.id.fingerprint
 
 
 @pytest.mark.parametrize("multiturn", [True, False])
@@ -227,7 +243,7 @@ def test_a_limit_is_the_beginning_of_the_full_run(
     some, all_ = evaluator.score(model).tasks[0], evaluator.score(model, full=True).tasks[0]
     assert some.values == all_.values[:4]
     assert some.doc_ids == all_.doc_ids[:4]
-    assert some.fingerprint == all_.fingerprint
+    assert some.id.fingerprint == all_.id.fingerprint
     assert build("t", num_fewshot=2, limit=99).tasks()[0].n_documents == 10
 
 
@@ -261,13 +277,13 @@ class Kept:
         self.added: list[tuple[str, list[int]]] = []
 
     def known(self, task: BuiltTask) -> Mapping[int, DocumentScore]:
-        return self.documents.get(task.fingerprint, {})
+        return self.documents.get(task.id.fingerprint, {})
 
     def add(self, task: BuiltTask, documents: Mapping[int, DocumentScore]) -> None:
-        kept = self.documents.setdefault(task.fingerprint, {})
+        kept = self.documents.setdefault(task.id.fingerprint, {})
         assert not kept.keys() & documents.keys()
         kept.update(documents)
-        self.added.append((task.name, sorted(documents)))
+        self.added.append((task.id.task, sorted(documents)))
 
     @property
     def n(self) -> int:
@@ -387,7 +403,7 @@ def test_some_documents_score_what_they_score_among_all(
     store = Kept()
     some = (1, 4, 8)
     rest = {i: whole.documents[i] for i in task.doc_ids if i not in some}
-    store.documents[task.fingerprint] = rest
+    store.documents[task.id.fingerprint] = rest
     evaluator.score(model, store=store)
     assert store.added == [("t", [1, 4, 8])]
     for i in some:
@@ -422,15 +438,16 @@ def test_a_margin_is_how_far_the_right_choice_leads(
     rows = [{"text": f"{i} ways", "label": i % 2} for i in range(40)]
     write_task("t", rows=rows, **settings)
     evaluator = build("t", metric=metric)
-    (score,) = evaluator.score(model).tasks
+    answers, score = scored(evaluator, model)
     (task,) = evaluator.tasks()
     assert {0.0, 1.0} == set(score.values)
-    for document, requests in zip(score.documents, task.documents, strict=True):
-        doc = requests[0].doc
+    responses: Any = iter([response for _, response in answers])
+    for document, instances in zip(score.documents, task.documents, strict=True):
+        doc = instances[0].doc
         choices = task.source.doc_to_choice(doc)
         label = doc["label"]
         right = {2 * label, 2 * label + 1} if len(choices) == 4 else {label}
-        logprobs = [request.resps[0][0] for request in requests]
+        logprobs = [next(responses)[0] for _ in instances]
         if metric == "acc_norm":
             logprobs = [x / len(choice) for x, choice in zip(logprobs, choices, strict=True)]
         wrong = [x for i, x in enumerate(logprobs) if i not in right]
@@ -445,9 +462,9 @@ def test_a_margin_without_choices_is_the_log_likelihood(
 ) -> None:
     write_task("t", **LOGLIKELIHOOD)
     evaluator = build("t", metric=metric)
-    (score,) = evaluator.score(model).tasks
-    (task,) = evaluator.tasks()
-    logprobs = [request.resps[0][0] for (request,) in task.documents]
+    answers, score = scored(evaluator, model)
+    responses: Any = [response for _, response in answers]
+    logprobs = [logprob for logprob, _ in responses]
     margins = [document.margin for document in score.documents]
     assert margins == pytest.approx(logprobs, rel=1e-5)
 
@@ -605,12 +622,6 @@ def test_generation_must_leave_room_for_the_prompt(
         build("t", metric="exact_match").score(model)
 
 
-def test_a_batch_needs_a_row(tokenizer: PreTrainedTokenizerFast) -> None:
-    suite = Suite(search=(TaskSpec(task="t", metric="acc"),))
-    with pytest.raises(InputError, match="batch_size must be at least 1"):
-        Evaluator(suite, tokenizer, batch_size=0)
-
-
 def test_nothing_is_drawn_on_the_terminal(
     write_task: Write, build: Build, model: PreTrainedModel, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -623,3 +634,48 @@ def test_nothing_is_drawn_on_the_terminal(
         TaskSpec(task="r", metric="bits_per_byte"),
     ).score(model)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("pair")
+def test_models_may_be_scored_in_turns(build: Build, make_model: MakeModel) -> None:
+    alone = [list(build(*PAIR).blocks(make_model(seed=seed), n_blocks=3)) for seed in (0, 1)]
+    evaluator = build(*PAIR)
+    turns = zip(*(evaluator.blocks(make_model(seed=s), n_blocks=3) for s in (0, 1)), strict=True)
+    assert [list(scores) for scores in zip(*turns, strict=True)] == alone
+
+
+def test_grading_leaves_the_tasks_as_they_were(
+    write_task: Write, build: Build, model: PreTrainedModel
+) -> None:
+    write_task("t", **GENERATE, filter_list=FILTERS)
+    evaluator = build("t", metric="exact_match,letters")
+    evaluator.score(model)
+    (task,) = evaluator.tasks()
+    instances = [instance for document in task.documents for instance in document]
+    assert all(i.resps == [] and i.filtered_resps == {} for i in instances)
+    right = [instances[k].doc["answer"] for k in (2, 0)]
+    (two, zero) = (f"12 {right[0]}!", right[1].upper())
+    grades = task.grade([2, 0], [two, zero])
+    assert {i: grade.value for i, grade in grades.items()} == {2: 1.0, 0: 0.0}
+    with pytest.raises(ValueError, match="fewer responses than requests"):
+        task.grade([2, 0], [two])
+    with pytest.raises(ValueError, match="more responses than requests"):
+        task.grade([2], [two, zero])
+
+
+def test_a_prompt_that_is_asked_several_times_is_answered_each_time(
+    write_task: Write, build: Build, lm_eval_run: Run, model: PreTrainedModel
+) -> None:
+    take = {"name": "none", "filter": [{"function": "take_first"}]}
+    write_task("t", **GENERATE, repeats=3, filter_list=[take])
+    (task,) = build("t", metric="exact_match").tasks()
+    assert task.requests([4]) == task.requests([4])[:1] * 3
+    write_task("l", **LOGLIKELIHOOD, repeats=3)
+    (once,) = build("l").tasks()
+    assert len(once.requests([4])) == 1
+    assert_equal_runs(build, lm_eval_run, model, "exact_match")
+
+
+def test_a_batch_needs_a_row() -> None:
+    with pytest.raises(InputError, match=r"^runtime: batch_size: .* greater than or equal to 1"):
+        Runtime.of({"batch_size": 0})

@@ -8,7 +8,7 @@ import torch
 
 import mergesearch
 from mergesearch.errors import InputError
-from mergesearch.merging import build, kernel, merge_into, merged_tensors, merging_bytes, plan
+from mergesearch.merging import build, kernel, merge_into, merged_tensors, merging_bytes, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from tests.merging import recipes
@@ -25,12 +25,12 @@ def _threads() -> Iterator[None]:
 
 
 def digest_of(recipe: Recipe, parents: Parents) -> str:
-    return merge_into(build(plan(recipe, parents), CPU), recipe, parents)
+    return merge_into(build(plan_merge(recipe, parents), CPU), recipe, parents)
 
 
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("name", recipes.BY_METHOD)
-def test_threads_blocks_and_places_change_no_bit(
+def test_threads_blocks_and_residences_change_no_bit(
     read: Read, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = read(recipes.BY_METHOD[name].format(p="h-"))
@@ -38,8 +38,8 @@ def test_threads_blocks_and_places_change_no_bit(
     expected = digest_of(recipe, Parents(recipe.models))
     torch.set_num_threads(2)
     kept, streamed = Parents(recipe.models), Parents(recipe.models, keep=False)
-    assert set(kept.places.values()) == {"host"}
-    assert set(streamed.places.values()) == {"mapped"}
+    assert set(kept.residences.values()) == {"host"}
+    assert set(streamed.residences.values()) == {"mapped"}
     assert digest_of(recipe, kept) == digest_of(recipe, streamed) == expected
     for entries in (1, 50, 1_000):
         monkeypatch.setattr(kernel, "BLOCK", entries)
@@ -51,10 +51,10 @@ def test_threads_blocks_and_places_change_no_bit(
 def test_the_stream_is_what_the_live_model_holds(read: Read, name: str) -> None:
     recipe = read(recipes.BY_METHOD[name].format(p=""))
     parents = Parents(recipe.models)
-    model = build(plan(recipe, parents), CPU)
+    model = build(plan_merge(recipe, parents), CPU)
     merge_into(model, recipe, parents)
     streamed = dict(merged_tensors(recipe, parents))
-    assert list(streamed) == [job.name for job in plan(recipe, parents).jobs]
+    assert list(streamed) == [job.name for job in plan_merge(recipe, parents).jobs]
     for parameter_name, parameter in model.named_parameters():
         assert torch.equal(streamed[parameter_name], parameter)
 
@@ -82,7 +82,7 @@ def test_parents_are_named_as_they_were_opened_or_by_their_paths(
 def test_a_model_of_another_shape_is_refused_and_left_as_it_was(read: Read) -> None:
     recipe = read(recipes.LINEAR.format(p=""))
     parents = Parents(recipe.models)
-    model = build(plan(recipe, parents), CPU)
+    model = build(plan_merge(recipe, parents), CPU)
     merge_into(model, recipe, parents)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     layer = model.model.layers[1].mlp
@@ -100,7 +100,7 @@ def test_methods_that_look_at_whole_tensors_reserve_memory_for_them(read: Read) 
     def reserved(name: str) -> int:
         recipe = read(recipes.BY_METHOD[name].format(p=""))
         parents = Parents(recipe.models)
-        return merging_bytes(plan(recipe, parents), parents, streamed=True)
+        return merging_bytes(plan_merge(recipe, parents), parents, streamed=True)
 
     assert reserved("arcee_fusion") > reserved("nearswap")
     assert reserved("tsv_m") > reserved("magmax") >= reserved("ties")

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from mergesearch import merge
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.merging import Digest, build, merge_into, merged_tensors, plan
+from mergesearch.merging import Digest, build, merge_into, merged_tensors, plan_merge
 from mergesearch.methods import METHODS
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
@@ -34,7 +34,7 @@ def logits(model: torch.nn.Module) -> Tensor:
 
 def live(recipe: Recipe, parents: Parents | None = None) -> tuple[Any, Parents, str]:
     parents = parents or Parents(recipe.models)
-    model = build(plan(recipe, parents), CPU)
+    model = build(plan_merge(recipe, parents), CPU)
     return model, parents, merge_into(model, recipe, parents)
 
 
@@ -199,7 +199,7 @@ def test_a_nan_parent_is_a_candidate_error_that_names_the_tensor(
     for text in recipes.BY_METHOD.values():
         recipe = read(text.format(p="").replace("model: two", f"model: {folder}"))
         parents = Parents(recipe.models)
-        model = build(plan(recipe, parents), CPU)
+        model = build(plan_merge(recipe, parents), CPU)
         with pytest.raises(CandidateError, match=name):
             merge_into(model, recipe, parents)
         with pytest.raises(CandidateError, match=name):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 
 from mergesearch import merge
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.merging import Job, Plan, merged_tensors, plan
+from mergesearch.merging import Job, Plan, merged_tensors, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, read_recipe
 from tests import tiny
@@ -23,7 +23,7 @@ UP, DOWN = "mlp.up_proj.weight", "mlp.down_proj.weight"
 
 
 def planned(recipe: Recipe) -> Plan:
-    return plan(recipe, Parents(recipe.models))
+    return plan_merge(recipe, Parents(recipe.models))
 
 
 def jobs(recipe: Recipe) -> dict[str, Job]:
@@ -133,12 +133,12 @@ slices:
 def test_the_plan_knows_names_shapes_dtypes_and_size_before_a_weight_is_read(
     read: Read, models: Path
 ) -> None:
-    work = planned(read("out_dtype: bfloat16" + recipes.TIES.format(p="u-")))
+    plan = planned(read("out_dtype: bfloat16" + recipes.TIES.format(p="u-")))
     one = load_file(models / "u-one" / "model.safetensors")
-    assert {job.name: job.shape for job in work.jobs} == {n: tuple(t.shape) for n, t in one.items()}
-    assert {job.dtype for job in work.jobs} == {torch.bfloat16}
-    assert work.n_bytes == 2 * sum(tensor.numel() for tensor in one.values())
-    layers = [job.name.split(".")[2] for job in work.jobs if "layers" in job.name]
+    assert {job.name: job.shape for job in plan.jobs} == {n: tuple(t.shape) for n, t in one.items()}
+    assert {job.dtype for job in plan.jobs} == {torch.bfloat16}
+    assert plan.n_bytes == 2 * sum(tensor.numel() for tensor in one.values())
+    layers = [job.name.split(".")[2] for job in plan.jobs if "layers" in job.name]
     assert layers == sorted(layers)
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mergesearch.errors import InputError, MergesearchError
 from mergesearch.exporting.checkpoint import write_checkpoint
-from mergesearch.merging import Digest, Plan, merged_tensors, shards, write_shards
+from mergesearch.merging import Digest, Plan, merged_tensors, write_shards
 from mergesearch.parents import Parents
 from mergesearch.parents.mapping import read_header
 from tests.merging import recipes
@@ -165,9 +165,9 @@ WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
 def test_what_was_not_planned_is_refused(
     tmp_path: Path, stream: dict[str, Tensor], message: str, limit: int
 ) -> None:
-    work = plan_of({"a": torch.ones(2), "b": torch.ones(3)})
+    plan = plan_of({"a": torch.ones(2), "b": torch.ones(3)})
     with pytest.raises(MergesearchError, match=message):
-        write_shards(work, stream.items(), tmp_path, limit)
+        write_shards(plan, stream.items(), tmp_path, limit)
     assert "model.safetensors.index.json" not in files(tmp_path)
 
 
@@ -191,10 +191,10 @@ def test_a_full_device_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.M
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(data) or 0
 
-    def opened(path: Path, mode: str) -> io.BufferedWriter:
-        return io.BufferedWriter(Full(path, mode))
+    def opened(path: Path, mode: str) -> BinaryIO:
+        return io.BufferedWriter(Full(path, mode)) if mode == "wb" else open(path, "rb")
 
-    monkeypatch.setattr(shards, "open", opened, raising=False)
+    monkeypatch.setattr(Path, "open", opened)
     small = random({"t": (100,)}, torch.float32)
     write_shards(plan_of(small), small.items(), tmp_path, 10**9)
     check_read_back(tmp_path, small)

@@ -26,7 +26,7 @@ from mergesearch.merging import (
     Stacks,
     merged_tensors,
     own_bytes,
-    plan,
+    plan_merge,
     reserve_stacks,
     skeleton,
 )
@@ -73,13 +73,13 @@ def stack(
     return read_recipe(f"{dtype}\n{text}").resolved(folder)
 
 
-def placed(
+def stacked_model(
     recipe: Recipe, parents: Parents | None = None, dtype: torch.dtype | None = None
 ) -> tuple[Any, Parents, str]:
     parents = parents or Parents(recipe.models)
-    work = plan(recipe, parents)
-    model = skeleton(work, CPU, dtype)
-    return model, parents, Stacks(parents, CPU).place(model, work)
+    plan = plan_merge(recipe, parents)
+    model = skeleton(plan, CPU, dtype)
+    return model, parents, Stacks(parents, CPU).stack_into(model, plan)
 
 
 @torch.no_grad()
@@ -147,7 +147,7 @@ def test_a_stack_is_the_checkpoint_of_its_recipe(tmp_path: Path, family: str, sc
         make(tmp_path / name, seed)
     text = STACK.format(one="one", two="two", attention=attention, mlp=mlp, scale=scale)
     recipe = read_recipe(text).resolved(tmp_path)
-    model, _, digest = placed(recipe)
+    model, _, digest = stacked_model(recipe)
     assert merge(recipe, tmp_path / "out") == digest  # parents opened anew
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     assert exported.config.num_hidden_layers == len(ORIGIN)
@@ -168,7 +168,7 @@ def test_a_stack_is_the_checkpoint_of_its_recipe(tmp_path: Path, family: str, sc
 def test_gemmas_windows_follow_their_layers(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
         gemma3(tmp_path / name, seed)
-    model, _, _ = placed(stack(tmp_path))
+    model, _, _ = stacked_model(stack(tmp_path))
     for layer, (_, index) in zip(model.model.layers, ORIGIN, strict=True):
         expected = "full_attention" if index == 3 else "sliding_attention"
         assert layer.self_attn.is_sliding == (expected == "sliding_attention")
@@ -178,7 +178,7 @@ def test_gemmas_windows_follow_their_layers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["", "u-"], ids=["tied", "untied"])
 def test_nothing_is_copied_but_what_is_scaled(models: Path, prefix: str) -> None:
     recipe = stack(models, 0.5, one=f"{prefix}one", two=f"{prefix}two")
-    model, parents, _ = placed(recipe)
+    model, parents, _ = stacked_model(recipe)
     refs = dict(zip(("one", "two"), recipe.models, strict=True))
     for layer, (parent, index) in enumerate(ORIGIN):
         for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj", "input_layernorm"):
@@ -191,13 +191,13 @@ def test_nothing_is_copied_but_what_is_scaled(models: Path, prefix: str) -> None
     assert model.get_input_embeddings().weight.data_ptr() == embedding.data_ptr()
     head = parents.read(refs["one"], "lm_head.weight") if prefix else embedding
     assert model.lm_head.weight.data_ptr() == head.data_ptr()
-    work = plan(recipe, parents)
+    plan = plan_merge(recipe, parents)
     own = [p for n, p in model.named_parameters() if n in _scaled(recipe, parents)]
-    assert own_bytes(work, torch.float32) == sum(p.nbytes for p in own) > 0
+    assert own_bytes(plan, torch.float32) == sum(p.nbytes for p in own) > 0
 
 
 def _scaled(recipe: Recipe, parents: Parents) -> set[str]:
-    jobs = plan(recipe, parents).jobs
+    jobs = plan_merge(recipe, parents).jobs
     return {job.name for job in jobs if job.arguments["scale"] == [0.5]}
 
 
@@ -207,9 +207,9 @@ def test_what_is_converted_is_converted_once_for_all_stacks(
 ) -> None:
     recipe = stack(models, 0.5, one="h-one", two="h-two", dtype=dtype)
     parents = Parents(recipe.models)
-    work, stacks = plan(recipe, parents), Stacks(parents, CPU)
-    first, second = (skeleton(work, CPU) for _ in range(2))
-    digests = {stacks.place(first, work), stacks.place(second, work)}
+    plan, stacks = plan_merge(recipe, parents), Stacks(parents, CPU)
+    first, second = (skeleton(plan, CPU) for _ in range(2))
+    digests = {stacks.stack_into(first, plan), stacks.stack_into(second, plan)}
     assert digests == {merge(recipe, tmp_path / "out")}
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert torch.equal(logits(first), logits(exported))
@@ -224,17 +224,17 @@ def test_what_is_converted_is_converted_once_for_all_stacks(
 
 def test_a_model_in_its_parents_bfloat16_copies_nothing(models: Path) -> None:
     recipe = stack(models, one="h-one", two="h-two")
-    model, parents, digest = placed(recipe, dtype=torch.bfloat16)
-    places = {
+    model, parents, digest = stacked_model(recipe, dtype=torch.bfloat16)
+    addresses = {
         parents.read(ref, name).data_ptr() for ref in parents.models for name in parents.specs(ref)
     }
-    assert {p.data_ptr() for p in model.parameters()} <= places
+    assert {p.data_ptr() for p in model.parameters()} <= addresses
     assert digest == digest_of(recipe, parents)
 
 
 def test_an_adapters_sums_are_added_once_and_share_the_rest_with_their_base(models: Path) -> None:
     recipe = stack(models, one="base", two="base+lora")
-    model, parents, digest = placed(recipe)
+    model, parents, digest = stacked_model(recipe)
     layers = [model.get_submodule(f"model.layers.{i}.mlp") for i in (1, 3)]  # layer 1 of both
     assert layers[0].up_proj.weight.data_ptr() == layers[1].up_proj.weight.data_ptr()
     assert layers[0].down_proj.weight.data_ptr() != layers[1].down_proj.weight.data_ptr()
@@ -246,15 +246,15 @@ def test_an_adapters_sums_are_added_once_and_share_the_rest_with_their_base(mode
 def test_memory_does_not_grow_from_stack_to_stack(models: Path) -> None:
     stacked = [stack(models, scale, one="h-one", two="h-two") for scale in (0.5, 1.0, -2.0)]
     parents = Parents(stacked[0].models)
-    work, stacks = [plan(recipe, parents) for recipe in stacked], Stacks(parents, CPU)
-    model = skeleton(work[0], CPU)
+    plan, stacks = [plan_merge(recipe, parents) for recipe in stacked], Stacks(parents, CPU)
+    model = skeleton(plan[0], CPU)
     held = {}
     for i in range(24):
-        stacks.place(model, work[i % 3])
+        stacks.stack_into(model, plan[i % 3])
         if i in (3, 4, 21, 22):
             held[i] = _held()
     assert (held[21], held[22]) == (held[3], held[4])
-    assert held[3] - held[4] == own_bytes(work[0], torch.float32) > 0
+    assert held[3] - held[4] == own_bytes(plan[0], torch.float32) > 0
 
 
 def _held() -> int:
@@ -273,20 +273,20 @@ def test_a_stack_leaves_its_parents_as_they_are(models: Path) -> None:
     recipe = stack(models, 0.5)
     parents = Parents(recipe.models)
     before = stored(parents)
-    model, _, digest = placed(recipe, parents)
+    model, _, digest = stacked_model(recipe, parents)
     expected = logits(model)
-    work, stacks = plan(recipe, parents), Stacks(parents, CPU)
-    other = plan(stack(models, -3.0), parents)
-    assert stacks.place(model, other) != digest
-    assert stacks.place(model, work) == digest
+    plan, stacks = plan_merge(recipe, parents), Stacks(parents, CPU)
+    other = plan_merge(stack(models, -3.0), parents)
+    assert stacks.stack_into(model, other) != digest
+    assert stacks.stack_into(model, plan) == digest
     assert torch.equal(logits(model), expected)
     assert unchanged(parents, before)
 
 
 def test_a_streamed_parents_tensors_stay_valid(models: Path, tmp_path: Path) -> None:
     recipe = stack(models, 0.5)
-    model, _, digest = placed(recipe, Parents(recipe.models, keep=False))
-    kept, _, same = placed(recipe)
+    model, _, digest = stacked_model(recipe, Parents(recipe.models, keep=False))
+    kept, _, same = stacked_model(recipe)
     assert digest == same
     assert torch.equal(logits(model), logits(kept))
 
@@ -295,12 +295,14 @@ def test_what_cannot_be_stacked_is_refused(models: Path, tmp_path: Path) -> None
     tiny.llama(tmp_path / "wide", 5, intermediate_size=32)
     recipe = stack(models, two=str(tmp_path / "wide"))
     with pytest.raises(RecipeError, match=r"shapes of its first model, got model\.layers\.3\.mlp"):
-        placed(recipe)
+        stacked_model(recipe)
     recipe = stack(models)
     parents = Parents(recipe.models)
     shallow = read_recipe("{merge_method: passthrough, models: [{model: one}]}").resolved(models)
     with pytest.raises(InputError, match=r"only the recipe has model\.layers\.10"):
-        Stacks(parents, CPU).place(skeleton(plan(shallow, parents), CPU), plan(recipe, parents))
+        Stacks(parents, CPU).stack_into(
+            skeleton(plan_merge(shallow, parents), CPU), plan_merge(recipe, parents)
+        )
 
 
 @pytest.mark.parametrize("run", ["one", "two"], ids=["as it is", "scaled"])
@@ -314,7 +316,7 @@ def test_a_nan_is_a_candidate_error_that_names_the_tensor(
     save_file(tensors, tmp_path / "nan" / "model.safetensors", metadata={"format": "pt"})
     names = {"one": "base", "two": "base", run: str(tmp_path / "nan")}
     with pytest.raises(CandidateError, match=f"nan: {name} has NaN"):
-        placed(stack(models, 0.5, **names))
+        stacked_model(stack(models, 0.5, **names))
 
 
 def test_the_plan_holds_what_stacks_keep_beside_the_parents(models: Path) -> None:
@@ -333,11 +335,11 @@ def test_the_plan_holds_what_stacks_keep_beside_the_parents(models: Path) -> Non
     assert kept(torch.float32) == 4 * n_entries
     assert kept(torch.bfloat16) == 0  # the parents' own
     assert kept(torch.bfloat16, keep=False) == 2 * n_entries
-    work, stacks = plan(recipe, parents), Stacks(parents, CPU)
+    plan, stacks = plan_merge(recipe, parents), Stacks(parents, CPU)
     before = _held()
-    model = skeleton(work, CPU, torch.float32)
+    model = skeleton(plan, CPU, torch.float32)
     buffers = sum(buffer.nbytes for buffer in model.buffers())
-    stacks.place(model, work)
+    stacks.stack_into(model, plan)
     unused = sum(  # of `two`: its first layer and what is outside the layers
         2 * spec.n_bytes
         for name, spec in parents.specs(recipe.models[1]).items()
@@ -361,7 +363,7 @@ def test_adapters_of_one_base_hold_its_tensors_once(models: Path) -> None:
     assert row.n_bytes == whole + sums
 
 
-def judge_of(family: Path, folder: Path) -> CandidateEvaluator:
+def evaluator_of(family: Path, folder: Path) -> CandidateEvaluator:
     folder.mkdir()
     refs = [ModelRef.model_validate(str(family / "models" / n)) for n in ("base", "one", "two")]
     evaluator = Evaluator(
@@ -370,9 +372,11 @@ def judge_of(family: Path, folder: Path) -> CandidateEvaluator:
     return CandidateEvaluator(Parents(refs), evaluator, Record(folder), CPU)
 
 
-def test_a_judge_goes_from_stacks_to_merges_and_back(family: Path, tmp_path: Path) -> None:
-    judge = judge_of(family, tmp_path / "run")
-    before = stored(judge.parents)
+def test_a_candidate_evaluator_goes_from_stacks_to_merges_and_back(
+    family: Path, tmp_path: Path
+) -> None:
+    candidates = evaluator_of(family, tmp_path / "run")
+    before = stored(candidates.parents)
 
     def read(text: str) -> Recipe:
         return read_recipe(text).resolved(family / "models")
@@ -387,18 +391,18 @@ def test_a_judge_goes_from_stacks_to_merges_and_back(family: Path, tmp_path: Pat
     ]
     stacks = [stack(family / "models", scale) for scale in (0.5, 1.0)]
     for i, recipe in enumerate([whole, linear[0], stacks[0], stacks[1], linear[1]]):
-        found = judge.score(recipe, full=True)
-        alone = judge_of(family, tmp_path / str(i)).score(recipe, full=True)
+        found = candidates.score(recipe, full=True)
+        alone = evaluator_of(family, tmp_path / str(i)).score(recipe, full=True)
         assert (found.digest, found.total) == (alone.digest, alone.total)
         write_checkpoint(recipe, tmp_path / f"out-{i}", expected_digest=found.digest)
-    assert unchanged(judge.parents, before)
+    assert unchanged(candidates.parents, before)
 
 
-def test_a_judge_frees_what_a_stack_alone_had(family: Path, tmp_path: Path) -> None:
-    judge = judge_of(family, tmp_path / "run")
+def test_a_candidate_evaluator_frees_what_a_stack_alone_had(family: Path, tmp_path: Path) -> None:
+    candidates = evaluator_of(family, tmp_path / "run")
     scaled = stack(family / "models", 0.5)
-    judge.score(scaled)
-    weights = [weakref.ref(p) for p in judge._live.parameters()]  # type: ignore[union-attr]
-    judge.score(read_recipe(recipes.LINEAR.format(p="")).resolved(family / "models"))
+    candidates.score(scaled)
+    weights = [weakref.ref(p) for p in candidates._live.model.parameters()]
+    candidates.score(read_recipe(recipes.LINEAR.format(p="")).resolved(family / "models"))
     gc.collect()
     assert not any(weight() for weight in weights)

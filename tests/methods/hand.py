@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mergesearch.methods import METHODS, REQUIRED, apply
+from mergesearch.methods import METHODS, apply
 
 Rows = Sequence[Sequence[float]]
 
@@ -22,13 +22,7 @@ B = m([[5, 3], [2, 3]])  # task vector [[4, 1], [-1, -1]]
 
 def run(name: str, base: Tensor | None, models: Sequence[Tensor], /, **given: Any) -> Tensor:
     """Merge, with the table's defaults for what is not given."""
-    method = METHODS[name]
-    defaults: dict[str, Any] = {
-        p.argument: [p.default] * len(models) if p.per_model else p.default
-        for p in method.parameters
-        if p.default is not REQUIRED
-    }
-    return apply(method, base, models, **(defaults | given))
+    return apply(METHODS[name], base, models, **given)
 
 
 def expect(actual: Tensor, rows: Rows) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mergesearch.merging import fuse
 from mergesearch.methods import METHODS, Formula, Inputs
+from mergesearch.methods.executor import Executor
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,9 +49,10 @@ def test_a_compiled_formula_gives_the_same_bits(
     for dtype in DTYPES:
         base, *models = tensors(dtype)
         inputs = Inputs.of(base, models, keys=keys)
-        formula = METHODS[name].formula(inputs, **CASES[name])
+        method = METHODS[name]
+        formula = method.formula(inputs, **method.arguments(2, CASES[name]))
         assert formula.heavy
-        compiled = Inputs.of(base, models, keys=keys, call=CALL)
+        compiled = Inputs.of(base, models, keys=keys, executor=Executor(call=CALL))
         for one, other in zip(blocks(inputs, formula), blocks(compiled, formula), strict=True):
             assert torch.equal(one, other), dtype
     assert "uncompiled" not in caplog.text

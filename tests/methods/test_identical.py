@@ -1,6 +1,7 @@
 """What each method makes of n models that are one and the same: that model, or its closed form."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,19 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mergesearch.methods import METHODS
-from tests.methods.cases import Arguments, Case, cases
+from mergesearch.testing import Case
+from mergesearch.testing.cases import Arguments
+from tests.methods.cases import cases
+from tests.methods.test_contract import FACTOR
 
 
 def _sum(arguments: Arguments) -> float:
     return float(sum(arguments["weight"]))
-
-
-# With the base identical too there is no task vector; these scale what they are given.
-FACTOR: dict[str, Callable[[Arguments], float]] = {
-    "linear": lambda a: 1.0 if a["normalize"] else _sum(a),
-    "multislerp": lambda a: 1.0 if a["normalize_weights"] or len(a["weight"]) == 1 else _sum(a),
-    "passthrough": lambda a: a["scale"][0],
-}
 
 
 def _added(a: Arguments) -> float:
@@ -56,20 +52,6 @@ SHARE: dict[str, Callable[[Arguments], float]] = {
     "nuslerp": _whole,
     "multislerp": FACTOR["multislerp"],
 }
-
-
-@pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_a_base_and_models_that_are_identical_give_that_model(
-    name: str, data: st.DataObject
-) -> None:
-    case = data.draw(cases(name))
-    model = case.models[0]
-    # a task vector of zero has no direction to be scaled along
-    factor = FACTOR[name](case.arguments) if name in FACTOR and case.base is None else 1.0
-    same = case.mapped(lambda _: model)
-    torch.testing.assert_close(same.merged(), factor * model, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SHARE)
@@ -135,13 +117,13 @@ def test_vectors_and_tables_of_tokens_take_the_mean_delta(
     name: str, shape: tuple[int, ...], tensor: str
 ) -> None:
     base, one, two = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    case = Case(name, base, (one, two), None, {"lambda_": 0.5})
+    case = Case(METHODS[name], base, (one, two), None, {"lambda_": 0.5})
     torch.testing.assert_close(case.merged(name=tensor), base + 0.5 * ((one + two) / 2 - base))
 
 
 def alike(case: Case) -> Case:
     """The case with its first model n times."""
-    return Case(case.name, case.base, case.models[:1] * len(case.models), case.keys, case.arguments)
+    return replace(case, models=case.models[:1] * len(case.models))
 
 
 def delta_of(case: Case) -> Tensor:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mergesearch.methods import METHODS, Inputs
+from mergesearch.methods.executor import Executor, row_ranges
 from mergesearch.methods.order import DELTA, EVERYTHING, NOTHING, Cut, among, cut, tabulate
 from tests.methods.cases import having
 
@@ -26,12 +27,16 @@ LISTS = st.sampled_from([COARSE, NEAR, ENDS, ANY, COARSE | NEAR | ENDS | ANY]).f
 BLOCKS = st.sampled_from([1, 3, 7, 64, 131_072])
 
 
+def in_blocks(block: int) -> Executor:
+    return Executor(block=block, heavy_block=block)
+
+
 def inputs_of(values: Sequence[float], columns: int, block: int) -> Inputs:
     """Deltas of those values from a base of zeros, as rows of so many columns."""
     delta = torch.tensor(values, dtype=torch.float32)
     if len(delta) % columns == 0:
         delta = delta.view(-1, columns)
-    return Inputs.of(torch.zeros_like(delta), [delta], block=block, heavy_block=block)
+    return Inputs.of(torch.zeros_like(delta), [delta], executor=in_blocks(block))
 
 
 def ranked(values: Sequence[float]) -> list[int]:
@@ -42,7 +47,7 @@ def ranked(values: Sequence[float]) -> list[int]:
 def kept_by(inputs: Inputs, found: Cut) -> list[int]:
     """The indices that a cut keeps, block by block."""
     kept: list[int] = []
-    for rows in inputs.row_ranges(inputs.block):
+    for rows in row_ranges(inputs.models[0], inputs.executor.block):
         start = rows.start * inputs.shape[1]
         mask = among(
             inputs.models[0][rows].abs(),
@@ -60,34 +65,34 @@ def test_every_number_of_entries_is_kept_exactly_and_they_are_the_largest(
     values: list[float], columns: int, block: int, data: st.DataObject
 ) -> None:
     inputs = inputs_of(values, columns, block)
-    table = tabulate(inputs, DELTA)
+    histogram = tabulate(inputs, DELTA)
     order = ranked(values)
     for k in range(len(values) + 1):
-        assert kept_by(inputs, cut(inputs, DELTA, table, k)) == sorted(order[:k]), k
+        assert kept_by(inputs, cut(inputs, DELTA, histogram, k)) == sorted(order[:k]), k
 
 
 @pytest.mark.parametrize("block", [1, 1000, 131_072])
 def test_a_tensor_of_many_equal_magnitudes_is_cut_exactly(block: int) -> None:
     values = (torch.randint(-40, 41, (150, 70), generator=torch.Generator().manual_seed(0))) / 16
     flat = values.flatten().tolist()
-    inputs = Inputs.of(torch.zeros_like(values), [values], block=block, heavy_block=block)
-    table, order = tabulate(inputs, DELTA), ranked(flat)
+    inputs = Inputs.of(torch.zeros_like(values), [values], executor=in_blocks(block))
+    histogram, order = tabulate(inputs, DELTA), ranked(flat)
     for k in (1, 2, 99, 5_000, 10_000, 10_498, 10_499):
-        assert kept_by(inputs, cut(inputs, DELTA, table, k)) == sorted(order[:k]), k
+        assert kept_by(inputs, cut(inputs, DELTA, histogram, k)) == sorted(order[:k]), k
 
 
-def test_a_table_counts_the_entries_of_each_bin_and_above() -> None:
-    table = tabulate(inputs_of([4.0, -1.0, 1.0, 2.0], 4, 64), DELTA)
+def test_a_histogram_counts_the_entries_of_each_bin_and_above() -> None:
+    histogram = tabulate(inputs_of([4.0, -1.0, 1.0, 2.0], 4, 64), DELTA)
     ones = int(torch.tensor(1.0).view(torch.int32)) >> 16
-    assert table.lowest == ones
+    assert histogram.lowest == ones
     # a factor of two is one more in the exponent, which is 2^7 bins
-    assert table.from_above.tolist() == [4] + [2] * 128 + [1] * 128
-    assert [table.bin_of(rank) for rank in (1, 2, 3, 4)] == [
+    assert histogram.from_above.tolist() == [4] + [2] * 128 + [1] * 128
+    assert [histogram.bin_of(rank) for rank in (1, 2, 3, 4)] == [
         (ones + 256, 1), (ones + 128, 1), (ones, 1), (ones, 2),
     ]  # fmt: skip
 
 
-def test_nothing_and_everything_need_no_table() -> None:
+def test_nothing_and_everything_need_no_histogram() -> None:
     inputs = inputs_of([3e38, 0.0], 1, 64)
     assert cut(inputs, DELTA, tabulate(inputs, DELTA), 0) == NOTHING
     assert cut(inputs, DELTA, tabulate(inputs, DELTA), 2) == EVERYTHING
@@ -98,16 +103,17 @@ def test_nothing_and_everything_need_no_table() -> None:
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_among_the_largest_however_few_are_kept(bad: float) -> None:
     inputs = inputs_of([1.0, bad, bad, 3.0], 2, 1)
-    table = tabulate(inputs, DELTA)
+    histogram = tabulate(inputs, DELTA)
     for k in range(1, 5):
-        assert {1, 2} <= set(kept_by(inputs, cut(inputs, DELTA, table, k)))
+        assert {1, 2} <= set(kept_by(inputs, cut(inputs, DELTA, histogram, k)))
 
 
 def survivors(name: str, values: list[float], block: int, **arguments: list[float]) -> Tensor:
     """What a method leaves of one task vector, of the weight one."""
     inputs = inputs_of(values, 1, block)
     method = METHODS[name]
-    formula = method.formula(inputs, weight=[1.0], lambda_=1.0, normalize=False, **arguments)
+    given = {"weight": [1.0], "lambda_": 1.0, "normalize": False, **arguments}
+    formula = method.formula(inputs, **method.arguments(1, given))
     return torch.cat([value.flatten() for _, value in inputs.values(formula)])
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods import METHODS, Inputs, apply
+from mergesearch.methods.executor import Executor
 from mergesearch.methods.subspace import _orthogonal, _svd
 from tests.methods.cases import having
 
@@ -166,14 +167,16 @@ def test_lambda_changes_no_decomposition(name: str) -> None:
     """One tensor is recalled, and a candidate is one pass."""
     asked: list[object] = []
 
-    def memory(key: object, compute: object) -> Tensor:
+    def memory(key: object, compute: object) -> Any:
         asked.append(key)
         return torch.ones(ROWS, COLUMNS)
 
     base = randn(ROWS, COLUMNS)
+    formula = METHODS[name].formula
+    own = {"common": 0.8} if name == "iso_cts" else {}
     for scale in (0.5, 2.0):
-        inputs = Inputs.of(base, [low_rank(0)], ids=("b", "m"), memory=memory)
-        (_, merged), *_ = inputs.values(METHODS[name].formula(inputs, lambda_=scale))
+        inputs = Inputs.of(base, [low_rank(0)], ids=("b", "m"), executor=Executor(memory=memory))
+        (_, merged), *_ = inputs.values(formula(inputs, lambda_=scale, **own))
         close(merged, base + scale)
     assert len(asked) == 2
     assert len(set(asked)) == 1
@@ -199,10 +202,10 @@ def slerp(t: float) -> Tensor:
 
 
 def test_a_crossover_is_slerp_at_t_before_its_split_and_at_one_minus_t_after_it() -> None:
-    assert torch.equal(crossover(0.3, 1.0, place=(0, 12)), slerp(0.3))
-    assert torch.equal(crossover(0.3, 0.0, place=(0, 12)), slerp(1 - 0.3))
+    assert torch.equal(crossover(0.3, 1.0, flat_range=(0, 12)), slerp(0.3))
+    assert torch.equal(crossover(0.3, 0.0, flat_range=(0, 12)), slerp(1 - 0.3))
     for point in range(13):
-        merged = crossover(0.3, point / 12, place=(0, 12)).flatten()
+        merged = crossover(0.3, point / 12, flat_range=(0, 12)).flatten()
         assert torch.equal(merged[:point], slerp(0.3).flatten()[:point])
         assert torch.equal(merged[point:], slerp(0.7).flatten()[point:])
 
@@ -210,7 +213,7 @@ def test_a_crossover_is_slerp_at_t_before_its_split_and_at_one_minus_t_after_it(
 def test_a_crossover_splits_the_model_and_not_each_tensor() -> None:
     """The model has 40 entries, split at its 20th; the tensor begins at the 15th or after it."""
     for start, point in ((15, 5), (0, 12), (8, 12), (9, 11), (20, 0), (28, 0)):
-        merged = crossover(0.3, 0.5, place=(start, 40)).flatten()
+        merged = crossover(0.3, 0.5, flat_range=(start, 40)).flatten()
         assert torch.equal(merged[:point], slerp(0.3).flatten()[:point]), start
         assert torch.equal(merged[point:], slerp(0.7).flatten()[point:]), start
 

@@ -2,12 +2,16 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from mergesearch.methods import METHODS, REQUIRED, Parameter, Scalar, apply
+from mergesearch.errors import InputError
+from mergesearch.methods import METHODS, REQUIRED, Method, Parameter, Scalar, Sparsified, apply
+from mergesearch.methods.ties import TOP_K
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -121,3 +125,85 @@ def test_an_interval_is_written_as_mathematics_does() -> None:
 def test_a_parameter_named_as_a_keyword_has_an_argument_of_another_name() -> None:
     assert Parameter("lambda").argument == "lambda_"
     assert Parameter("weight").argument == "weight"
+
+
+def test_a_table_a_recipe_and_a_space_are_read_without_torch_and_numpy() -> None:
+    rooms = "mergesearch.methods, mergesearch.recipe, mergesearch.space"
+    code = f"import sys, {rooms}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy"} & set(done.stdout.split())
+
+
+@every_method
+def test_a_row_names_its_formula_which_is_imported_once(name: str) -> None:
+    assert callable(METHODS[name].formula)
+    assert METHODS[name].formula is METHODS[name].formula
+
+
+def test_the_arguments_left_out_are_the_defaults_of_the_table() -> None:
+    given = {"weight": [1.0, 0.5], "lambda_": 2.0}
+    assert METHODS["ties"].arguments(2, given) == {
+        **given, "density": [1.0, 1.0], "normalize": True, "rescale": False,
+    }  # fmt: skip
+
+
+def halfway(inputs: Any) -> Any:
+    return inputs
+
+
+def test_a_row_has_its_function_or_says_where_it_is() -> None:
+    for function in (halfway, f"{__name__}:halfway"):
+        row = Method(function, (), base="required", source="mergekit")
+        assert row.formula is halfway
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (f"{__name__}:nowhere", "AttributeError: module 'tests.methods.test_table' has no"),
+        ("no_such_package:f", "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_a_function_that_is_nowhere_is_said_in_one_line(function: str, reason: str) -> None:
+    row = Method(function, (), base="required", source="mergekit")
+    with pytest.raises(InputError, match=rf"'{function}' cannot be imported: {reason}.*; mend the"):
+        _ = row.formula
+
+
+def test_a_function_is_named_with_its_module() -> None:
+    with pytest.raises(ValueError, match="must be a function or 'module:function', got 'ties'"):
+        Method("ties", (), base="required", source="mergekit")
+
+
+def test_the_sparsified_rows_are_four_rules_with_and_without_elected_signs() -> None:
+    rows = {name: row.function for name, row in METHODS.items()}
+    columns = {
+        name: (function.keep, function.elect)
+        for name, function in rows.items()
+        if isinstance(function, Sparsified)
+    }
+    assert columns == {
+        "ties": (".ties:TOP_K", True),
+        "dare_linear": (".dare:DARE", False),
+        "dare_ties": (".dare:DARE", True),
+        "della": (".della:DELLA", True),
+        "della_linear": (".della:DELLA", False),
+        "breadcrumbs": (".breadcrumbs:BREADCRUMBS", False),
+        "breadcrumbs_ties": (".breadcrumbs:BREADCRUMBS", True),
+    }
+
+
+def test_a_rule_may_be_given_as_it_is_and_merged_in_the_other_way() -> None:
+    """The eight largest of sixteen deltas, added with the weights 1 and 2."""
+    ties = METHODS["ties"]
+    row = Method(
+        Sparsified(TOP_K, elect=False), ties.parameters, base="required", source="mergekit"
+    )
+    base, one, two = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    merged = apply(row, base, [one, two], weight=[1.0, 2.0], density=[0.5, 0.5], normalize=False)
+    expected = base.clone()
+    for weight, model in ((1.0, one), (2.0, two)):
+        delta = model - base
+        expected += weight * torch.where(delta.abs() >= delta.abs().flatten().topk(8).values[-1],
+                                         delta, 0.0)  # fmt: skip
+    torch.testing.assert_close(merged, expected)

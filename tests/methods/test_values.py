@@ -121,7 +121,7 @@ def test_crossover() -> None:
     """
     base, model = m([[2, 2], [0, 0]]), m([[1, -1], [0, 4]])
     r = math.sqrt(3) / 2
-    merged = run("crossover", base, [model], t=1 / 3, split=0.75, place=(0, 4))
+    merged = run("crossover", base, [model], t=1 / 3, split=0.75, flat_range=(0, 4))
     expect(merged, [[2 * r + 0.5, 2 * r - 0.5], [0, 4 * r]])
 
 

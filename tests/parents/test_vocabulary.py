@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.merging import plan
+from mergesearch.merging import plan_merge
 from mergesearch.parents import Alignment, Checkpoint, Parents, Policy
 from mergesearch.parents.vocabulary import RowMap, Unified, Vocabulary, align, unify
 from mergesearch.recipe import ModelRef, read_recipe
@@ -294,7 +294,7 @@ def test_embedding_and_head_follow_their_tokens(folders: list[Path], name: str) 
     alignment = aligned_checkpoints("union", *folders)
     refs = [ref(folder) for folder in folders]
     base, one, two = (read(r, name) for r in refs)
-    rows = {r: alignment.rows(r, name, read) for r in refs}
+    rows = {r: alignment.aligned(r, name, read) for r in refs}
     assert alignment.vocab_size == 36
     for r in refs:
         assert alignment.specs(r)[name].shape == rows[r].shape == (36, 16)
@@ -310,7 +310,7 @@ def test_embedding_and_head_follow_their_tokens(folders: list[Path], name: str) 
     # two embeddings of 36 rows of 16 numbers that are copies, and one more of the base's
     assert alignment.n_bytes == 3 * 36 * 16 * 4
     norm = "model.norm.weight"
-    assert torch.equal(alignment.rows(refs[1], norm, read), read(refs[1], norm))
+    assert torch.equal(alignment.aligned(refs[1], norm, read), read(refs[1], norm))
     assert alignment.config({"vocab_size": 40, "a": 1}) == {"vocab_size": 36, "a": 1}
     assert alignment.notes == (
         "tokenizer_source union: 3 tokens ('w0w', '<x>', 'y') that the base lacks, taken from the "
@@ -398,12 +398,12 @@ def test_a_recipe_that_means_another_vocabulary_is_refused(folders: list[Path]) 
         for end in ("", "tokenizer_source: base", "tokenizer: {source: union}")
     )
     parents = Parents.of(union)
-    assert plan(union, parents).config["vocab_size"] == 35
+    assert plan_merge(union, parents).config["vocab_size"] == 35
     for recipe, wanted in ((plain, "error"), (base, "base")):
         with pytest.raises(RecipeError, match=f"got tokenizer_source {wanted} instead of union; "):
-            plan(recipe, parents)
+            plan_merge(recipe, parents)
     with pytest.raises(RecipeError, match=r"got models .*base, .*one instead of .*two; open"):
-        plan(
+        plan_merge(
             union,
             Parents([*union.models, ref(folders[2])], vocabulary="union", base=union.models[0]),
         )
@@ -412,7 +412,7 @@ def test_a_recipe_that_means_another_vocabulary_is_refused(folders: list[Path]) 
     same = read_recipe(
         f"{{merge_method: passthrough, models: [{{model: {folders[0]}}}], tokenizer_source: base}}"
     )
-    assert plan(same, Parents(same.models)).config["vocab_size"] == 40
+    assert plan_merge(same, Parents(same.models)).config["vocab_size"] == 40
 
 
 def test_a_model_without_tokenizer_has_the_bases_if_its_rows_are_as_many(
@@ -460,5 +460,5 @@ def test_unigram_pieces_are_tokens_by_their_place(tmp_path: Path) -> None:
     assert alignment.vocab_size == 4
     name = "model.embed_tokens.weight"
     theirs = read(ref(tmp_path / "other"), name)
-    found = alignment.rows(ref(tmp_path / "other"), name, read)
+    found = alignment.aligned(ref(tmp_path / "other"), name, read)
     assert torch.equal(found, theirs[[2, 0, 3, 1]])

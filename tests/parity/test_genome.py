@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mergesearch.config import Config
 from mergesearch.errors import InputError
-from mergesearch.merging import Job, plan
+from mergesearch.merging import Job, plan_merge
 from mergesearch.methods import METHODS
 from mergesearch.parents import Parents
 from mergesearch.recipe import ModelRef, Recipe, read_recipe
@@ -263,7 +263,7 @@ def test_a_genotype_means_the_same_merge(
         ours = suggest(space, trial, Shape(N_LAYERS, outside(genome)))
         assert isinstance(ours, Recipe)
         assert ours.tokenizer_source == theirs.tokenizer_source
-        jobs, expected = plan(ours, parents).jobs, plan(theirs, parents).jobs
+        jobs, expected = plan_merge(ours, parents).jobs, plan_merge(theirs, parents).jobs
         assert [job.name for job in jobs] == [job.name for job in expected]
         for job, other in zip(jobs, expected, strict=True):
             sources, arguments = made(job)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mergesearch.recipe import ModelRef, soup_recipe
 from mergesearch.runs import LeaderboardRow, Record, SuiteEntry, TaskEntry, TrialRecord, hold
-from mergesearch.scores import DocumentScore
+from mergesearch.scores import DocumentScore, TaskId
 
 #: A model's label, role, and its score on each document of the two splits, if it was scored there.
 Model = tuple[str, str, Sequence[float] | None, Sequence[float] | None]
@@ -59,14 +59,8 @@ def make_run(
 
 def task(name: str, n_documents: int, higher_is_better: bool = True) -> TaskEntry:
     return TaskEntry(
-        task=name,
-        metric="acc",
-        filter="none",
-        higher_is_better=higher_is_better,
+        TaskId(name, "acc", "none", higher_is_better, "mean", fingerprint=f"f-{name}"),
         weight=1.0,
-        aggregation="mean",
-        fingerprint=f"f-{name}",
-        group=None,
         n_documents=n_documents,
     )
 

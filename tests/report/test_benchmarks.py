@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mergesearch.cli import show
+from mergesearch.cli import leaderboard as terminal
 from mergesearch.report import entries_of, leaderboard, verdict
 from mergesearch.runs import Record, SuiteEntry
 from tests.report.hand_made import Model, make_run, right
@@ -116,13 +116,13 @@ def test_the_terminal_says_it_before_the_table_and_beside_the_numbers(
     def console() -> Console:
         return Console(force_terminal=is_terminal, width=400, color_system=None)
 
-    monkeypatch.setattr(show, "Console", console)
+    monkeypatch.setattr(terminal, "Console", console)
     run, clean = searched_on(tmp_path / "run", "MMLU"), searched_on(tmp_path / "clean", None)
     for found, opening in (
         (entries_of(run), f"S{CAUTION} The winner beats"),
         ([*entries_of(run), *entries_of(clean)], f"Run run was s{CAUTION}\n"),
     ):
-        show.entries(found)
+        terminal.show_entries(found)
         text = capsys.readouterr().out
         assert text.startswith(opening)
         assert "search*" in text and "held-out " in text and "95 % interval*" in text

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mergesearch.cli import show
+from mergesearch.cli import leaderboard as terminal
 from mergesearch.errors import InputError
 from mergesearch.report import entries_of, front_of, leaderboard, verdict
 from mergesearch.runs import LeaderboardRow, Record, SuiteEntry
@@ -41,7 +41,9 @@ def grouped(run: Path) -> Path:
     """The run, its search task one of a group of that name."""
     record = Record(run)
     rows, splits = record.rows, dict(record.suite.splits)
-    splits["search_full"] = tuple(replace(t, group="both") for t in splits["search_full"])
+    splits["search_full"] = tuple(
+        replace(t, id=replace(t.id, group="both")) for t in splits["search_full"]
+    )
     record.set_suite(SuiteEntry(splits))
     for row in rows:
         record.add_row(row)
@@ -108,8 +110,8 @@ def test_the_terminal_shows_the_objectives(
     def console() -> Console:
         return Console(force_terminal=True, width=90, color_system=None)
 
-    monkeypatch.setattr(show, "Console", console)
-    show.front(front_of(run))
+    monkeypatch.setattr(terminal, "Console", console)
+    terminal.show_front(front_of(run))
     head, *rows = capsys.readouterr().out.splitlines()
     assert "parameters" in head
     assert [row.split()[0] for row in rows] == ["winner", "front", "front"]

@@ -9,7 +9,7 @@ import pytest
 
 from mergesearch.errors import InputError
 from mergesearch.recipe import read_recipe
-from mergesearch.report import entries_of, leaderboard, markdown, ranked, table, verdict
+from mergesearch.report import REPORTS, entries_of, leaderboard, markdown, ranked, table, verdict
 from mergesearch.runs import Record, SuiteEntry
 from mergesearch.scores import Scores, interval
 from tests.report import hand_made
@@ -201,7 +201,8 @@ def test_a_split_of_which_a_task_is_missing_is_not_shown(tmp_path: Path) -> None
 def test_a_task_of_two_splits_has_the_weight_and_the_documents_of_each(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [("one", "parent", right(60), right(20))])
     record = Record(run)
-    again = replace(hand_made.task("dev", 80), task="again", weight=3.0)
+    dev = hand_made.task("dev", 80)
+    again = replace(dev, id=replace(dev.id, task="again"), weight=3.0)
     splits = {**record.suite.splits, "held_out": (again, hand_made.task("test", 100))}
     (row,) = record.rows
     record.set_suite(SuiteEntry(splits))
@@ -210,7 +211,7 @@ def test_a_task_of_two_splits_has_the_weight_and_the_documents_of_each(tmp_path:
     assert entry.search is not None and entry.held_out is not None
     assert entry.search.total == 0.6
     assert entry.held_out.total == pytest.approx((3 * 60 / 80 + 0.2) / 4)
-    assert [task.task for task in entry.held_out.tasks] == ["again", "test"]
+    assert [task.id.task for task in entry.held_out.tasks] == ["again", "test"]
 
 
 def test_an_aggregation_that_is_out_of_reach_leaves_the_value_and_no_interval(
@@ -223,11 +224,12 @@ def test_an_aggregation_that_is_out_of_reach_leaves_the_value_and_no_interval(
     run = make_run(tmp_path / "run", models)
     record = Record(run)
     rows = record.rows
-    own = replace(hand_made.task("dev", 100), aggregation="dev.worth")
+    dev = hand_made.task("dev", 100)
+    own = replace(dev, id=replace(dev.id, aggregation="dev.worth"))
     record.set_suite(SuiteEntry({"search_full": (own,)}))
     for row, value in zip(rows, (0.25, 0.75), strict=True):
         digest = f"digest of {row.label}"
-        score = own.score(record.documents.known(digest, own.fingerprint), value)
+        score = own.score(record.documents.known(digest, own.id.fingerprint), value)
         assert score is not None
         record.add_scores(digest, Scores((score,)))
         record.add_row(row)
@@ -249,6 +251,20 @@ def test_an_aggregation_that_is_out_of_reach_leaves_the_value_and_no_interval(
         "",
         "",
     ]
+
+
+def test_an_unknown_format_is_named_with_those_there_are(run: Path) -> None:
+    says = r"^unknown format 'mdd'; did you mean 'md'\? available: md, csv, json$"
+    with pytest.raises(InputError, match=says):
+        leaderboard(entries_of(run), "mdd")
+
+
+def test_a_format_is_a_row_of_the_table(run: Path) -> None:
+    entries = entries_of(run)
+    assert list(REPORTS) == ["md", "csv", "json"]
+    for name in REPORTS:
+        assert leaderboard(entries, name) == REPORTS[name].write(entries)
+    assert leaderboard(entries) == markdown(entries)
 
 
 def test_only_runs_have_entries(tmp_path: Path) -> None:

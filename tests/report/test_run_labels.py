@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mergesearch.cli import show
+from mergesearch.cli import leaderboard as terminal
 from mergesearch.report import Entry, entries_of, leaderboard, run_labels
 from tests.report.hand_made import Model, make_run, right
 
@@ -39,7 +39,7 @@ def by_json(found: list[Entry]) -> list[str]:
 def by_terminal(found: list[Entry]) -> list[str]:
     console = Console(width=200)
     with console.capture() as drawn:
-        console.print(show._leaderboard(found, tasks=True))
+        console.print(terminal._table(found, tasks=True))
     head, *rows = drawn.get().splitlines()
     assert head.split()[0] == "run"
     return [row.split()[0] for row in rows]

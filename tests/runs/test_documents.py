@@ -1,6 +1,7 @@
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -80,7 +81,8 @@ def test_models_and_tasks_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_store_of_one_model_goes_by_the_fingerprint_of_the_task(tmp_path: Path) -> None:
-    task, other = (cast(BuiltTask, type("Task", (), {"fingerprint": f})()) for f in "fg")
+    ids = (SimpleNamespace(fingerprint=f) for f in "fg")
+    task, other = (cast(BuiltTask, SimpleNamespace(id=task_id)) for task_id in ids)
     documents = Documents(tmp_path)
     store = documents.of("model")
     assert store.known(task) == {}

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.files import write_whole
 from mergesearch.runs import hold, identity_of, is_run
 
 IDENTITY = {"space": {"search": {"seed": 0}, "groups": ("a", "b")}, "tasks": {"first": "1f"}}
@@ -124,21 +123,6 @@ def test_a_kill_while_the_folder_was_made_leaves_one_that_can_be_used(
     with hold(run, IDENTITY):
         pass
     assert identity_of(run)["tasks"] == {"first": "1f"}
-
-
-def test_a_file_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "table.json"
-    write_whole(path, "first")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mergesearch.runs.folder.os.fsync", full)
-    with pytest.raises(InputError, match=r"cannot write .*table\.json: No space left on device"):
-        write_whole(path, "second")
-    assert listing(tmp_path) == {"table.json": b"first"}
 
 
 def test_what_made_a_run_is_asked_of_runs_only(tmp_path: Path) -> None:

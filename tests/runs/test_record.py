@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ def recipe(folder: Path, *names: str) -> Recipe:
 
 
 def task(name: str = "first", n_documents: int = 2, **changes: Any) -> TaskEntry:
-    return TaskEntry(
-        **{
+    return TaskEntry.from_json(
+        {
             "task": name,
             "metric": "acc",
             "filter": "none",
@@ -141,7 +142,8 @@ def test_scores_are_those_of_the_suites_documents_and_none_where_one_is_missing(
     scores = record.scores("digest-1", "search")
     assert scores is not None
     (score,) = scores.tasks
-    assert (score.task, score.metric, score.weight, score.group) == ("first", "acc", 2.0, None)
+    assert (score.id.task, score.id.metric, score.id.group) == ("first", "acc", None)
+    assert score.weight == 2.0
     assert score.documents == (DocumentScore(1.0, 0.25), DocumentScore(0.0, 0.25))
     assert (score.doc_ids, score.value, score.stderr) == ((0, 1), 0.5, 0.5)
     assert record.scores("digest-1", "held_out") is None
@@ -156,7 +158,7 @@ def test_scores_are_those_of_the_suites_documents_and_none_where_one_is_missing(
     for opened in (record, Record(run, writable=False)):
         found = opened.scores("digest-1", "search")
         assert found is not None
-        assert [(t.task, t.doc_ids) for t in found.tasks] == [
+        assert [(t.id.task, t.doc_ids) for t in found.tasks] == [
             ("first", (0, 1, 2)),
             ("second", (0, 1)),
         ]
@@ -241,3 +243,23 @@ def test_a_full_device_is_the_users_to_solve(run: Path) -> None:
         record.add_row(LeaderboardRow("one", "parent", "hash"))
     assert "\n" not in str(caught.value)
     assert record.rows == ()
+
+
+def test_a_task_is_kept_with_its_id_beside_its_other_facts(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.set_suite(SuiteEntry({"search": (task(group="g"),)}))
+    (line,) = (tmp_path / "record.jsonl").read_text().splitlines()
+    assert json.loads(line)["splits"]["search"] == [
+        {
+            "task": "first",
+            "metric": "acc",
+            "filter": "none",
+            "higher_is_better": True,
+            "weight": 2.0,
+            "aggregation": "mean",
+            "fingerprint": "f-first",
+            "group": "g",
+            "n_documents": 2,
+            "benchmark": None,
+        }
+    ]

@@ -98,7 +98,7 @@ def test_a_search_on_another_suite_scores_only_what_is_new(
     names = ["first", "second"][: after.count("task:")]
     for entry in entries_of(run):
         assert entry.search is not None
-        assert [task.task for task in entry.search.tasks] == names
+        assert [task.id.task for task in entry.search.tasks] == names
 
     observer, kept = RecordingObserver(), scored(run)
     search(suite(family, before), run, device="cpu", observer=observer)
@@ -130,7 +130,7 @@ def test_a_group_weighs_its_tasks_by_what_a_split_scores_of_them(family: Path) -
     outcome = search(suite(family, "{task: both, metric: acc, limit: 6}"), run, device="cpu")
     splits = Record(run, writable=False).suite.splits
     terms = {
-        split: [(t.group, t.task, t.n_documents, t.weight) for t in splits[split]]
+        split: [(t.id.group, t.id.task, t.n_documents, t.weight) for t in splits[split]]
         for split in ("search", "search_full")
     }
     assert terms == {

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from mergesearch.api import search, soup
 from mergesearch.errors import CandidateError, InputError, MergesearchError
 from mergesearch.evaluation import Evaluator
-from mergesearch.evaluation import evaluator as evaluator_module
 from mergesearch.parents import Parents, load_tokenizer
 from mergesearch.recipe import Recipe, Slice, Source, soup_recipe
 from mergesearch.report import entries_of
@@ -30,13 +29,13 @@ from tests.searching.watch import RecordingObserver, load, running
 def n_scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many documents a model has really answered so far."""
     answered: list[int] = []
-    original = evaluator_module._answer
+    original = Evaluator._answer
 
-    def counted(sitting: Any, task: Any, doc_ids: Any) -> Any:
+    def counted(evaluator: Any, task: Any, doc_ids: Any, turn: Any) -> Any:
         answered.extend(doc_ids)
-        return original(sitting, task, doc_ids)
+        return original(evaluator, task, doc_ids, turn)
 
-    monkeypatch.setattr(evaluator_module, "_answer", counted)
+    monkeypatch.setattr(Evaluator, "_answer", counted)
     return lambda: len(answered)
 
 
@@ -74,7 +73,7 @@ def test_a_search_spends_its_budget_and_scores_its_winner_beside_the_others(
         assert [len(task.doc_ids) for task in entry.search.tasks] == [12, 12]  # limit: 8 is lifted
         if entry.role != "finalist":
             assert entry.held_out is not None
-            assert [task.task for task in entry.held_out.tasks] == ["third"]
+            assert [task.id.task for task in entry.held_out.tasks] == ["third"]
 
 
 def test_the_winner_is_the_best_finalist_on_the_whole_search_split(searched: Path) -> None:
@@ -346,7 +345,7 @@ def test_a_lower_perplexity_is_a_better_one(family: Path) -> None:
     assert len(set(perplexities.values())) == 8
     (best,) = outcome.best.scores.tasks
     assert best.value == min(perplexities.values())
-    assert not best.higher_is_better
+    assert not best.id.higher_is_better
     shown = [entry.search.tasks[0].value for entry in entries_of(run) if entry.search]
     assert shown == sorted(shown)
 

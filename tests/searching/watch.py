@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
 from mergesearch.runs.frames import Frames
-from mergesearch.scores import DocumentScore, Scores, TaskScore
+from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore
 from mergesearch.scores.scores import summary
 from mergesearch.searching import Limit, TrialRecord
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
@@ -173,13 +173,8 @@ def scores(
     return Scores(
         tuple(
             TaskScore(
-                task=name,
-                metric="acc",
-                filter="none",
-                higher_is_better=name not in lower,
+                id=TaskId(name, "acc", "none", name not in lower, "mean", fingerprint=name),
                 weight=weights.get(name, 1.0),
-                aggregation="mean",
-                fingerprint=name,
                 **summary("mean", {i: DocumentScore(value) for i, value in enumerate(of)}),
             )
             for name, of in values.items()

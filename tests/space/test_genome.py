@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from mergesearch.api import search
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
-from mergesearch.merging import plan
+from mergesearch.merging import plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.searching.policies.starts import starts
@@ -201,7 +201,7 @@ def test_tasks_have_weights_metrics_and_what_is_said_for_all_of_them(folder: Pat
 def test_the_metric_that_is_left_out_is_accuracy(family: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(family / "models" / "base")
     (task,) = Evaluator(load(family).load_suite(), tokenizer).tasks("search")
-    assert (task.metric, task.filter, task.higher_is_better) == ("acc", "none", True)
+    assert (task.id.metric, task.id.filter, task.id.higher_is_better) == ("acc", "none", True)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -343,7 +343,7 @@ def test_densities_vary_by_model_block_and_filter(family: Path, method: str, smo
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     recipe = suggest(space, trial, SHAPE)
     assert isinstance(recipe, Recipe)
-    jobs = plan(recipe, Parents(space.models)).jobs
+    jobs = plan_merge(recipe, Parents(space.models)).jobs
     densities = {
         job.name: job.arguments["density"] for job in jobs if job.name.startswith("model.layers")
     }

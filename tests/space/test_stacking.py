@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mergesearch.config import parse
 from mergesearch.errors import InputError
-from mergesearch.merging import merged_tensors, own_bytes, plan
+from mergesearch.merging import merged_tensors, own_bytes, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import ModelRef, Recipe, evaluate, read_recipe, write_recipe
 from mergesearch.space.stacking import (
@@ -192,12 +192,12 @@ def test_no_candidate_is_larger_than_the_largest(tmp_path: Path) -> None:
     opened = Parents(parents.values())
     for scale in ((0.5, 1.5), (0.0, 1.0), None):
         stacking = Stacking(depth=(3, 7), segments=2, scale=scale)
-        largest = plan(largest_stack(stacking, parents, 4, FILTERS), opened)
+        largest = plan_merge(largest_stack(stacking, parents, 4, FILTERS), opened)
         for seed in range(10):
             trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
-            work = plan(suggest_stack(stacking, parents, trial, 4, FILTERS), opened)
-            assert work.n_entries <= largest.n_entries
-            assert own_bytes(work, torch.float32) <= own_bytes(largest, torch.float32)
+            plan = plan_merge(suggest_stack(stacking, parents, trial, 4, FILTERS), opened)
+            assert plan.n_entries <= largest.n_entries
+            assert own_bytes(plan, torch.float32) <= own_bytes(largest, torch.float32)
         assert (own_bytes(largest, torch.float32) > 0) == (scale is not None)
 
 
@@ -220,7 +220,7 @@ def test_a_scale_multiplies_weight_and_bias_of_what_writes_to_the_stream(tmp_pat
             assert torch.equal(tensor, before) or name.endswith("c_proj.bias")
     weights = {f"{i}.{part}.c_proj.weight" for i in (0, 1) for part in ("attn", "mlp")}
     assert written == weights
-    scales = {job.name: job.arguments["scale"] for job in plan(recipe, parents).jobs}
+    scales = {job.name: job.arguments["scale"] for job in plan_merge(recipe, parents).jobs}
     assert scales["transformer.h.1.mlp.c_proj.bias"] == [3.0]
     assert scales["transformer.h.1.attn.c_attn.bias"] == [1.0]
 

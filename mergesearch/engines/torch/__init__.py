@@ -1,1 +1,1 @@
-"""The engine on torch: packed contexts, shared prefixes, generation by transformers."""
+"""The engine on torch: packed contexts, shared prefixes, transformers' generation."""

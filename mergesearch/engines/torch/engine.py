@@ -1,31 +1,50 @@
-"""Requests on a live model: packed, behind shared prefixes, or by lm-eval's own path.
+"""The engine on torch: requests packed, behind shared prefixes, or in lm-eval's way.
 
 lm-eval runs a context again for each continuation of more than one token and for each document
 that begins like another, and the output layer at every position. Here what is alike runs once
-(see `packing`), and the output layer only where a continuation is scored. Prompts, tokenisation
-and truncation stay lm-eval's (see `encoding`), and so does the whole path of a model that gives
-other answers when it is packed.
+(see `packing`), and the output layer only where a continuation is scored. Tokenisation and
+truncation stay lm-eval's (see `hflm`), and so does the whole path of a model that gives other
+answers when it is packed.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from lm_eval.api.instance import Instance
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
 
-from mergesearch.engines.torch.generation import PromptBatch, continuations, prompt_batches
-from mergesearch.engines.torch.hflm import Harness
-from mergesearch.engines.torch.limits import Limits
-from mergesearch.engines.torch.loglikelihood import Answer, loglikelihoods
-from mergesearch.engines.torch.packing import Batch, Request, batch_of, contexts_of, groups_of
+from mergesearch.engines.base import Capabilities, Cost
+from mergesearch.engines.torch.batches import (
+    LikelihoodBatches,
+    generation_batches,
+    likelihood_batches,
+)
+from mergesearch.engines.torch.cost import cost
+from mergesearch.engines.torch.generation import continuations
+from mergesearch.engines.torch.limits import Limits, longest_packed
+from mergesearch.engines.torch.loglikelihood import loglikelihoods
+from mergesearch.engines.torch.loss import losses
 from mergesearch.engines.torch.prefix import Prefixes
-from mergesearch.engines.torch.probing import FastPaths, longest_packed, probe
+from mergesearch.engines.torch.probing import FastPaths, probe
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.tasks.built import BuiltTask
+from mergesearch.requests import (
+    Generation,
+    Likelihood,
+    LogLikelihood,
+    Request,
+    Response,
+    RollingLogLikelihood,
+)
+from mergesearch.runtime import Runtime
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from mergesearch.engines.torch.hflm import Harness
 
 log = logging.getLogger(__name__)
 
@@ -35,73 +54,176 @@ _SEED = 1234
 #: How many times smaller batches become before a device is too small.
 _MOST_HALVED = 1 << 14
 
-#: Tokens that sharing a prefix must save: about what one more forward pass costs.
-LEAST_SAVING = 64
+BatchesT = TypeVar("BatchesT")
 
 
 @dataclass(frozen=True)
-class _Likelihoods:
-    """Log-likelihood requests as batches."""
+class _Loaded:
+    """A model with the weights it has now, and how it can be asked."""
 
-    instances: tuple[Instance, ...]
-    requests: tuple[Request, ...]
-    #: Of each request the instance it is a part of.
-    parts: np.ndarray
-    batches: tuple[Batch, ...]
-    #: Requests that go lm-eval's own way.
-    unpacked: tuple[int, ...]
+    harness: "Harness"
+    paths: FastPaths
+    prefixes: Prefixes
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Requests to generate as batches; one that is asked n times is there n times."""
-
-    instances: tuple[Instance, ...]
-    batches: tuple[PromptBatch, ...]
-
-
-_Work = list[_Likelihoods | _Prompts]
-
-
-class Scorer:
-    """Answers the requests of tasks; what does not change between candidates is kept.
+class TorchEngine:
+    """An `Engine` that runs the module itself, on batches that are made once.
 
     Args:
-        tokenizer: of the models.
-        batch_size: rows a forward pass; None lets their tokens decide.
+        tokenizer: of the models; its padding is set as lm-eval sets it.
+        runtime: its device is where all models must be, "auto" wherever each is; its batch size is
+            rows a forward pass, and None lets their tokens decide.
+
+    Raises:
+        InputError: there is no such device.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, batch_size: int | None) -> None:
-        self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        self._abilities: WeakKeyDictionary[PreTrainedModel, FastPaths] = WeakKeyDictionary()
-        #: By what decides how requests are cut and batched.
-        self._work: dict[tuple[object, ...], _Work] = {}
-        self._divisor = 1
+    capabilities = Capabilities(
+        frozenset({LogLikelihood, RollingLogLikelihood, Generation}), loss=True
+    )
 
-    def sit(self, model: PreTrainedModel) -> "Sitting":
-        """A model, with the weights it has now, ready to answer.
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        runtime: Runtime = Runtime(),  # noqa: B008  frozen
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._batch_size = runtime.batch_size
+        self._device = None if runtime.device == "auto" else runtime.torch_device
+        self._paths: WeakKeyDictionary[PreTrainedModel, FastPaths] = WeakKeyDictionary()
+        #: By the requests and what else decides how they are cut and batched.
+        self._batches: dict[Hashable, Any] = {}
+        self._divisor = 1
+        self._model: _Loaded | None = None
+
+    def load(self, model: "PreTrainedModel") -> None:
+        """Take a model with the weights it has now, and forget the prefixes of others.
 
         Raises:
             CandidateError: the model's logits are not finite.
+            InputError: the model is on another device than the runtime says.
         """
-        harness = Harness(model, self.tokenizer, self.batch_size or 16)
-        if model not in self._abilities:
-            self._abilities[model] = probe(harness)
-        return Sitting(self, harness, self._abilities[model])
+        if self._device is not None and self._device.type != model.device.type:
+            raise InputError(
+                f"the model must be on {self._device}, as the runtime says, "
+                f"but is on {model.device}; move it there"
+            )
+        self._model = None
+        harness = self._harness(model, self._batch_size or 16)
+        if model not in self._paths:
+            self._paths[model] = probe(harness)
+        self._model = _Loaded(harness, self._paths[model], Prefixes(model))
 
-    def work(
-        self, task: BuiltTask, doc_ids: Sequence[int], harness: Harness, ability: FastPaths
-    ) -> _Work:
-        """The batches of some documents of a task, made once."""
-        place = (harness.max_length, longest_packed(harness), str(harness.device))
-        key = (task.fingerprint, tuple(doc_ids), ability, place)
-        if key not in self._work:
-            self._work[key] = self._batched(task.requests(doc_ids), harness, ability)
-        return self._work[key]
+    def unload(self) -> None:
+        """Let go of the model and its prefixes."""
+        self._model = None
 
-    def shrink(self) -> None:
-        """Halve all batches, from now on and for every candidate.
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer requests, in their order; see `Engine.answer` for what is raised."""
+        by_kind: dict[type[Request], list[int]] = {}
+        for i, request in enumerate(requests):
+            by_kind.setdefault(type(request), []).append(i)
+        while True:
+            try:
+                answers: dict[int, Response] = {}
+                for kind, members in by_kind.items():
+                    asked = tuple(requests[i] for i in members)
+                    reply = self._generate if kind is Generation else self._likelihoods
+                    answers.update(zip(members, reply(cast(Any, asked)), strict=True))
+                return [answers[i] for i in range(len(requests))]
+            except torch.OutOfMemoryError:
+                self._halve_batches()
+
+    def loss(self, requests: Sequence[Request]) -> Tensor:
+        """Compute negative log-likelihoods; see `DifferentiableEngine.loss`.
+
+        All of their graph is in memory until it is gone backwards through, so that the caller
+        decides by the number of requests what that takes. Prefixes are never shared, so the
+        weights may change between two calls.
+        """
+        loaded = self._loaded
+        if any(isinstance(request, Generation) for request in requests):
+            raise ValueError("what is generated has no loss")
+        paths = replace(loaded.paths, shares=False)
+        result = torch.zeros(len(requests), device=loaded.harness.device)
+        for kind in dict.fromkeys(map(type, requests)):
+            members = [i for i, request in enumerate(requests) if type(request) is kind]
+            asked = tuple(requests[i] for i in members)
+            batches = self._once(likelihood_batches, cast(Any, asked), paths)
+            values = losses(loaded.harness.model, batches)
+            result = result.to(values.dtype).index_copy(
+                0, torch.tensor(members, device=values.device), values
+            )
+        return result
+
+    def cost(
+        self,
+        requests: Sequence[Request],
+        config: "PreTrainedConfig",
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Cost:
+        """Estimate the cost of requests, at least one; see `Engine.cost`."""
+        limits = Limits.of(config, dtype, device.type, self._batch_size)
+        return cost(requests, self._tokenizer, limits)
+
+    def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
+        """Describe a model and its tokenizer; see `Engine.describe`."""
+        return self._harness(model, self._batch_size or 1).describe()
+
+    @property
+    def _loaded(self) -> _Loaded:
+        if self._model is None:
+            raise RuntimeError("an engine answers after a model was loaded")
+        return self._model
+
+    def _harness(self, model: "PreTrainedModel", batch_size: int) -> "Harness":
+        from mergesearch.engines.torch.hflm import Harness  # slow to import
+
+        return Harness(model, self._tokenizer, batch_size)
+
+    def _likelihoods(
+        self, requests: tuple[LogLikelihood, ...] | tuple[RollingLogLikelihood, ...]
+    ) -> list[Likelihood] | list[float]:
+        loaded = self._loaded
+        batches: LikelihoodBatches = self._once(likelihood_batches, requests, loaded.paths)
+        answers: dict[int, Likelihood] = {}
+        for batch in batches.batches:
+            answers.update(loglikelihoods(loaded.harness.model, loaded.prefixes, batch))
+        plain = loaded.harness.plain([batches.pairs[i] for i in batches.unpacked])
+        answers.update(zip(batches.unpacked, plain, strict=True))
+        logprobs = np.array([answers[i][0] for i in range(len(batches.pairs))])
+        if not np.isfinite(logprobs).all():  # which may spoil what stands beside it in a row
+            raise CandidateError("log-likelihoods are not finite")
+        if isinstance(requests[0], LogLikelihood):
+            return [answers[i] for i in range(len(requests))]
+        return np.bincount(batches.owners, logprobs, minlength=len(requests)).tolist()
+
+    def _generate(self, requests: tuple[Generation, ...]) -> list[str]:
+        loaded = self._loaded
+        batches = self._once(generation_batches, requests, loaded.paths)
+        torch.manual_seed(_SEED)
+        texts: dict[int, str] = {}
+        for batch in batches:
+            texts.update(continuations(loaded.harness, loaded.prefixes, batch))
+        return [texts[i] for i in range(len(requests))]
+
+    def _once(
+        self, cut: Callable[..., BatchesT], requests: tuple[Request, ...], paths: FastPaths
+    ) -> BatchesT:
+        """Cut requests of one kind into batches, the first time that they are asked."""
+        harness = self._loaded.harness
+        room = harness.max_length, longest_packed(harness), str(harness.device)
+        key = (requests, paths, room)
+        if key not in self._batches:
+            model = harness.model
+            limits = Limits.of(model.config, model.dtype, model.device.type, self._batch_size)
+            limits = replace(limits, divisor=self._divisor)
+            self._batches[key] = cut(requests, harness, paths, limits)
+        return self._batches[key]
+
+    def _halve_batches(self) -> None:
+        """Halve all batches, from now on and for every model.
 
         Raises:
             InputError: they have been halved so often that a batch is a single row.
@@ -112,111 +234,5 @@ class Scorer:
                 "another device, shorter prompts, or a smaller model"
             )
         self._divisor *= 2
-        self._work.clear()
+        self._batches.clear()
         log.warning("the device's memory is full: batches are halved from now on")
-
-    def _batched(
-        self, instances: Sequence[Instance], harness: Harness, ability: FastPaths
-    ) -> _Work:
-        by_kind: dict[str, list[Instance]] = {}
-        for instance in instances:
-            by_kind.setdefault(instance.request_type, []).append(instance)
-        model = harness.model
-        limits = Limits.of(model.config, model.dtype, model.device.type, self.batch_size)
-        limits = replace(limits, divisor=self._divisor)
-        return [
-            _prompts(members, harness, ability, limits)
-            if kind == "generate_until"
-            else _likelihoods(kind, members, harness, ability, limits)
-            for kind, members in by_kind.items()
-        ]
-
-
-class Sitting:
-    """One model that answers, with the weights it has now; they must stay as they are."""
-
-    def __init__(self, scorer: Scorer, harness: Harness, ability: FastPaths) -> None:
-        self._scorer = scorer
-        self._harness = harness
-        self._ability = ability
-        self._prefixes = Prefixes(harness.model)
-
-    def answer(self, task: BuiltTask, doc_ids: Sequence[int]) -> None:
-        """Replace the responses of some documents' requests by those of the model.
-
-        Raises:
-            CandidateError: the model's logits are not finite.
-            InputError: the device is too small for a single row.
-        """
-        while True:
-            try:
-                for work in self._scorer.work(task, doc_ids, self._harness, self._ability):
-                    if isinstance(work, _Prompts):
-                        self._generate(work)
-                    else:
-                        self._score(work)
-                return
-            except torch.OutOfMemoryError:
-                self._scorer.shrink()
-
-    def _score(self, work: _Likelihoods) -> None:
-        answers: dict[int, Answer] = {}
-        for batch in work.batches:
-            answers.update(loglikelihoods(self._harness.model, self._prefixes, batch))
-        plain = self._harness.plain([work.requests[i] for i in work.unpacked])
-        answers.update(zip(work.unpacked, plain, strict=True))
-        logprobs = np.array([answers[i][0] for i in range(len(work.requests))])
-        if not np.isfinite(logprobs).all():  # which may spoil what stands beside it in a row
-            raise CandidateError("log-likelihoods are not finite")
-        sums = np.bincount(work.parts, logprobs, minlength=len(work.instances))
-        for i, instance in enumerate(work.instances):
-            rolling = instance.request_type == "loglikelihood_rolling"
-            response = float(sums[i]) if rolling else answers[i]
-            instance.resps = [response] * instance.repeats
-            instance.filtered_resps = {}
-
-    def _generate(self, work: _Prompts) -> None:
-        torch.manual_seed(_SEED)
-        texts: dict[int, str] = {}
-        for batch in work.batches:
-            texts.update(continuations(self._harness, self._prefixes, batch))
-        found = iter(texts[i] for i in range(len(texts)))
-        for instance in work.instances:
-            instance.resps = [next(found) for _ in range(instance.repeats)]
-            instance.filtered_resps = {}
-
-
-def _likelihoods(
-    kind: str, instances: Sequence[Instance], harness: Harness, ability: FastPaths, limits: Limits
-) -> _Likelihoods:
-    requests, parts = harness.encode(kind, instances)
-    longest = longest_packed(harness) if ability.packs else 0
-    fits = [len(context) + len(continuation) - 1 <= longest for context, continuation in requests]
-    unpacked = tuple(i for i, fit in enumerate(fits) if not fit)
-    if ability.packs and unpacked:
-        log.warning(
-            "%d of %d requests are longer than the model's attention window (%d tokens), and take "
-            "lm-eval's own, slower path",
-            *(len(unpacked), len(requests), longest),
-        )
-    numbered = ((i, *request) for i, request in enumerate(requests) if fits[i])
-    packed = contexts_of(numbered, limits.columns_of_a_row)
-    batches: list[Batch] = []
-    for group in groups_of(packed, LEAST_SAVING if ability.shares else None):
-        for rows, _, _ in limits.cut(group):
-            batches.append(batch_of(group.prefix, rows, harness.device))
-    return _Likelihoods(tuple(instances), tuple(requests), parts, tuple(batches), unpacked)
-
-
-def _prompts(
-    instances: Sequence[Instance], harness: Harness, ability: FastPaths, limits: Limits
-) -> _Prompts:
-    repeated = [instance for instance in instances for _ in range(instance.repeats)]
-    batches = prompt_batches(
-        [harness.prompt(instance) for instance in repeated],
-        least_saving=LEAST_SAVING if ability.shares else None,
-        rows_of=limits.prompts,
-        pad_id=harness.tokenizer.pad_token_id,
-        device=harness.device,
-    )
-    return _Prompts(tuple(instances), tuple(batches))

@@ -9,18 +9,32 @@ batch then go on together, whatever they share:
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.models.utils import postprocess_generated_text
 from torch import Tensor
 from transformers import DynamicCache
 
-from mergesearch.engines.torch.hflm import Harness, Prompt
 from mergesearch.engines.torch.packing import Context, Group, groups_of
 from mergesearch.engines.torch.prefix import Prefixes, behind, cache_argument, growing
 
-#: Options of a task with which a cache of ours could not be used: beams change places in it.
+if TYPE_CHECKING:
+    from mergesearch.engines.torch.hflm import Harness
+
+#: Options of a task with which a cache of ours could not be used: beams swap their rows.
 _ODD = {"num_beams", "max_length", "use_cache", "cache_implementation"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A context to be continued."""
+
+    tokens: list[int]
+    #: Strings that end the continuation.
+    until: tuple[str, ...]
+    max_gen_toks: int
+    #: Further arguments of `generate`, as the task gives them.
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,16 +101,15 @@ def prompt_batches(
 
 
 def continuations(
-    harness: Harness, prefixes: Prefixes, batch: PromptBatch
+    harness: "Harness", prefixes: Prefixes, batch: PromptBatch
 ) -> Iterator[tuple[int, str]]:
-    """The text that follows each prompt of a batch, with the prompt's index."""
+    """Generate the text that follows each prompt of a batch, with the prompt's index."""
     with torch.no_grad():
         begun = _begun(harness, prefixes, batch) if batch.parts else None
         cache = {} if begun is None else {cache_argument(harness.model): begun}
-        found = harness.generate(batch.ids, batch.mask, batch.prompt, **cache)
-    for owner, tokens in zip(batch.owners, found, strict=True):
-        text = harness.tok_decode(tokens)
-        yield owner, postprocess_generated_text(text, list(batch.prompt.until), None)
+        generated = harness.generate(batch.ids, batch.mask, batch.prompt, **cache)
+    for owner, tokens in zip(batch.owners, generated, strict=True):
+        yield owner, harness.text(tokens, batch.prompt)
 
 
 def _batch(
@@ -141,8 +154,8 @@ def _batch(
     )
 
 
-def _begun(harness: Harness, prefixes: Prefixes, batch: PromptBatch) -> DynamicCache:
-    """The cache of a batch's rows, their last tokens still to come."""
+def _begun(harness: "Harness", prefixes: Prefixes, batch: PromptBatch) -> DynamicCache:
+    """Run a batch's rows into a cache, but for their last tokens."""
     n_rows, n_columns = batch.ids.shape
     n_layers = harness.config.get_text_config().num_hidden_layers
     cache = growing(n_layers, n_rows, n_columns + batch.prompt.max_gen_toks)

@@ -1,13 +1,19 @@
-"""lm-eval's own model class: its tokenisation for every path, and its whole path where needed."""
+"""lm-eval's own model class: its tokenisation, and its whole path where needed.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The one file of an engine that uses lm-eval, private parts of it among them.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
 from torch import Tensor
 from transformers import (
     LogitsProcessor,
@@ -16,21 +22,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mergesearch.engines.torch.loglikelihood import Answer
-from mergesearch.engines.torch.packing import Request
+from mergesearch.engines.base import UnfitRequestError
+from mergesearch.engines.torch.generation import Prompt
+from mergesearch.engines.torch.packing import TokenPair
 from mergesearch.errors import CandidateError
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A context to be continued."""
-
-    tokens: list[int]
-    #: Strings that end the continuation.
-    until: tuple[str, ...]
-    max_gen_toks: int
-    #: Further arguments of `generate`, as the task gives them.
-    options: dict[str, Any]
+from mergesearch.requests import Generation, Likelihood, LogLikelihood, RollingLogLikelihood
 
 
 class Harness(HFLM):
@@ -46,92 +42,125 @@ class Harness(HFLM):
             batch_size=batch_size,
             softmax_dtype="float32",
         )
-        self._encoded: list[Request] | None = None
+        self._encoded: list[TokenPair] | None = None
 
-    def encode(self, kind: str, instances: Sequence[Instance]) -> tuple[list[Request], np.ndarray]:
-        """What lm-eval would ask of the model, and the index of the instance each is a part of.
+    def encode(
+        self, requests: Sequence[LogLikelihood] | Sequence[RollingLogLikelihood]
+    ) -> tuple[list[TokenPair], np.ndarray]:
+        """Encode log-likelihood requests of one kind as lm-eval does.
 
-        Args:
-            kind: "loglikelihood", or "loglikelihood_rolling", whose texts go in windows.
-            instances: of that kind.
+        Returns:
+            What lm-eval would ask of the model, a rolling text in windows, and of each the index
+            of its request.
+
+        Raises:
+            UnfitRequestError: a continuation has no tokens, or more than the context holds.
         """
-        self._encoded = []
-        counts = getattr(self, kind)(list(instances), disable_tqdm=True)
-        encoded, self._encoded = self._encoded, None
-        if kind == "loglikelihood":
-            return encoded, np.arange(len(instances))
-        return encoded, np.repeat(np.arange(len(instances)), [int(n) for n in counts])
+        rolling = isinstance(requests[0], RollingLogLikelihood)
+        kind = "loglikelihood_rolling" if rolling else "loglikelihood"
+        texts = (
+            (r.text,) if isinstance(r, RollingLogLikelihood) else (r.context, r.continuation)
+            for r in requests
+        )
+        instances = [Instance(kind, {}, text, i) for i, text in enumerate(texts)]
+        encoded: list[TokenPair] = []
+        self._encoded = encoded
+        try:
+            counts = getattr(self, kind)(instances, disable_tqdm=True)
+        except AssertionError as error:  # how lm-eval states what a request must fit
+            reason = str(error) or "a choice has no tokens, or more than the context holds"
+            raise UnfitRequestError(reason) from error
+        finally:
+            self._encoded = None
+        indices = np.arange(len(instances))
+        return encoded, np.repeat(indices, [int(n) for n in counts]) if rolling else indices
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = True, override_bs: int | None = None
-    ) -> list[Answer]:
-        """Where every encoded request comes by: while encoding, each counts one."""
+    ) -> list[Likelihood]:
+        """Answer encoded requests, or note them and count each as one while encoding."""
         if self._encoded is None:
             return super()._loglikelihood_tokens(list(requests), disable_tqdm=True)
         for _, context, continuation in requests:
             self._encoded.append(self._truncated(context, continuation))
         return [(1.0, False)] * len(requests)
 
-    def _truncated(self, context: list[int], continuation: list[int]) -> Request:
-        """The request within the model's context, cut on the left as lm-eval cuts it."""
+    def _truncated(self, context: list[int], continuation: list[int]) -> TokenPair:
+        """Cut a request on the left to the model's context, as lm-eval does."""
         assert context and continuation
         assert len(continuation) <= self.max_length
         whole = [*context, *continuation][-(self.max_length + 1) :]
         return whole[: -len(continuation)], list(continuation)
 
-    def prompt(self, instance: Instance) -> Prompt:
-        """A request to generate, encoded and cut on the left as lm-eval does it."""
-        context, given = instance.args
-        options = dict(normalize_gen_kwargs(given, self.max_gen_toks))
+    def prompt(self, request: Generation) -> Prompt:
+        """Encode a request to generate and cut it on the left as lm-eval does.
+
+        Raises:
+            UnfitRequestError: what is to be written leaves no room for a prompt.
+        """
+        options = dict(normalize_gen_kwargs(dict(request.options), self.max_gen_toks))
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         until = handle_stop_sequences(options.pop("until", None), eos=end)
         max_gen_toks = options.pop("max_gen_toks")
         room = self.max_length - max_gen_toks
-        assert room > 0, (
-            f"max_gen_toks ({max_gen_toks}) must be less than the model's context "
-            f"({self.max_length})"
-        )
-        ids, _ = self.tok_batch_encode([context], left_truncate_len=room)
+        if room <= 0:
+            raise UnfitRequestError(
+                f"max_gen_toks ({max_gen_toks}) must be less than the model's context "
+                f"({self.max_length})"
+            )
+        ids, _ = self.tok_batch_encode([request.prompt], left_truncate_len=room)
         return Prompt(ids[0].tolist(), tuple(until), max_gen_toks, options)
 
-    def plain(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answers by lm-eval's own path."""
-        if not requests:
+    def text(self, tokens: list[int], prompt: Prompt) -> str:
+        """Decode a continuation and end it as its prompt asks."""
+        return postprocess_generated_text(self.tok_decode(tokens), list(prompt.until), None)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Describe the model and the tokenizer; see `Engine.describe`."""
+        from lm_eval.loggers.utils import add_tokenizer_info  # slow to import
+
+        facts = {"config": {**self.get_model_info(), "device": str(self.model.device)}}
+        add_tokenizer_info(facts, self)
+        return facts
+
+    def plain(self, pairs: Sequence[TokenPair]) -> list[Likelihood]:
+        """Answer by lm-eval's own path."""
+        if not pairs:
             return []
         # It keeps one answer of requests that are equal in context and all but the last token of
         # the continuation, however they are split; so those are asked apart.
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Likelihood] = {}
         rounds: dict[int, list[int]] = {}
         seen: dict[tuple[int, ...], list[int]] = {}
-        for i, (context, continuation) in enumerate(requests):
+        for i, (context, continuation) in enumerate(pairs):
             splits = seen.setdefault((*context, *continuation[:-1]), [])
             if len(context) not in splits:
                 splits.append(len(context))
             rounds.setdefault(splits.index(len(context)), []).append(i)
         for members in rounds.values():
-            asked = [(None, *requests[i]) for i in members]
+            asked = [(None, *pairs[i]) for i in members]
             answers.update(zip(members, self._loglikelihood_tokens(asked), strict=True))
-        return [answers[i] for i in range(len(requests))]
+        return [answers[i] for i in range(len(pairs))]
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> Tensor:
         return super()._model_generate(
             *args, logits_processor=LogitsProcessorList([_FiniteLogits()]), **kwargs
         )
 
-    def generate(self, ids: Tensor, mask: Tensor, prompt: Prompt, **behind: Any) -> list[list[int]]:
-        """Continuations of one batch, as token ids.
+    def generate(self, ids: Tensor, mask: Tensor, prompt: Prompt, **cache: Any) -> list[list[int]]:
+        """Generate the continuations of one batch, as token ids.
 
         Args:
             ids: contexts, padded on the left, (rows, columns).
             mask: 1 where there is a token, of the same shape.
             prompt: one of them, for its options.
-            behind: a cache of the first columns, where there is one.
+            cache: the argument with a cache of the first columns, where there is one.
         """
-        options = {"max_length": ids.shape[1] + prompt.max_gen_toks, **prompt.options, **behind}
-        found = self._model_generate(
+        options = {"max_length": ids.shape[1] + prompt.max_gen_toks, **prompt.options, **cache}
+        rows = self._model_generate(
             context=ids, attention_mask=mask, stop=list(prompt.until), **options
         )
-        return found[:, ids.shape[1] :].tolist()
+        return rows[:, ids.shape[1] :].tolist()
 
 
 class _FiniteLogits(LogitsProcessor):

@@ -1,12 +1,17 @@
-"""How much one forward pass may hold: rows of a batch, and their memory, from a model's sizes."""
+"""The most that one forward pass may hold, rows and bytes, from a model's sizes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedConfig
 
 from mergesearch.engines.torch.packing import Context, Group, rows_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from mergesearch.engines.torch.hflm import Harness
 
 #: Columns that rows are filled to with further contexts: more means less padding and fewer copies
 #: of the prefix, and more keys that a query looks at in vain.
@@ -20,6 +25,9 @@ _TOKENS_ELSEWHERE = 16_384
 _PROMPTS = {"cpu": 64}
 _PROMPTS_ELSEWHERE = 256
 
+#: Attributes of a model's config that bound how far a layer looks back.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
 #: Bytes of the keys and values of a batch, and of its logits.
 _CACHE_BYTES = 1 << 30
 _LOGITS_BYTES = 1 << 28
@@ -27,7 +35,7 @@ _LOGITS_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Limits:
-    """What a batch may be on one model."""
+    """The largest batches of one model."""
 
     device: str
     #: Bytes of a number that the model computes.
@@ -41,15 +49,15 @@ class Limits:
     vocab_size: int
     #: Rows at most, where the user says so.
     batch_size: int | None = None
-    #: Batches are so many times smaller: a device has been found too small for more.
+    #: Batches are so many times smaller: a device was too small for more.
     divisor: int = 1
     columns_of_a_row: int = _COLUMNS_OF_A_ROW
 
     @classmethod
     def of(
-        cls, config: PreTrainedConfig, dtype: torch.dtype, device: str, batch_size: int | None
+        cls, config: "PreTrainedConfig", dtype: torch.dtype, device: str, batch_size: int | None
     ) -> "Limits":
-        """The limits of a model of that configuration, computing in `dtype` on a device type."""
+        """Read a model's configuration, for computing in `dtype` on a device type."""
         config = config.get_text_config()
         n_heads = getattr(config, "num_attention_heads", 1)
         n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
@@ -77,17 +85,17 @@ class Limits:
         return 4 * self.vocab_size
 
     def rows(self, n_columns: int, n_prefix: int, n_kept: int) -> int:
-        """Rows of a batch whose rows have so many columns, places to score, and such a prefix."""
+        """Count the rows of a batch, from the columns, kept positions and prefix of each."""
         n = _TOKENS.get(self.device, _TOKENS_ELSEWHERE) // max(n_columns, 1)
         cache = _CACHE_BYTES // ((n_columns + n_prefix) * self.cache_bytes)
         logits = _LOGITS_BYTES // (n_kept * self.logits_bytes)
         return max(1, min(n, cache, logits, self.batch_size or n) // self.divisor)
 
     def cut(self, group: Group) -> Iterator[tuple[list[list[Context]], int, int]]:
-        """A group's rows as batches, the widest first.
+        """Cut a group's rows into batches, the widest first.
 
         Yields:
-            The rows of a batch, their columns, and the most places to score of a row from there on.
+            The rows of a batch, their columns, and the most kept positions of a row from there on.
         """
         rows = rows_of(group, self.columns_of_a_row)
         while rows:
@@ -98,19 +106,19 @@ class Limits:
             rows = rows[n_rows:]
 
     def prompts(self, n_columns: int) -> int:
-        """Rows of a batch that generates, from the columns that a row comes to."""
+        """Count the rows of a batch that generates, from the columns that a row comes to."""
         n = _PROMPTS.get(self.device, _PROMPTS_ELSEWHERE)
         cache = _CACHE_BYTES // (n_columns * self.cache_bytes)
         return max(1, min(n, cache, self.batch_size or n) // self.divisor)
 
     def batch_bytes(self, n_rows: int, n_columns: int, n_prefix: int, n_kept: int) -> int:
-        """What a forward pass holds at its peak beside the weights, the prefix included.
+        """Count the bytes of a forward pass at its peak, the weights aside.
 
         Args:
             n_rows: of the batch.
             n_columns: of each row, behind its prefix.
             n_prefix: tokens of the prefix.
-            n_kept: places of the whole batch where the output layer is needed.
+            n_kept: positions of the whole batch where the output layer is needed.
         """
         seen = n_rows * (n_columns + n_prefix)
         # in turn: the stream, what goes in and out of a layer's halves, the gated product
@@ -122,6 +130,13 @@ class Limits:
         return (tokens + attention) * self.itemsize + logits + prefix
 
     def prompts_bytes(self, n_rows: int, n_columns: int) -> int:
-        """The same for a batch that generates rows of so many columns at their end."""
+        """Count the same for a batch that generates rows of so many columns at their end."""
         cache = n_rows * n_columns * self.cache_bytes
         return cache + self.batch_bytes(n_rows, n_columns, 0, n_rows)
+
+
+def longest_packed(harness: "Harness") -> int:
+    """Count the tokens up to which packed rows are right: of context and windows."""
+    config = harness.model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in _WINDOWS]
+    return min([harness.max_length, *(w for w in windows if isinstance(w, int) and w > 0)])

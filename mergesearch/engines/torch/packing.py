@@ -1,4 +1,4 @@
-"""Requests as trees of tokens: a prefix that all share, contexts behind it, continuations there.
+"""Trees of tokens: a prefix, contexts behind it, continuations behind these.
 
 A multiple-choice document asks for the log-likelihood of several continuations of one context, and
 the contexts of a task often begin alike: with its instruction, or the same solved examples. What
@@ -22,7 +22,10 @@ import torch
 from torch import Tensor
 
 #: A context's token ids, at least one, and a continuation's.
-Request = tuple[list[int], list[int]]
+TokenPair = tuple[list[int], list[int]]
+
+#: Tokens that sharing a prefix must save: about what one more forward pass costs.
+LEAST_SAVING = 64
 
 
 @dataclass
@@ -35,11 +38,11 @@ class Context:
 
     @property
     def n_kept(self) -> int:
-        """Places where the output layer is needed: the context's last, and all after it."""
+        """Positions that need the output layer: the context's last, and all after it."""
         return 1 + sum(len(tokens) - 1 for _, tokens in self.continuations)
 
     def n_columns(self, n_prefix: int = 0) -> int:
-        """Columns in a row behind a prefix of so many tokens; the last token is never read."""
+        """Count the columns in a row behind a prefix; a last token is never read."""
         asked = sum(len(tokens) - 1 for _, tokens in self.continuations)
         return len(self.tokens) - n_prefix + asked
 
@@ -59,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one forward pass as tensors, and where each token of each continuation is scored."""
+    """Rows of one forward pass as tensors, and the positions that score continuations."""
 
     prefix: tuple[int, ...]
     ids: Tensor  # (rows, columns)
@@ -68,16 +71,17 @@ class Batch:
     nodes: Tensor
     #: The context that a column's continuation stands behind, else as `nodes`, (rows, columns).
     parents: Tensor
-    #: Where the output layer is needed, (places,) each: every place once.
+    #: Where the output layer is needed, (kept positions,) each, none twice.
     kept_row: Tensor
     kept_column: Tensor
-    #: Of each scored token the place that predicts it, rising, its id, and its request, (tokens,).
-    scored_place: Tensor
+    #: Of each scored token the kept position that predicts it, rising, its id, and the request,
+    #: (tokens,).
+    scored_at: Tensor
     scored_id: Tensor
     owners: np.ndarray
 
     def attention_mask(self, dtype: torch.dtype) -> Tensor:
-        """Additive mask, (rows, 1, columns, prefix and columns): each sees what the module shows.
+        """Make the additive mask, (rows, 1, columns, prefix and columns); see the module.
 
         Padding sees padding, for no softmax to be over nothing.
         """
@@ -92,7 +96,7 @@ class Batch:
 def contexts_of(
     requests: Iterable[tuple[int, list[int], list[int]]], n_columns: int
 ) -> list[Context]:
-    """Requests, each with its index, gathered by their contexts.
+    """Gather requests, each with its index, by their contexts.
 
     A context is there again where the continuations behind it would fill more than a row of
     `n_columns`, and more than twice what the first of them needs: a batch's memory is that of its
@@ -102,17 +106,17 @@ def contexts_of(
     growing: dict[tuple[int, ...], tuple[Context, int]] = {}  # and the columns it may come to
     for i, context, continuation in requests:
         key, alone = tuple(context), len(context) + len(continuation) - 1
-        found, room = growing.get(key, (None, 0))
-        if found is None or found.n_columns() + len(continuation) - 1 > room:
-            found = Context(context)
-            contexts.append(found)
-            growing[key] = found, max(2 * alone, n_columns)
-        found.continuations.append((i, continuation))
+        same, room = growing.get(key, (None, 0))
+        if same is None or same.n_columns() + len(continuation) - 1 > room:
+            same = Context(context)
+            contexts.append(same)
+            growing[key] = same, max(2 * alone, n_columns)
+        same.continuations.append((i, continuation))
     return contexts
 
 
 def groups_of(contexts: Sequence[Context], least_saving: int | None) -> list[Group]:
-    """Contexts grouped by the prefix that they share, in the order of their tokens.
+    """Group contexts by the prefix that they share, in the order of their tokens.
 
     Args:
         contexts: in any order.
@@ -133,7 +137,7 @@ def groups_of(contexts: Sequence[Context], least_saving: int | None) -> list[Gro
 
 
 def _runs(ordered: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
-    """Runs of neighbours that are best run behind one prefix: (start, end, length of the prefix).
+    """Find neighbours to run behind one prefix: (start, end, length of the prefix).
 
     From the neighbours that are most alike to those that are least, two runs become one where a
     prefix for both saves no less than one for each.
@@ -153,7 +157,7 @@ def _runs(ordered: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
 
 
 def rows_of(group: Group, n_columns: int) -> list[list[Context]]:
-    """Contexts put into rows of at most so many columns, or one to a row; the longest first."""
+    """Put contexts into rows of so many columns, or one to a row; the longest first."""
     n_prefix = group.n_prefix
     rows: list[tuple[int, list[Context]]] = []
     for context in sorted(group.contexts, key=lambda context: -context.n_columns(n_prefix)):
@@ -171,14 +175,14 @@ def rows_of(group: Group, n_columns: int) -> list[list[Context]]:
 def batch_of(
     prefix: tuple[int, ...], rows: Sequence[Sequence[Context]], device: torch.device
 ) -> Batch:
-    """The tensors of one forward pass over rows of contexts behind a prefix."""
+    """Lay out the tensors of one forward pass over rows of contexts behind a prefix."""
     n_prefix = len(prefix)
     width = max(sum(context.n_columns(n_prefix) for context in row) for row in rows)
     ids = np.zeros((len(rows), width), dtype=np.int64)
     positions = np.zeros_like(ids)
     nodes, parents = np.full_like(ids, -1), np.full_like(ids, -1)
     kept: list[tuple[int, int]] = []
-    scored: list[tuple[int, int, int]] = []  # place, token id, owner
+    scored: list[tuple[int, int, int]] = []  # kept position, token id, owner
     for r, row in enumerate(rows):
         column = node = 0
         for context in row:
@@ -197,14 +201,14 @@ def batch_of(
                 first = len(context.tokens)
                 positions[r, here] = np.arange(first, first + len(read))
                 nodes[r, here], parents[r, here] = node, parent
-                places = [last_of_context, *range(len(kept), len(kept) + len(read))]
+                predicted_at = [last_of_context, *range(len(kept), len(kept) + len(read))]
                 kept += [(r, c) for c in range(here.start, here.stop)]
                 scored += [
-                    (place, token, owner) for place, token in zip(places, tokens, strict=True)
+                    (at, token, owner) for at, token in zip(predicted_at, tokens, strict=True)
                 ]
                 column, node = here.stop, node + 1
-    # in the order of their places, for logits to be looked at a few places at a time
-    place, scored_id, owners = np.array(sorted(scored, key=itemgetter(0))).T
+    # in the order of their positions, for logits to be looked at a few positions at a time
+    scored_at, scored_id, owners = np.array(sorted(scored, key=itemgetter(0))).T
 
     def tensor(numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)
@@ -217,13 +221,13 @@ def batch_of(
         parents=tensor(parents),
         kept_row=tensor(np.array(kept)[:, 0]),
         kept_column=tensor(np.array(kept)[:, 1]),
-        scored_place=tensor(place),
+        scored_at=tensor(scored_at),
         scored_id=tensor(scored_id),
         owners=owners,
     )
 
 
 def _n_alike(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
+    """Count the tokens of the longest common prefix."""
     n = min(len(a), len(b))
     return next((i for i in range(n) if a[i] != b[i]), n)

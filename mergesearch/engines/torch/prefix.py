@@ -1,15 +1,18 @@
-"""Prefixes that run once: their keys and values, given to every row behind them."""
+"""Prefixes that run once, whose keys and values every row behind them is given."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Bytes of keys and values that a model's prefixes may hold between batches.
 _KEPT_BYTES = 1 << 30
@@ -23,11 +26,11 @@ class Prefix:
 
     @property
     def n_bytes(self) -> int:
-        """What it holds in memory."""
+        """The bytes of its keys and values."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
     def before(self, n_rows: int) -> DynamicCache:
-        """A cache in which every row of a batch stands behind the prefix, and which stays so."""
+        """Make a cache in which every row of a batch stands behind the prefix, and stays."""
         layers = [_Passing() for _ in self.layers]
         for layer, (keys, values) in zip(layers, self.layers, strict=True):
             layer.lazy_initialization(keys, values)
@@ -36,7 +39,7 @@ class Prefix:
         return _cache_of(layers)
 
     def begin(self, n_rows: int, n_columns: int) -> DynamicCache:
-        """The same for rows that grow to so many columns, the prefix included."""
+        """Make a cache for rows that grow to so many columns, the prefix included."""
         cache = growing(len(self.layers), n_rows, n_columns)
         for layer, (keys, values) in zip(cache.layers, self.layers, strict=True):
             layer.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1))
@@ -44,7 +47,7 @@ class Prefix:
 
 
 def growing(n_layers: int, n_rows: int, n_columns: int) -> DynamicCache:
-    """An empty cache for rows that grow to so many columns."""
+    """Make an empty cache for rows that grow to so many columns."""
     return _cache_of([GrowingLayer(n_rows, n_columns) for _ in range(n_layers)])
 
 
@@ -55,18 +58,18 @@ def _cache_of(layers: Sequence[DynamicLayer]) -> DynamicCache:
 
 
 class _Passing(DynamicLayer):
-    """A layer that shows its rows the prefix and themselves, and keeps only the prefix."""
+    """A layer that shows rows the prefix and themselves, and keeps only the prefix."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """What the rows see: the prefix, then themselves."""
+        """Show the rows the prefix, then themselves."""
         keys = torch.cat([self.keys, key_states], dim=-2)
         return keys, torch.cat([self.values, value_states], dim=-2)
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer with room for all that will come: transformers' own copies everything at each token.
+    """A layer with room for all columns; transformers' own copies all at each token.
 
     Args:
         n_rows: of the batch.
@@ -81,14 +84,14 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Everything so far, the new states at its end."""
+        """Show everything so far, the new states at its end."""
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         self._write(slice(None), slice(start, end), key_states, value_states)
         return self.keys, self.values
 
     def put(self, rows: slice, end: int, keys: Tensor, values: Tensor) -> None:
-        """Some rows' states, the last of them before the column `end`; what is before them is 0."""
+        """Write some rows' states, the last before column `end`; before them are zeros."""
         self._write(rows, slice(end - keys.shape[-2], end), keys, values)
 
     def _write(self, rows: slice, columns: slice, keys: Tensor, values: Tensor) -> None:
@@ -105,25 +108,25 @@ class GrowingLayer(DynamicLayer):
         self.values = room_of_values[:, :, : columns.stop]
 
 
-def cache_argument(model: PreTrainedModel) -> str:
-    """What the forward pass calls its cache: `past_key_values` before transformers 5.24."""
+def cache_argument(model: "PreTrainedModel") -> str:
+    """Name the forward pass's cache: `past_key_values` before transformers 5.24."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
-def behind(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
-    """The arguments by which a forward pass goes on from a cache."""
+def behind(model: "PreTrainedModel", cache: DynamicCache) -> dict[str, Any]:
+    """Make the arguments by which a forward pass goes on from a cache."""
     return {cache_argument(model): cache, "use_cache": True}
 
 
 class Prefixes:
     """The prefixes of one model, with the weights it has now, each computed once."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         self._model = model
         self._kept: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
 
     def of(self, tokens: tuple[int, ...]) -> Prefix:
-        """The prefix of these token ids, at least one; the least used make room for it."""
+        """Look up or run a prefix of token ids, at least one; the least used make room."""
         prefix = self._kept.pop(tokens, None) or self._run(tokens)
         self._kept[tokens] = prefix
         while len(self._kept) > 1 and sum(p.n_bytes for p in self._kept.values()) > _KEPT_BYTES:

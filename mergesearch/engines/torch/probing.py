@@ -1,29 +1,29 @@
-"""Which of the faster paths give a model's own answers: tried on a few short requests."""
+"""A trial of the faster paths on a few short requests, beside lm-eval's own path."""
 
 import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
-from mergesearch.engines.torch.generation import continuations, prompt_batches
-from mergesearch.engines.torch.hflm import Harness, Prompt
-from mergesearch.engines.torch.loglikelihood import Answer, loglikelihoods
-from mergesearch.engines.torch.packing import Request, batch_of, contexts_of, groups_of, rows_of
+from mergesearch.engines.torch.generation import Prompt, continuations, prompt_batches
+from mergesearch.engines.torch.loglikelihood import loglikelihoods
+from mergesearch.engines.torch.packing import TokenPair, batch_of, contexts_of, groups_of, rows_of
 from mergesearch.engines.torch.prefix import Prefixes, cache_argument
 from mergesearch.errors import CandidateError
+from mergesearch.requests import Likelihood
+
+if TYPE_CHECKING:
+    from mergesearch.engines.torch.hflm import Harness
 
 log = logging.getLogger(__name__)
 
 #: How far two paths may differ in a token's log-probability, by the precision of the weights.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.15}
-
-#: Attributes of a model's config that bound how far a layer looks back.
-_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 _SEED = 1234
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FastPaths:
-    """What a model can be asked to do."""
+    """Those of the faster paths that give a model's own answers."""
 
     #: Several contexts and continuations in one row.
     packs: bool
@@ -40,36 +40,29 @@ class FastPaths:
     shares: bool
 
 
-def longest_packed(harness: Harness) -> int:
-    """Tokens up to which a packed context is right: within the context and any local window."""
-    config = harness.model.config.get_text_config()
-    windows = [getattr(config, name, None) for name in _WINDOWS]
-    return min([harness.max_length, *(w for w in windows if isinstance(w, int) and w > 0)])
-
-
-def probe(harness: Harness) -> FastPaths:
+def probe(harness: "Harness") -> FastPaths:
     """Try both paths beside lm-eval's own; what fails is left out, and said.
 
     Raises:
         CandidateError: the model's logits are not finite.
     """
-    requests = _some_requests(harness)
-    plain = harness.plain(requests)
+    pairs = _some_pairs(harness)
+    plain = harness.plain(pairs)
     if not all(math.isfinite(logprob) for logprob, _ in plain):
         raise CandidateError("the model's logits are not finite")
     name = type(harness.model).__name__
-    reason = _missing_arguments(harness) or _difference(harness, requests, plain, None)
+    reason = _missing_arguments(harness) or _difference(harness, pairs, plain, None)
     if reason:
         log.warning("%s: log-likelihoods take lm-eval's own, slower path: %s", name, reason)
         return FastPaths(packs=False, shares=False)
-    reason = _difference(harness, requests, plain, 1) or _difference_of_texts(harness, requests)
+    reason = _difference(harness, pairs, plain, 1) or _difference_of_texts(harness, pairs)
     if reason:
         log.warning("%s: shared prefixes run again for every document: %s", name, reason)
     return FastPaths(packs=True, shares=not reason)
 
 
-def _some_requests(harness: Harness) -> list[Request]:
-    """Six requests of two contexts that begin alike."""
+def _some_pairs(harness: "Harness") -> list[TokenPair]:
+    """Draw six continuations of two contexts that begin alike."""
     draw = np.random.default_rng(_SEED).integers
     n = harness.model.get_input_embeddings().weight.shape[0]
     prefix = draw(n, size=4).tolist()
@@ -80,7 +73,7 @@ def _some_requests(harness: Harness) -> list[Request]:
     ]
 
 
-def _missing_arguments(harness: Harness) -> str:
+def _missing_arguments(harness: "Harness") -> str:
     takes = inspect.signature(harness.model.forward).parameters
     missing = {"attention_mask", "position_ids", cache_argument(harness.model)} - takes.keys()
     if missing:
@@ -89,14 +82,14 @@ def _missing_arguments(harness: Harness) -> str:
 
 
 def _difference(
-    harness: Harness, requests: Sequence[Request], plain: Sequence[Answer], saving: int | None
+    harness: "Harness", pairs: Sequence[TokenPair], plain: Sequence[Likelihood], saving: int | None
 ) -> str:
-    """How packed answers differ from lm-eval's, or nothing."""
+    """Say why not to pack: packed answers that differ from lm-eval's, or nothing."""
 
-    def packed() -> dict[int, Answer]:
+    def packed() -> dict[int, Likelihood]:
         prefixes = Prefixes(harness.model)
-        answers: dict[int, Answer] = {}
-        contexts = contexts_of(((i, *r) for i, r in enumerate(requests)), 100)
+        answers: dict[int, Likelihood] = {}
+        contexts = contexts_of(((i, *r) for i, r in enumerate(pairs)), 100)
         for group in groups_of(contexts, saving):
             batch = batch_of(group.prefix, rows_of(group, 100), harness.device)
             answers.update(loglikelihoods(harness.model, prefixes, batch))
@@ -106,19 +99,19 @@ def _difference(
     if answers is None:
         return failure
     apart = max(
-        abs(answers[i][0] - logprob) / len(requests[i][1]) for i, (logprob, _) in enumerate(plain)
+        abs(answers[i][0] - logprob) / len(pairs[i][1]) for i, (logprob, _) in enumerate(plain)
     )
     tolerance = _TOLERANCE.get(harness.model.dtype, 0.0)
     return "" if apart <= tolerance else f"packed rows differ by {apart:.2g} a token"
 
 
-def _difference_of_texts(harness: Harness, requests: Sequence[Request]) -> str:
-    """Whether what is generated behind a shared prefix is another text, or nothing."""
-    contexts = {tuple(context): None for context, _ in requests}
+def _difference_of_texts(harness: "Harness", pairs: Sequence[TokenPair]) -> str:
+    """Say why not to share prefixes in generation, or nothing."""
+    contexts = {tuple(context): None for context, _ in pairs}
     prompts = [Prompt(list(context), (), 3, {"do_sample": False}) for context in contexts]
 
     def texts(saving: int | None) -> dict[int, str]:
-        found: dict[int, str] = {}
+        generated: dict[int, str] = {}
         for batch in prompt_batches(
             prompts,
             least_saving=saving,
@@ -126,8 +119,8 @@ def _difference_of_texts(harness: Harness, requests: Sequence[Request]) -> str:
             pad_id=harness.tokenizer.pad_token_id,
             device=harness.device,
         ):
-            found.update(continuations(harness, Prefixes(harness.model), batch))
-        return found
+            generated.update(continuations(harness, Prefixes(harness.model), batch))
+        return generated
 
     shared, failure = _tried(lambda: texts(1))
     if shared is None:
@@ -136,7 +129,7 @@ def _difference_of_texts(harness: Harness, requests: Sequence[Request]) -> str:
 
 
 def _tried(path: Callable[[], T]) -> tuple[T | None, str]:
-    """What a path gives, or why it cannot be gone."""
+    """Go a path: its result, or the reason why it cannot be gone."""
     try:
         return path(), ""
     except torch.OutOfMemoryError:

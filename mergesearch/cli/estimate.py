@@ -1,0 +1,34 @@
+"""What a search would take, as the terminal shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mergesearch.searching import Estimate, SearchSetup
+
+
+def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
+    """Show what a search over a space would take."""
+    space = setup.space
+    tasks = ", ".join(
+        f"{t.id.task} ({t.id.metric}, {t.n_documents})" for t in setup.evaluator.tasks()
+    )
+    search, seconds = space.search, estimate.seconds_per_candidate
+    minutes = seconds * search.trials / 60
+    if search.documents is not None:
+        minutes = min(minutes, seconds * search.documents / estimate.n_documents / 60)
+    minutes = min(minutes, search.minutes or minutes)
+    size = f"{estimate.n_parameters / 1e6:.1f} M parameters"
+    print(f"models     {len(space.models)} of {size}, all match")
+    for note in setup.parents.alignment.notes:
+        print(f"tokens     {note}")
+    print(f"methods    {', '.join(space.methods)}")
+    print(f"tasks      {tasks}")
+    print(f"documents  {estimate.n_documents} a candidate, {estimate.n_tokens} tokens")
+    print("\n".join(setup.memory.lines()))
+    print(
+        f"time       about {seconds:.1f} s a candidate, {search.trials} trials in at most "
+        f"{minutes:.1f} min at the device's present speed"
+    )
+    print("Nothing is wrong with this space.")

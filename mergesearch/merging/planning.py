@@ -1,0 +1,193 @@
+"""From a recipe and its parents to the plan of the merged model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+import torch
+
+from mergesearch.errors import RecipeError
+from mergesearch.merging.arguments import Target, arguments_of
+from mergesearch.merging.configuration import merged_config, n_layers
+from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.parents import Parents, TensorSpec, in_layer, layer_of
+from mergesearch.recipe import ModelRef, Recipe, Slice, Source
+
+#: The layers that tensors before and after all layers count as.
+_BEFORE, _AFTER = -1, -2
+
+
+def plan_merge(recipe: Recipe, parents: Parents) -> Plan:
+    """Resolve a recipe's slices, filters and gradients against the parents' tensors.
+
+    Raises:
+        RecipeError: a layer range lies outside a model, a required parameter is missing, or the
+            shapes of tensors that should be merged differ; or it means another vocabulary than the
+            parents were opened with.
+        InputError: the recipe names a model that is none of the parents.
+    """
+    parents.alignment.check(recipe)
+    return _Planner(recipe.with_paths(parents.resolve), parents).plan()
+
+
+class _Planner:
+    """Plans one recipe.
+
+    Args:
+        recipe: names its models as they were opened.
+        parents: every model that it names.
+    """
+
+    def __init__(self, recipe: Recipe, parents: Parents) -> None:
+        self._recipe = recipe
+        self._parents = parents
+        #: Every source's layer range explicit, the base among the sources.
+        self._slices = [self._with_ranges(part) for part in recipe.slices]
+        models = {source.model for part in self._slices for source in part.sources}
+        #: Each model's tensor names by layer.
+        self._names = {model: self._names_by_layer(model) for model in models}
+
+    def plan(self) -> Plan:
+        """Plan every tensor, in the order of the layers."""
+        jobs = list(self._jobs())
+        ends = list(accumulate((job.n_entries for job in jobs), initial=0))
+        laid_out = (
+            replace(job, flat_range=(start, ends[-1]))
+            for job, start in zip(jobs, ends, strict=False)
+        )
+        config = merged_config(self._recipe, self._first_layers(), self._parents)
+        return Plan(tuple(laid_out), config, self._recipe.seed)
+
+    def _with_ranges(self, part: Slice) -> Slice:
+        """Put a slice's base among its sources, and make every layer range explicit.
+
+        Raises:
+            RecipeError: a range lies outside its model, or they are not equally long.
+        """
+        sources, base = list(part.sources), self._recipe.base_of(part)
+        whole = all(source.layer_range is None for source in sources)
+        if base is not None and base not in [s.model for s in sources]:
+            if whole:
+                sources.append(Source(model=base))
+            elif self._recipe.method.sets_base_apart:
+                ranges = {source.layer_range for source in sources}
+                if len(ranges) > 1:
+                    raise RecipeError(
+                        f"the base {base} must be a source of its own where the sources' layer "
+                        "ranges differ, got "
+                        f"{', '.join(str(list(r)) for r in ranges if r)}"
+                    )
+                sources.append(Source(model=base, layer_range=ranges.pop()))
+        ranged = []
+        for source in sources:
+            depth = n_layers(self._parents, source.model)
+            first, end = source.layer_range or (0, depth)
+            if end > depth:
+                raise RecipeError(
+                    f"layer_range must lie within the model's {depth} layers, got [{first}, {end}] "
+                    f"for {source.model}"
+                )
+            ranged.append(source.model_copy(update={"layer_range": (first, end)}))
+        if len({source.n_layers for source in ranged}) > 1:
+            depths = ", ".join(f"{s.model}: {s.n_layers}" for s in ranged)
+            raise RecipeError(f"models merged as a whole must be equally deep, got {depths} layers")
+        return part.model_copy(update={"sources": tuple(ranged)})
+
+    def _names_by_layer(self, model: ModelRef) -> Mapping[int, list[str]]:
+        """Group a model's tensor names by layer, and those before and after the layers.
+
+        A tied output head is left out: transformers restores it from the embeddings. So are rotary
+        tables, which old checkpoints store and transformers computes.
+        """
+        checkpoint = self._parents.checkpoint(model)
+        tied = checkpoint.config.get("tie_word_embeddings", False)
+        groups: dict[int, list[str]] = {}
+        for name in sorted(checkpoint.specs):
+            if (tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
+                continue
+            layer = layer_of(name)
+            if layer is None:
+                before = any(word in name for word in ("embed", "wte", "wpe"))
+                layer = _BEFORE if before else _AFTER
+            groups.setdefault(layer, []).append(name)
+        return groups
+
+    def _jobs(self) -> Iterator[Job]:
+        """Plan what precedes the layers, the layers in order, and what follows them."""
+        first, last = self._slices[0], self._slices[-1]
+        yield from self._layer(first, [_BEFORE] * len(first.sources), _BEFORE, 0.0)
+        layer = 0
+        for part in self._slices:
+            length = part.sources[0].n_layers or 0
+            for offset in range(length):
+                # a slice of one layer lies at its end
+                depth = offset / (length - 1) if length > 1 else 1.0
+                layers = [_first(source) + offset for source in part.sources]
+                yield from self._layer(part, layers, layer, depth)
+                layer += 1
+        # mergekit takes what follows the layers from the last slice, at depth 0
+        yield from self._layer(last, [_AFTER] * len(last.sources), _AFTER, 0.0)
+
+    def _layer(self, part: Slice, layers: Sequence[int], layer: int, depth: float) -> Iterator[Job]:
+        """Plan one layer of the output, of which each source gives one of its `layers`."""
+        first, *others = part.sources
+        own = self._names[first.model].get(layers[0], [])
+        if layer >= 0 and not own:
+            raise RecipeError(f"{first.model} has no tensors of layer {layers[0]}")
+        for source, theirs in zip(others, layers[1:], strict=True):
+            for name in self._names[source.model].get(theirs, []):
+                self._spec(first.model, in_layer(name, layers[0]))
+        for name in own:
+            names = [in_layer(name, theirs) for theirs in layers]
+            yield self._job(Target(part, in_layer(name, layer), depth), names)
+
+    def _job(self, target: Target, names: Sequence[str]) -> Job:
+        """Plan one tensor, which each source of its slice has under one of `names`."""
+        recipe, sources = self._recipe, target.part.sources
+        base_model = recipe.base_of(target.part) if recipe.method.sets_base_apart else None
+        named = list(zip(sources, names, strict=True))
+        specs = [self._spec(source.model, name) for source, name in named]
+        if len({spec.shape for spec in specs}) > 1:
+            shapes = ", ".join(
+                f"{list(spec.shape)} in {source.model}"
+                for source, spec in zip(sources, specs, strict=True)
+            )
+            raise RecipeError(f"{target.name} must have one shape in all models, got {shapes}")
+        models = [(s, n) for s, n in named if s.model != base_model]
+        out = recipe.out_dtype or recipe.dtype
+        return Job(
+            name=target.name,
+            method=recipe.method,
+            base=next((Input(s.model, n) for s, n in named if s.model == base_model), None),
+            models=tuple(Input(s.model, n) for s, n in models),
+            arguments=arguments_of(recipe, target, models),
+            shape=specs[0].shape,
+            dtype=getattr(torch, out) if out else self._stored_dtype(named),
+        )
+
+    def _spec(self, model: ModelRef, name: str) -> TensorSpec:
+        spec = self._parents.specs(model).get(name)
+        if spec is None:
+            raise RecipeError(
+                f"{model} has no tensor {name}; all models must have the same tensors"
+            )
+        return spec
+
+    def _stored_dtype(self, named: Sequence[tuple[Source, str]]) -> torch.dtype:
+        """Look up the dtype in which the base stores a tensor, or else the first model."""
+        of_base = [(s, n) for s, n in named if s.model == self._recipe.base_model]
+        source, name = (of_base or named)[0]
+        return self._parents.specs(source.model)[name].dtype
+
+    def _first_layers(self) -> list[tuple[ModelRef, int]]:
+        """List for each layer of the output the first source's model, and its layer there."""
+        return [
+            (part.sources[0].model, _first(part.sources[0]) + offset)
+            for part in self._slices
+            for offset in range(part.sources[0].n_layers or 0)
+        ]
+
+
+def _first(source: Source) -> int:
+    """The first layer that a source of a planned slice gives."""
+    return source.layer_range[0] if source.layer_range else 0

@@ -1,0 +1,178 @@
+"""The parents of a study, as merges see them: in one vocabulary, in memory where they fit."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mergesearch.parents.alignment import Alignment
+from mergesearch.parents.checkpoint import Checkpoint, TensorSpec
+from mergesearch.parents.memo import Memo
+from mergesearch.parents.memory import MemoryPlan, Residence
+from mergesearch.parents.reading import ModelFiles, TensorKey
+from mergesearch.parents.residency import Residency
+from mergesearch.parents.vocabulary import Policy
+from mergesearch.recipe import ModelRef, Recipe
+
+_CPU = torch.device("cpu")
+
+
+class Parents:
+    """Every model that a study's recipes may name; checkpoints and adapters are opened once.
+
+    Opening reads headers and adapters. Tensors come into memory as they are read, and stay there
+    where their parent is kept; `residences` says which are. `reserve` decides it anew once it is
+    known what else the process will hold.
+
+    >>> from pathlib import Path
+    >>> from mergesearch import Parents, read_recipe
+    >>> recipe = read_recipe("{merge_method: passthrough, models: [{model: models/one}]}")
+    >>> parents = Parents.of(recipe.resolved(Path()))
+    >>> parents.read(parents.models[0], "model.norm.weight").shape
+    torch.Size([16])
+    >>> list(parents.residences.values())
+    ['host']
+
+    Args:
+        models: the models, the base first; the first gives the merged model its configuration
+            and tokenizer.
+        vocabulary: what to do where the models' vocabularies differ: "error", "base" or "union".
+        base: the base of the recipes, if they have one; see `Alignment`.
+        device: where tensors are read to.
+        names: further names by which recipes may name the models.
+        keep: keep models in memory where they fit; one merge reads each tensor once, and does
+            better without.
+        memory_budget: the bytes of host memory that the whole process may hold at its peak; see
+            `Residency`.
+
+    Raises:
+        InputError: a model cannot be opened, is of another family than the first, or the budget is
+            too small even if every model is streamed.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[ModelRef],
+        *,
+        vocabulary: Policy = "error",
+        base: ModelRef | None = None,
+        names: Mapping[str, ModelRef] | None = None,
+        keep: bool = True,
+        device: torch.device = _CPU,
+        memory_budget: int | None = None,
+    ) -> None:
+        self.models = tuple(dict.fromkeys(models))
+        self._own = {ref: ref for ref in self.models}
+        self._names = {str(ref): ref for ref in self.models} | dict(names or {})
+        self._files = ModelFiles(self.models)
+        checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
+        #: The way in which the models' vocabularies are brought to one.
+        self.alignment = Alignment(checkpoints, vocabulary, base)
+        self._residency = Residency(
+            self._files,
+            device=device,
+            keep=keep,
+            memory_budget=memory_budget,
+            mapping_bytes=self.alignment.n_bytes,
+        )
+
+    @classmethod
+    def of(cls, recipe: Recipe, **options: Any) -> "Parents":
+        """Open the models of one recipe, in the vocabulary that it means; options as above."""
+        vocabulary = recipe.tokenizer_source or "error"
+        return cls(recipe.models, vocabulary=vocabulary, base=recipe.base_model, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that tensors are read to."""
+        return self._residency.device
+
+    @property
+    def keep(self) -> bool:
+        """Whether models are kept for further merges, where they fit."""
+        return self._residency.keep
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the merged model's configuration and tokenizer come from."""
+        return self.checkpoint(self.models[0]).folder
+
+    def checkpoint(self, ref: ModelRef) -> Checkpoint:
+        """Look up the full checkpoint under a model, adapter aside.
+
+        Raises:
+            InputError: the model is not one of these parents.
+        """
+        return self._files.checkpoint(ref)
+
+    def resolve(self, ref: ModelRef) -> ModelRef:
+        """Find the model that a recipe means: by one of the names, or by its path from here.
+
+        Raises:
+            InputError: it is none of these parents.
+        """
+        known = self._own.get(ref) or self._names.get(str(ref))
+        if known is None:
+            known = ref.resolved(Path())
+            self.checkpoint(known)
+        return self._own[known]
+
+    def specs(self, ref: ModelRef) -> Mapping[str, TensorSpec]:
+        """Give shape, in the merged vocabulary, and stored dtype of each of a model's tensors.
+
+        Raises:
+            InputError: the model is not one of these parents.
+        """
+        self.checkpoint(ref)
+        return self.alignment.specs(ref)
+
+    def key(self, ref: ModelRef, name: str) -> TensorKey:
+        """Make the key that a tensor is kept under, the same for all models that share it."""
+        return self._files.key(ref, name)
+
+    def read(self, ref: ModelRef, name: str) -> Tensor:
+        """Read a tensor to `device`: as stored, or float32 where an adapter adds to it.
+
+        Rows that belong to tokens are where the merged vocabulary has them. The tensor must not be
+        written to, and `release` is to be called when it is no longer used. Any number of threads
+        may read.
+        """
+        return self.alignment.aligned(ref, name, self._residency.read)
+
+    def release(self, ref: ModelRef, name: str) -> None:
+        """Let go of the memory that a tensor of a streamed model takes; others stay.
+
+        A tensor that was read stays valid as long as somebody holds it.
+        """
+        self._residency.release(ref, name)
+
+    @property
+    def memo(self) -> Memo:
+        """What is known of the tensors whatever the candidate, within what the budget leaves."""
+        return self._residency.memo
+
+    @property
+    def residences(self) -> Mapping[ModelRef, Residence]:
+        """Where each model is kept, or "mapped" where it is streamed."""
+        return self._residency.residences
+
+    def reserve(self, reserved: Mapping[str, int]) -> MemoryPlan:
+        """Decide anew which models are kept; see `Residency.reserve`.
+
+        Args:
+            reserved: bytes by what they are for, of what is going to be allocated.
+
+        Raises:
+            InputError: the budget is too small even if every model is streamed.
+        """
+        return self._residency.reserve(reserved)
+
+    def memory_plan(self, reserved: Mapping[str, int]) -> MemoryPlan:
+        """Say what `reserve` would decide; see `Residency.memory_plan`.
+
+        Raises:
+            InputError: the budget is too small even if every model is streamed.
+        """
+        return self._residency.memory_plan(reserved)

@@ -1,0 +1,67 @@
+# ruff: noqa: RUF001 - the sign for "times" is meant
+"""The figures that pages quote are those of results/."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from statistics import median
+
+from tests.docs.pages import DOCS, ROOT
+
+RESULTS = ROOT / "results"
+
+
+def rows(page: Path, head: str) -> list[list[str]]:
+    """The cells of a page's table, without its head."""
+    lines = page.read_text().split(head, maxsplit=1)[1].split("\n\n", maxsplit=1)[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_speed_of_scoring() -> None:
+    measured = json.loads((RESULTS / "benchmarks" / "evaluate.json").read_text())["works"]
+    assert rows(DOCS / "scoring.md", "| requests | documents |") == [
+        [
+            work["what"],
+            str(work["n_documents"]),
+            f"{median(work['peer']):.1f} s",
+            f"{median(work['candidates']):.1f} s",
+            f"{work['speedup']:.1f} ×",
+        ]
+        for work in measured
+    ]
+
+
+def test_the_goals_of_searches() -> None:
+    goals = json.loads((RESULTS / "benchmarks" / "search.json").read_text())["goals"]
+    by_family = [{goal["goal"]: goal["reached"] for goal in goals[f]} for f in ("demo", "testbed")]
+    shown = rows(DOCS / "benchmarks.md", "| median over seeds |")
+    names = {
+        "documents to the score": "documents to the score of CMA-ES after 100 evaluations",
+        "held-out of the winner": "held-out of the winner above CMA-ES, at equal documents",
+        "ahead of random": "held-out of the winner above random, at equal documents",
+        "ahead of TPE": "held-out of the winner above TPE without racing, at equal documents",
+        "search score less": "gap from search to held-out score below that of TPE without racing",
+    }
+    checked = set()
+    for what, _, *families in shown:
+        for start, goal in names.items():
+            if what.startswith(start):
+                for text, reached in zip(families, by_family, strict=True):
+                    number = re.search(r"-?\d\.\d+", text)
+                    assert number and number[0] == f"{reached[goal]:.3f}", what
+                checked.add(start)
+    assert checked == set(names)
+
+
+def test_the_real_family() -> None:
+    with (RESULTS / "smollm2-three-skills" / "leaderboard.csv").open() as file:
+        measured = [row for row in csv.DictReader(file) if row["held_out"]]
+    tasks = ("sst2_test acc", "trec_test acc", "subj_test acc")
+    shown = rows(DOCS / "real-family.md", "| model | development |")
+    assert len(shown) == len(measured)
+    for (_, development, held_out, *skills), row in zip(shown, measured, strict=True):
+        assert development.startswith(f"{float(row['search']):.3f} [")
+        total, low, high = (float(row[key]) for key in ("held_out", "low", "high"))
+        assert held_out.replace("*", "") == f"{total:.3f} [{low:.3f}, {high:.3f}]"
+        assert skills == [f"{float(row[task]):.3f}" for task in tasks]
