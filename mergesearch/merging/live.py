@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
-    """Make a model in memory the recipe's, in place; any number of times, one recipe after another.
+    """Make a model in memory the recipe's, in place.
+
+    Any number of times, one recipe after another.
 
     Args:
         model: its parameters are named and shaped as the merged tensors, of any float dtype. They

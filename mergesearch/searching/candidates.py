@@ -1,4 +1,4 @@
-"""From a recipe to its scores: merged in memory, scored, and neither of them twice."""
+"""Candidates: recipes merged in memory and scored, neither of them twice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +44,9 @@ class Candidate:
 
 
 class CandidateEvaluator:
-    """Scores recipes on one live model; what the record knows is neither merged nor scored again.
+    """Scores recipes on one live model.
+
+    What the record knows is neither merged nor scored again.
 
     >>> from pathlib import Path
     >>> import torch
@@ -143,14 +145,14 @@ class CandidateEvaluator:
         self.record.add_scores(digest, scores)  # the last, on every document
 
     def known(self, recipe_hash: str) -> Scores | None:
-        """Look up what a recipe scored on the documents of a search; None where any is missing."""
+        """Look up a recipe's scores on all documents of a search; None if any is missing."""
         digest = self.record.digest_of(recipe_hash)
         if digest is None or not self.is_scored(digest):
             return None
         return self.evaluator.score(None, store=self.record.documents.of(digest))
 
     def n_parameters(self, recipe: Recipe) -> int:
-        """Count a recipe's parameters as its checkpoint has them, repeated layers each time.
+        """Count the parameters of a recipe's checkpoint, repeated layers each time.
 
         Raises:
             RecipeError: it cannot be built from these parents.
@@ -178,13 +180,13 @@ class CandidateEvaluator:
 
     @property
     def has_held_out(self) -> bool:
-        """Whether the suite has tasks that no search sees."""
+        """True where the suite has tasks that no search sees."""
         return bool(self.evaluator.suite.held_out)
 
     def _to_score(
         self, recipe: Recipe, split: str, *, full: bool = False
     ) -> tuple[str, "DocumentStore", "PreTrainedModel | None"]:
-        """Give the hash of a recipe's tensors, what they scored before, and the model for the rest.
+        """Prepare to score: the hash of the tensors, what they scored, and the model.
 
         The live model becomes the recipe where any document is missing; else there is no model.
         """
