@@ -25,6 +25,7 @@ class Candidate:
     """A recipe that was scored.
 
     >>> from mergesearch import Recipe, Scores
+    >>> from mergesearch.searching.candidates import Candidate
     >>> recipe = Recipe.model_validate(
     ...     {"merge_method": "passthrough", "slices": [{"sources": [{"model": "models/one"}]}]}
     ... )
@@ -53,12 +54,14 @@ class CandidateEvaluator:
     >>> from mergesearch import Evaluator, load_suite, open_parents, read_recipe
     >>> from mergesearch.parents import tokenizer_of
     >>> from mergesearch.runs import Record
+    >>> from mergesearch.searching.candidates import CandidateEvaluator
     >>> Path("run").mkdir()
     >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
     >>> evaluator = Evaluator(load_suite(Path("suite.yaml")), tokenizer_of(parents))
     >>> record = Record(Path("run"))
     >>> candidates = CandidateEvaluator(parents, evaluator, record, torch.device("cpu"))
-    >>> recipe = read_recipe("{merge_method: slerp, base_model: base, models: [{model: one}]}")
+    >>> text = "{merge_method: linear, models: [{model: one}], parameters: {weight: 1}}"
+    >>> recipe = read_recipe(text)
     >>> digest = candidates.merge(recipe)
     >>> candidates.is_scored(digest)
     False
