@@ -1,4 +1,4 @@
-"""The public verbs: search, soup, merge, evaluate, export; each imports late what it needs."""
+"""The public verbs; each imports what it needs when it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -206,7 +206,7 @@ def soup(
 
 
 def recipe_of(model: Path | str) -> Recipe:
-    """Load a YAML file's recipe, or make a copy of the one model that is named.
+    """Read a YAML file's recipe, or make that of a copy of the named model.
 
     Raises:
         InputError: there is no such file or model.

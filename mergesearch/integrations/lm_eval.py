@@ -1,4 +1,4 @@
-"""The lm-eval model `mergesearch`: a recipe, merged in memory and scored by lm-eval itself.
+"""The lm-eval model `mergesearch`: a recipe, merged in memory, scored by lm-eval.
 
 Importing this module registers it:
 
