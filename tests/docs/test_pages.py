@@ -65,7 +65,6 @@ def test_a_row_has_source_parity_and_speed(hooks: ModuleType, name: str, row: st
     assert line.endswith(row)
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms land with the merge")
 def test_the_architecture_lists_exactly_the_rooms_in_their_order() -> None:
     page = (DOCS / "architecture.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE) == list(ROOMS)
