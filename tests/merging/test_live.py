@@ -141,7 +141,7 @@ def test_a_live_model_is_built_anew_for_another_shape_only(read: Read) -> None:
     assert model.become(linear) == model.digest == expected[linear.hash]
     first = weakref.ref(model.model)
     assert model.become(ties) == expected[ties.hash]
-    assert model.model is first()
+    assert id(first()) == id(model.model)
     assert model.plan.n_entries == sum(p.numel() for p in model.model.parameters())
     assert model.become(deep) == expected[deep.hash]
     gc.collect()
