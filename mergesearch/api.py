@@ -37,8 +37,8 @@ def merge(
         dtype: of the result, in place of the recipe's.
         max_shard_bytes: the largest size of one weight file.
         memory_budget: bytes that the process may hold at its peak; None is 80 % of what there is.
-        say: is told, before the work begins, what becomes of tokens that not all models have, and
-            how much memory it takes.
+        say: is told, before anything is written, what becomes of tokens that not all models have,
+            and how much memory it takes.
 
     Returns:
         The hash of the tensors (XXH3, 128 bits).
@@ -106,7 +106,7 @@ def evaluate(
     suite = suite.model_copy(update={"allow_benchmarks": True})
     evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
-    live = LiveModel(parents, where.torch_device)
+    live = LiveModel(parents, where.torch_device, where.torch_dtype)
     live.become(recipe)
     scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)

@@ -53,9 +53,9 @@ def write_checkpoint(
         expected_digest: refuse to finish if the tensors' hash is another.
         notes: Markdown that the card shows, e.g. a table of scores.
         memory_budget: bytes that the process may hold at its peak, where the models are not open;
-            they are streamed, and a budget that is too small is an error before the work begins.
-        say: is told, before the work begins, what becomes of tokens that not all models have, and
-            how much memory it takes.
+            they are streamed, and too small a budget is an error before anything is written.
+        say: is told, before anything is written, what becomes of tokens that not all models have,
+            and how much memory it takes.
 
     Returns:
         The hash of the tensors.

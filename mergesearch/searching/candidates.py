@@ -73,15 +73,21 @@ class CandidateEvaluator:
         evaluator: the tasks.
         record: where merges and scores are kept.
         device: where the live model runs.
+        dtype: what it computes in; None leaves it to `LiveModel`.
     """
 
     def __init__(
-        self, parents: Parents, evaluator: "Evaluator", record: Record, device: torch.device
+        self,
+        parents: Parents,
+        evaluator: "Evaluator",
+        record: Record,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.parents = parents
         self.evaluator = evaluator
         self.record = record
-        self._live = LiveModel(parents, device)
+        self._live = LiveModel(parents, device, dtype)
 
     def merge(self, recipe: Recipe) -> str:
         """Look up the hash of a recipe's tensors; where it is not known, merge the recipe.
