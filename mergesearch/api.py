@@ -1,4 +1,4 @@
-"""The public verbs: search, soup, merge, evaluate, export; each imports late what it needs."""
+"""The public verbs; each imports what it needs when it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ def merge(
         dtype: of the result, in place of the recipe's.
         max_shard_bytes: the largest size of one weight file.
         memory_budget: bytes that the process may hold at its peak; None is 80 % of what there is.
-        say: is told, before the work begins, what becomes of tokens that not all models have, and
-            how much memory it takes.
+        say: is told, before anything is written, what becomes of tokens that not all models have,
+            and how much memory it takes.
 
     Returns:
         The hash of the tensors (XXH3, 128 bits).
@@ -106,7 +106,7 @@ def evaluate(
     suite = suite.model_copy(update={"allow_benchmarks": True})
     evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
-    live = LiveModel(parents, where.torch_device)
+    live = LiveModel(parents, where.torch_device, where.torch_dtype)
     live.become(recipe)
     scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)
@@ -206,7 +206,7 @@ def soup(
 
 
 def recipe_of(model: Path | str) -> Recipe:
-    """Load a YAML file's recipe, or make a copy of the one model that is named.
+    """Read a YAML file's recipe, or make that of a copy of the named model.
 
     Raises:
         InputError: there is no such file or model.

@@ -80,6 +80,13 @@ class Runtime(Config):
         return choose_device(self.device)
 
     @property
+    def torch_dtype(self) -> "torch.dtype | None":
+        """The dtype that models compute in; None leaves it to the device and the recipe."""
+        import torch
+
+        return None if self.dtype == "auto" else getattr(torch, self.dtype)
+
+    @property
     def merge_device(self) -> "torch.device":
         """The device where they are merged."""
         return merges_on(self.torch_device)

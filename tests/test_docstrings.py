@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 import mergesearch
+from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 
 CLASSES = [
     thing
     for name in mergesearch.__all__
     if inspect.isclass(thing := getattr(mergesearch, name)) and not issubclass(thing, Exception)
 ]
+#: Of rooms, and not public.
+CLASSES += [Candidate, CandidateEvaluator]
 
 
 @pytest.mark.parametrize("thing", CLASSES, ids=lambda thing: thing.__name__)

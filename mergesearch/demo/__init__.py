@@ -1,11 +1,11 @@
 """A family of tiny models that learn in minutes, so that a search can be tried on any machine.
 
-The family's files have the same bytes on every processor. Sums in another order, wider registers
+The family is trained to the same bytes on every processor. Sums in another order, wider registers
 and fused products change the last digits of a float64 number, some 1e-16 of it, and training
 would make other models of them within some hundred steps. So after each step the weights, which
 all else follows from, are rounded to multiples of 2^-20: what processors differ in is gone, unless
-a number lies so near to the middle of two multiples that it is rounded apart, for which the odds
-are about one in a hundred over the whole training.
+a number lies so near to the middle of two multiples that it is rounded apart: over the whole
+training, by the differences between sums in other orders, the odds are 2 in 10,000.
 
 What a search makes of the family is the same too unless a document is a tie. Merged weights and
 log-likelihoods are float32, whose last digits are the processor's own: a candidate's hash may

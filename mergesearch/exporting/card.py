@@ -6,7 +6,7 @@ from mergesearch.recipe import ModelRef, Recipe
 
 
 def model_card(recipe: Recipe, recipe_yaml: str, notes: str = "") -> str:
-    """Write Markdown with the hub's metadata: what was merged, how, and how to do it again.
+    """Write the card in Markdown: metadata of the hub, parents, method and recipe.
 
     Args:
         recipe: the merged recipe.

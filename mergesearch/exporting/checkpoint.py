@@ -40,9 +40,10 @@ def write_checkpoint(
     memory_budget: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """Merge a recipe into a checkpoint folder: weights, configuration, tokenizer, card, recipe.
+    """Merge a recipe into a checkpoint folder.
 
-    The folder appears under its name when it is whole, and not before.
+    It holds weights, configuration, tokenizer, card and recipe. The folder appears under its name
+    when it is whole, and not before.
 
     Args:
         recipe: what to merge, its model paths resolved.
@@ -52,9 +53,9 @@ def write_checkpoint(
         expected_digest: refuse to finish if the tensors' hash is another.
         notes: Markdown that the card shows, e.g. a table of scores.
         memory_budget: bytes that the process may hold at its peak, where the models are not open;
-            they are streamed, and a budget that is too small is an error before the work begins.
-        say: is told, before the work begins, what becomes of tokens that not all models have, and
-            how much memory it takes.
+            they are streamed, and too small a budget is an error before anything is written.
+        say: is told, before anything is written, what becomes of tokens that not all models have,
+            and how much memory it takes.
 
     Returns:
         The hash of the tensors.
@@ -96,7 +97,7 @@ def write_checkpoint(
 
 
 def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:
-    """Spell a recipe's dtypes out: without them, mergekit would compute in the parents'."""
+    """Spell a recipe's dtypes out, or mergekit would compute in the parents'."""
     results = {str(job.dtype).removeprefix("torch.") for job in plan.jobs}
     if len(results) > 1:  # no recipe can say so
         return recipe

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mergesearch.errors import InputError
 from mergesearch.exporting.checkpoint import write_checkpoint
-from mergesearch.report import entries_of, front_of, markdown
 from mergesearch.runs import Record, identity_of
 
 
@@ -17,7 +16,7 @@ def export(
     front: bool = False,
     max_shard_bytes: int = 5 * 10**9,
 ) -> list[Path]:
-    """Write the best candidates of a run as checkpoints, each checked against what was scored.
+    """Write the best candidates of a run as checkpoints, checked by their hashes.
 
     Args:
         run: the run's folder.
@@ -35,6 +34,8 @@ def export(
             full.
         ExportMismatchError: a rebuilt model differs from the one that was scored.
     """
+    from mergesearch.report import entries_of, front_of, markdown  # tables, which no merge needs
+
     identity_of(run)
     record = Record(run, writable=False)
     if front:
@@ -66,7 +67,7 @@ def _one_trial(run: Path, record: Record, number: int) -> list[tuple[str, str]]:
 
 
 def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
-    """Rank the winner, the front and the finalists after it, then trials; each model once.
+    """Rank the winner, the front, the finalists, then trials; each model once.
 
     Of trials, those that keep the constraints come first, then those scored on all documents, then
     those of higher score.

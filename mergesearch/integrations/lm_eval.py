@@ -1,4 +1,4 @@
-"""The lm-eval model `mergesearch`: a recipe, merged in memory and scored by lm-eval itself.
+"""The lm-eval model `mergesearch`: a recipe, merged in memory, scored by lm-eval.
 
 Importing this module registers it:
 
@@ -105,10 +105,10 @@ def _dtype(name: str | torch.dtype) -> torch.dtype | None:
     """Look up the dtype of a name; None stands for "auto"."""
     if name == "auto":
         return None
-    found = name if isinstance(name, torch.dtype) else getattr(torch, str(name), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    known = name if isinstance(name, torch.dtype) else getattr(torch, str(name), None)
+    if not isinstance(known, torch.dtype) or not known.is_floating_point:
         raise InputError(f"dtype must be auto, float32, bfloat16 or float16, got {name!r}")
-    return found
+    return known
 
 
 def run_lm_eval(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The merge kernel: recipe and parents to tensors, in a live model or streamed to shards."""
+"""The merge kernel: recipe and parents to a live model, or to streamed shards."""
 
 from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest

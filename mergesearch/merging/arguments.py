@@ -1,4 +1,4 @@
-"""The arguments of a method for one tensor: scopes, filters and gradients resolved."""
+"""A method's arguments for one tensor: scopes, filters and gradients resolved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def arguments_of(
 def _per_model(
     recipe: Recipe, target: Target, parameter: Parameter, models: Sequence[tuple[Source, str]]
 ) -> list[Any]:
-    """Find one value for each model: the source's own, else the slice's, else the recipe's."""
+    """Find a value for each model: the source's, else the slice's or the recipe's."""
     values = []
     for source, name in models:
         scopes = (source.parameters, target.part.parameters, recipe.parameters)

@@ -1,4 +1,4 @@
-"""The configuration of a merged model, which follows from its parents' and its layers."""
+"""The configuration of a merged model, from its parents' and its layers."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The kernel: carries out a plan by reading, merging in float32 and rounding once."""
+"""The kernel carries out a plan: it reads, merges in float32 and rounds once."""
 
 import hashlib
 import math
@@ -160,7 +160,7 @@ def _inputs(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
 
 
 def block_entries(device: torch.device, *, compiled: bool = False) -> int:
-    """Choose the entries of a block, for a compiled formula or for one called as it stands."""
+    """Choose the entries of a block, for a compiled formula or another."""
     if device.type != "cpu":
         return _DEVICE_BLOCK
     return _FUSED_BLOCK if compiled else BLOCK
@@ -189,7 +189,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _keys(seed: int, name: str, n: int, device: torch.device) -> Tensor:
-    """Derive random keys for each model's part in one tensor, whatever is merged before it.
+    """Derive random keys for each model's part in a tensor, from the seed alone.
 
     Returns:
         Two numbers of 32 bits for each model: int32 (n, 2).

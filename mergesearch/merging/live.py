@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
-    """Make a model in memory the recipe's, in place; any number of times, one recipe after another.
+    """Make a model in memory the recipe's, in place.
+
+    Any number of times, one recipe after another.
 
     Args:
         model: its parameters are named and shaped as the merged tensors, of any float dtype. They
@@ -62,9 +64,8 @@ class LiveModel:
     >>> from mergesearch import LiveModel, open_parents, read_recipe
     >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
     >>> live = LiveModel(parents, torch.device("cpu"))
-    >>> slerp = "{merge_method: slerp, base_model: base, models: [{model: one}]}"
-    >>> linear = "{merge_method: linear, models: [{model: one}], parameters: {weight: 1}}"
-    >>> digests = [live.become(read_recipe(text)) for text in (slerp, linear, slerp)]
+    >>> text = "{merge_method: linear, models: [{model: %s}], parameters: {weight: 1}}"
+    >>> digests = [live.become(read_recipe(text % name)) for name in ("one", "base", "one")]
     >>> digests[0] == digests[2] == live.digest != digests[1]
     True
     >>> live.model.num_parameters() == live.plan.n_entries

@@ -189,5 +189,5 @@ class _Planner:
 
 
 def _first(source: Source) -> int:
-    """The first layer that a source of a planned slice gives."""
+    """Give the first layer that a source of a planned slice gives."""
     return source.layer_range[0] if source.layer_range else 0

@@ -1,4 +1,4 @@
-"""Writing a stream of tensors as safetensors, in one file or in shards with an index."""
+"""Tensors streamed to safetensors, in one file or in shards with an index."""
 
 import contextlib
 import json
@@ -85,7 +85,7 @@ def shard(file: Path, jobs: Sequence[Job]) -> Iterator["ShardWriter"]:
 
 
 class ShardWriter:
-    """The tensors of one safetensors file, laid out before the first and written as they come.
+    """One safetensors file, laid out before its tensors come and are written.
 
     Args:
         file: opened for writing.

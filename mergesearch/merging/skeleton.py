@@ -10,7 +10,7 @@ from mergesearch.merging.plan import Plan
 
 
 def compute_dtype(plan: Plan, device: torch.device) -> torch.dtype:
-    """Choose float32 on the CPU, where bfloat16 is slow, and elsewhere the merged model's own."""
+    """Choose float32 on the CPU, where bfloat16 is slow, and else the model's own."""
     return torch.float32 if device.type == "cpu" else plan.jobs[0].dtype
 
 
@@ -30,7 +30,7 @@ def model_config(plan: Plan) -> Any:
 
 
 def skeleton(plan: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """Make a transformers model of a plan's configuration whose parameters have no memory yet.
+    """Make a plan's transformers model, whose parameters have no memory yet.
 
     Args:
         plan: gives the configuration.

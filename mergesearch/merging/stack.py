@@ -1,4 +1,4 @@
-"""Stacks as models in memory whose parameters are the parents' own tensors, not copies."""
+"""Stacks in memory whose parameters are the parents' own tensors, not copies."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -19,7 +19,7 @@ from mergesearch.recipe import ModelRef
 
 
 class Stacks:
-    """Makes models of the parents' tensors, one stack after another (arXiv:2403.13187).
+    """Makes models of the parents' tensors, stack after stack (arXiv:2403.13187).
 
     A tensor that a stack takes as it is, is the parent's own wherever it occurs. One that has to
     change its dtype or its device is converted once, and kept for all stacks. Only what is scaled
@@ -126,7 +126,7 @@ def reserve_stacks(
     dtype: torch.dtype,
     device: torch.device,
 ) -> MemoryPlan:
-    """Reserve as `Parents.reserve` does, with room for the tensors that are kept for all stacks.
+    """Reserve as `Parents.reserve` does, with room for what all stacks share.
 
     Args:
         parents: every model that is open.
@@ -149,7 +149,7 @@ def reserve_stacks(
 def _shared_bytes(
     parents: Parents, models: Iterable[ModelRef], dtype: torch.dtype, device: torch.device
 ) -> int:
-    """Bound what the models' tensors take, to be stacked, beside the models that are kept."""
+    """Bound what stacked models' tensors take beside the models that are kept."""
     sizes: dict[Hashable, int] = {}
     for ref in models:
         kept = parents.residences[ref] == ("host" if parents.device.type == "cpu" else "device")

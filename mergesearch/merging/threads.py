@@ -13,7 +13,7 @@ B = TypeVar("B")
 
 
 class Workers:
-    """Runs jobs one a thread, each without torch's own threads: a job's bits are always the same.
+    """Runs jobs one a thread, each without torch's own threads, for the same bits.
 
     Args:
         n: how many at once; with one, everything happens in the calling thread.

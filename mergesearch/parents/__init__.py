@@ -1,4 +1,4 @@
-"""Parents: checkpoints and adapters opened once, their tensors read on demand or kept."""
+"""Parents: models opened once, whose tensors are read on demand or kept."""
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json

@@ -1,4 +1,4 @@
-"""LoRA adapters as parents: what they add to each weight of their base."""
+"""LoRA adapters as parents: the delta of each weight of their base."""
 
 import warnings
 from pathlib import Path
@@ -18,7 +18,7 @@ _STARTS_FROM_THE_BASE = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
 
 
 class Adapter:
-    """A LoRA adapter (arXiv:2106.09685) for a base checkpoint, read and applied by peft.
+    """A LoRA adapter (arXiv:2106.09685) of a checkpoint, read and applied by peft.
 
     Args:
         folder: the adapter's folder.
@@ -56,7 +56,7 @@ class Adapter:
         return frozenset(self._layers)
 
     def delta(self, name: str) -> Tensor | None:
-        """What the adapter adds to a weight, float32 on the CPU; None where it adds nothing.
+        """Compute the delta of a weight, float32 on the CPU; None where there is none.
 
         Computed anew each time; any number of threads may ask at once.
         """

@@ -1,4 +1,4 @@
-"""The alignment of models of several vocabularies: their tensors, shapes and tokenizer in one."""
+"""The alignment of models to one vocabulary: tensors, shapes and tokenizer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -67,12 +67,12 @@ class Alignment:
 
     @property
     def changes(self) -> bool:
-        """Whether any model's tensors are not taken as they are."""
+        """True where any model's tensors are not taken as they are."""
         return not all(self._plain)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the policy does that a user should know, a line each."""
+        """Lines that tell a user what the policy does."""
         unified, lines = self._unified, []
         if unified.new:
             lines.append(f"{_count(unified.new)} that the base lacks, taken from the other models")
@@ -90,7 +90,7 @@ class Alignment:
 
     @property
     def n_bytes(self) -> int:
-        """What the rows of one tensor take when they are gathered for all models at once."""
+        """The bytes of one tensor's rows, gathered for all models at once."""
         return sum(
             max(
                 (
@@ -150,11 +150,11 @@ class Alignment:
 
     @property
     def extends_tokenizer(self) -> bool:
-        """Whether the merged model needs another tokenizer than the first model's."""
+        """True where the merged model needs another tokenizer than the first model's."""
         return bool(self._entries())
 
     def write_tokenizer(self, out: Path) -> None:
-        """Write the merged model's tokenizer into a folder; for where it `extends_tokenizer`.
+        """Write the merged model's tokenizer into a folder, if it `extends_tokenizer`.
 
         Raises:
             InputError: it cannot be made with the ids that the rows have.

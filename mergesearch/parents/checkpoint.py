@@ -1,4 +1,4 @@
-"""One checkpoint on disk: its configuration and its tensors, mapped and not loaded."""
+"""A checkpoint on disk: its configuration, and its tensors mapped and not loaded."""
 
 import json
 import math
@@ -20,7 +20,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a checkpoint says of a tensor before it is read."""
+    """Shape, dtype and file of a tensor that is not read yet."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -57,7 +57,7 @@ class Checkpoint:
         self.specs = self._read_specs()
 
     def read(self, name: str) -> Tensor:
-        """The tensor as stored: a view of the mapped file, on the CPU, not to be written to."""
+        """Give a tensor as stored: a view of the file, on the CPU, not to be written to."""
         return self._files[self.specs[name].file].tensor(name)
 
     def release(self, name: str) -> None:
@@ -124,7 +124,7 @@ class Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object that a JSON file holds.
 
     Raises:
         InputError: the file is missing or is not JSON.

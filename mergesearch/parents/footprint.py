@@ -13,7 +13,7 @@ from mergesearch.recipe import ModelRef
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one parent takes, in bytes; but for `kept`, as many tensors as are merged at once."""
+    """The bytes that one parent takes; but for `kept`, of the tensors merged at once."""
 
     #: Its name in the table.
     name: str
@@ -35,7 +35,7 @@ def footprint(
     moved: bool,
     n_at_once: int,
 ) -> Footprint:
-    """The footprint of a parent, at the most.
+    """Bound the footprint of a parent.
 
     Args:
         ref: the parent; its own tensors have keys (ref, name), its checkpoint's (ref.model, name).
@@ -63,7 +63,7 @@ def footprint(
 
 
 def largest(sizes: Iterable[int], n: int) -> int:
-    """The sum of the n largest sizes."""
+    """Sum the n largest sizes."""
     return sum(nlargest(n, sizes))
 
 

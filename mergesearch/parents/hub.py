@@ -10,7 +10,7 @@ _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
 
 
 def locate(model: ModelPath) -> Path:
-    """The folder of a model: itself when local, else from the hub or its cache.
+    """Find the folder of a model: itself when local, else from the hub or its cache.
 
     Raises:
         InputError: the folder or repository cannot be found or reached.

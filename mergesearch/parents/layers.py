@@ -1,4 +1,4 @@
-"""Which layer a tensor belongs to, by its name."""
+"""The layer that a tensor belongs to, by its name."""
 
 import re
 
@@ -7,11 +7,11 @@ _LAYER = re.compile(r"^(.*?\.)(\d+)(\..*)$")
 
 
 def layer_of(name: str) -> int | None:
-    """The layer index in a tensor's name, or None outside the layers."""
+    """Find the layer index in a tensor's name; None outside the layers."""
     match = _LAYER.match(name)
     return int(match.group(2)) if match else None
 
 
 def in_layer(name: str, layer: int) -> str:
-    """The same tensor of another layer."""
+    """Name the same tensor of another layer."""
     return _LAYER.sub(rf"\g<1>{layer}\g<3>", name)

@@ -1,4 +1,4 @@
-"""A safetensors file mapped into memory: tensors as views, their pages dropped after use."""
+"""Safetensors files mapped into memory: tensors are views, pages dropped after use."""
 
 import json
 import math
@@ -26,7 +26,7 @@ _AROUND = 2 * 1024**2
 
 @dataclass(frozen=True)
 class Entry:
-    """What a safetensors header says of a tensor."""
+    """The entry of a tensor in a safetensors header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class MappedFile:
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor as stored, of a dtype among `DTYPES`: a view of the map on the CPU."""
+        """Give a tensor as stored: a view of the map on the CPU, of one of `DTYPES`."""
         entry = self.entries[name]
         dtype, n_entries = DTYPES[entry.dtype], math.prod(entry.shape)
         if n_entries == 0:
@@ -69,7 +69,7 @@ class MappedFile:
         return flat.view(entry.shape)
 
     def release(self, name: str) -> None:
-        """Let go of the pages that a tensor lies on; where a view is read again, they come back."""
+        """Let go of the pages that a tensor lies on; read again, they come back."""
         entry = self.entries[name]
         self._drop(entry.start, entry.end)
 
@@ -88,7 +88,7 @@ class MappedFile:
 
 
 def read_header(file: Path) -> dict[str, Entry]:
-    """What a safetensors file holds, validated by safetensors.
+    """Read the header of a safetensors file, validated by safetensors.
 
     Raises:
         InputError: the file is truncated, or is no safetensors file.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Memo:
-    """What is known of the parents' tensors whatever the candidate, e.g. order statistics.
+    """Values of the parents' tensors that hold for all candidates, e.g. order statistics.
 
     Any number of threads may ask at once. Whoever asks for a value while another thread computes
     it waits for that thread.
@@ -29,16 +29,16 @@ class Memo:
 
     @property
     def n_bytes(self) -> int:
-        """What the remembered tensors take."""
+        """The bytes that the remembered tensors take."""
         return self._n_bytes
 
     @property
     def limit_bytes(self) -> int | None:
-        """How much all remembered values may take; None means no limit."""
+        """The bytes that all remembered values may take; None means no limit."""
         return self._limit
 
     def recall(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """The value of a key, computed at the first call and remembered if there is room.
+        """Give the value of a key, computed once and remembered if there is room.
 
         A value that would go beyond the limit is computed at each call.
 
@@ -75,7 +75,7 @@ class Memo:
 
 
 def tensor_bytes(value: object) -> int:
-    """The memory that a value's tensors keep alive; one that several of them view counts once."""
+    """Measure the memory that a value's tensors keep alive; shared memory counts once."""
     storages = (tensor.untyped_storage() for tensor in _tensors(value))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

@@ -1,4 +1,4 @@
-"""The memory plan of parents: which are kept where under a budget, and which are streamed."""
+"""The memory plan: which parents are kept in which memory, under a budget."""
 
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class MemoryRow:
 
     @property
     def memory(self) -> Memory:
-        """Whose bytes these are: mapped pages are the host's as long as they are in use."""
+        """The memory that the bytes are of; mapped pages in use are the host's."""
         return "device" if self.residence == "device" else "host"
 
 
@@ -51,11 +51,11 @@ class MemoryPlan:
         return sum(row.n_bytes for row in self.rows if row.memory == memory)
 
     def spare(self, memory: Memory) -> int:
-        """Say what the budget leaves, in bytes: the most that may be remembered of the tensors."""
+        """Count the bytes that the budget leaves, for what is remembered of tensors."""
         return self.budgets[memory] - self.peak(memory)
 
     def lines(self) -> list[str]:
-        """Print the plan as a table for the terminal."""
+        """Lay the plan out as a table for the terminal."""
         heads = [
             f"peak {_gb(self.peak(memory))} of a budget of {_gb(budget)}"
             + (" on the device" if memory == "device" else "")
@@ -78,7 +78,7 @@ def plan_memory(
     *,
     keep: bool = True,
 ) -> MemoryPlan:
-    """Keep as many parents as fit, the first before all others, then the small before the large.
+    """Keep as many parents as fit: the first, then the small before the large.
 
     The first is the base, which is read for every tensor. What does not fit the device is kept on
     the host, and what does not fit there is streamed. The walk ends at the first parent that does

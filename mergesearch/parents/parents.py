@@ -1,4 +1,4 @@
-"""The parents of a study, as merges see them: in one vocabulary, in memory where they fit."""
+"""The parents of a study: in one vocabulary, and in memory where they fit."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ _CPU = torch.device("cpu")
 
 
 class Parents:
-    """Every model that a study's recipes may name; checkpoints and adapters are opened once.
+    """Every model that a study's recipes may name, opened once.
 
     Opening reads headers and adapters. Tensors come into memory as they are read, and stay there
     where their parent is kept; `residences` says which are. `reserve` decides it anew once it is
@@ -80,7 +80,7 @@ class Parents:
 
     @classmethod
     def of(cls, recipe: Recipe, **options: Any) -> "Parents":
-        """Open the models of one recipe, in the vocabulary that it means; options as above."""
+        """Open a recipe's models in the vocabulary that it means; options as above."""
         vocabulary = recipe.tokenizer_source or "error"
         return cls(recipe.models, vocabulary=vocabulary, base=recipe.base_model, **options)
 
@@ -91,7 +91,7 @@ class Parents:
 
     @property
     def keep(self) -> bool:
-        """Whether models are kept for further merges, where they fit."""
+        """True where models are kept for further merges if they fit."""
         return self._residency.keep
 
     @property
@@ -108,7 +108,7 @@ class Parents:
         return self._files.checkpoint(ref)
 
     def resolve(self, ref: ModelRef) -> ModelRef:
-        """Find the model that a recipe means: by one of the names, or by its path from here.
+        """Find the model that a recipe names, by a name or by its path from here.
 
         Raises:
             InputError: it is none of these parents.
@@ -120,7 +120,7 @@ class Parents:
         return self._own[known]
 
     def specs(self, ref: ModelRef) -> Mapping[str, TensorSpec]:
-        """Give shape, in the merged vocabulary, and stored dtype of each of a model's tensors.
+        """Give shape and stored dtype of a model's tensors, in the merged vocabulary.
 
         Raises:
             InputError: the model is not one of these parents.
@@ -150,12 +150,12 @@ class Parents:
 
     @property
     def memo(self) -> Memo:
-        """What is known of the tensors whatever the candidate, within what the budget leaves."""
+        """Facts of the tensors that hold for all candidates, as the budget allows."""
         return self._residency.memo
 
     @property
     def residences(self) -> Mapping[ModelRef, Residence]:
-        """Where each model is kept, or "mapped" where it is streamed."""
+        """The memory that each model is kept in; "mapped" if it is streamed."""
         return self._residency.residences
 
     def reserve(self, reserved: Mapping[str, int]) -> MemoryPlan:

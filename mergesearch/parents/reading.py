@@ -1,4 +1,4 @@
-"""The files of models: checkpoints and adapters, opened once and read tensor by tensor."""
+"""The files of models: checkpoints and adapters, read tensor by tensor."""
 
 from collections.abc import Iterable
 
@@ -67,7 +67,7 @@ class ModelFiles:
         return (ref if name in self.changed(ref) else ref.model, name)
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
-        """Read a tensor: a view of its file, or the float32 sum where an adapter adds to it.
+        """Read a tensor: a view of its file, or the float32 sum with an adapter's delta.
 
         W0 + delta is not rounded back to the base's dtype. It is added on the CPU, wherever it
         goes, for the same bits.

@@ -1,4 +1,4 @@
-"""The residency of models: which stay in memory and which are streamed, under a budget."""
+"""The residency of models: kept in memory or streamed, under a budget."""
 
 from collections.abc import Hashable, Mapping
 
@@ -69,14 +69,14 @@ class Residency:
         if memory_budget is None:
             memory_budget = process_bytes() + int(_USED * available_bytes())
         self._budget = memory_budget
-        #: What is known of the tensors whatever the candidate, within what the budget leaves.
+        #: Facts of the tensors that hold for all candidates, as the budget allows.
         self.memo = Memo()
         self._held = Memo()
         self.reserve({"merging": min(self._merging(), self._n_at_once * _WORKING)})
 
     @property
     def residences(self) -> Mapping[ModelRef, Residence]:
-        """Where each model is kept, or "mapped" where it is streamed."""
+        """The memory that each model is kept in; "mapped" if it is streamed."""
         return dict(zip(self._files.models, self._plan.residences, strict=True))
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
@@ -155,7 +155,7 @@ class Residency:
         return "host" if device_bytes(self.device) is None else "device"
 
     def _merging(self) -> int:
-        """Bound what merges of the largest tensors take, if they are merged whole, in bytes.
+        """Bound the bytes of merges of the largest tensors, if they are merged whole.
 
         Each takes its inputs in float32 where they are not read so, its result, and once more that
         for the method.
@@ -176,7 +176,7 @@ class Residency:
     def _moved(
         self, ref: ModelRef, name: str, device: torch.device, *, pin: bool = False
     ) -> Tensor:
-        """Read a tensor from its file to a device; on another than the CPU, or summed, a copy."""
+        """Read a tensor from its file to a device; summed or off the CPU, it is a copy."""
         read = self._files.read(ref, name)
         tensor = read.pin_memory() if pin and self.device.type == "cuda" else read
         tensor = tensor.to(device)

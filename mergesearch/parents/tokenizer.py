@@ -53,7 +53,7 @@ def merged_tokenizer(
 
 
 def tokenizer_of(parents: "Parents") -> "PreTrainedTokenizerBase":
-    """The tokenizer of every model that is merged from these parents.
+    """Load the tokenizer of every model that is merged from these parents.
 
     Raises:
         InputError: the first of them has none, or it cannot be extended by the others' tokens.
@@ -66,7 +66,7 @@ def tokenizer_of(parents: "Parents") -> "PreTrainedTokenizerBase":
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a checkpoint.
+    """Load the tokenizer of a checkpoint.
 
     Raises:
         InputError: the folder has none.

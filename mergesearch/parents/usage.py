@@ -1,4 +1,4 @@
-"""How much memory this process holds, and how much there is to be had."""
+"""The memory that this process holds, and what is available to it."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ _LIMITS = (
 
 
 def process_bytes() -> int:
-    """The resident memory of this process, the pages of mapped files included."""
+    """Measure the resident memory of this process, pages of mapped files included."""
     return int(psutil.Process().memory_info().rss)
 
 
 def available_bytes() -> int:
-    """What this process may still take without swapping or breaking its container's limit."""
+    """Measure what this process may take without swapping or leaving its container."""
     available = int(psutil.virtual_memory().available)
     limits = [path.read_text().strip() for path in _LIMITS if path.exists()]
     rooms = [int(limit) - process_bytes() for limit in limits if limit.isdigit()]  # or "max"
@@ -26,7 +26,7 @@ def available_bytes() -> int:
 
 
 def device_bytes(device: torch.device) -> int | None:
-    """What a device with memory of its own has left; None where it shares the host's."""
+    """Measure what a device has left of its own memory; None where it has none."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""One vocabulary for models that differ in theirs: every row is found by its token, not its id."""
+"""One vocabulary for models that differ in theirs: rows are known by token, not by id."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class RowMap:
-    """Where every row of one model's aligned embedding comes from."""
+    """The rows that a model's aligned embedding is made of."""
 
     #: The model's index among the models.
     model: int
@@ -52,17 +52,17 @@ class RowMap:
     lent: Mapping[int, tuple[Row, ...]]
 
     def sources(self, row: int) -> tuple[Row, ...]:
-        """The rows of which a row of the result is the mean."""
+        """List the rows of which a row of the result is the mean."""
         return self.lent.get(row) or ((self.model, self.own[row]),)
 
     @cached_property
     def is_prefix(self) -> bool:
-        """Whether the result is the model's first rows as they stand."""
+        """True where the result is the model's first rows as they stand."""
         return self.own == tuple(range(len(self.own)))
 
     @cached_property
     def has_means(self) -> bool:
-        """Whether a row of the result is a mean of several."""
+        """True where a row of the result is a mean of several."""
         return any(len(rows) > 1 for rows in self.lent.values())
 
     @cached_property
@@ -89,7 +89,7 @@ class Unified:
 
 
 def unify(models: Sequence[Vocabulary], policy: Policy, *, base_lends: bool = True) -> Unified:
-    """The vocabulary that models are merged in.
+    """Find the vocabulary that models are merged in.
 
     "error" is the one that all have. "base" is the first model's, its padding included; tokens that
     only others have are dropped. "union" is the first model's tokens under their ids, then the
@@ -127,7 +127,7 @@ def unify(models: Sequence[Vocabulary], policy: Policy, *, base_lends: bool = Tr
 
 
 def align(tensor: Tensor, rows: RowMap, read: Callable[[int], Tensor]) -> Tensor:
-    """A model's embedding, output head or bias in the rows of the merged vocabulary.
+    """Put an embedding, output head or bias into the rows of the merged vocabulary.
 
     Args:
         tensor: the model's own, of shape (its rows, ...).
@@ -173,7 +173,7 @@ def _check_same(base: Vocabulary, other: Vocabulary) -> None:
 
 
 def _new_tokens(base: Vocabulary, others: Sequence[Vocabulary]) -> list[str]:
-    """What the others have and the base lacks, in the order in which mergekit appends it."""
+    """List the tokens that the base lacks, in the order in which mergekit appends them."""
     added = frozenset(chain.from_iterable(model.added for model in (base, *others)))
     new = dict.fromkeys(
         token
@@ -187,7 +187,7 @@ def _new_tokens(base: Vocabulary, others: Sequence[Vocabulary]) -> list[str]:
 def _default(
     models: Sequence[Vocabulary], token: str | None, i: int, base_lends: bool
 ) -> tuple[Row, ...]:
-    """The rows whose mean stands at row `i` for a model that has none of its own for it."""
+    """List the rows whose mean is row `i` of a model that has none of its own for it."""
     if token is None:
         owners = [(0, i)] if i < models[0].n_rows else []
     else:

@@ -1,4 +1,4 @@
-"""From a recipe to its scores: merged in memory, scored, and neither of them twice."""
+"""Candidates: recipes merged in memory and scored, neither of them twice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ class Candidate:
     """A recipe that was scored.
 
     >>> from mergesearch import Recipe, Scores
+    >>> from mergesearch.searching.candidates import Candidate
     >>> recipe = Recipe.model_validate(
     ...     {"merge_method": "passthrough", "slices": [{"sources": [{"model": "models/one"}]}]}
     ... )
@@ -44,19 +45,23 @@ class Candidate:
 
 
 class CandidateEvaluator:
-    """Scores recipes on one live model; what the record knows is neither merged nor scored again.
+    """Scores recipes on one live model.
+
+    What the record knows is neither merged nor scored again.
 
     >>> from pathlib import Path
     >>> import torch
     >>> from mergesearch import Evaluator, load_suite, open_parents, read_recipe
     >>> from mergesearch.parents import tokenizer_of
     >>> from mergesearch.runs import Record
+    >>> from mergesearch.searching.candidates import CandidateEvaluator
     >>> Path("run").mkdir()
     >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
     >>> evaluator = Evaluator(load_suite(Path("suite.yaml")), tokenizer_of(parents))
     >>> record = Record(Path("run"))
     >>> candidates = CandidateEvaluator(parents, evaluator, record, torch.device("cpu"))
-    >>> recipe = read_recipe("{merge_method: slerp, base_model: base, models: [{model: one}]}")
+    >>> text = "{merge_method: linear, models: [{model: one}], parameters: {weight: 1}}"
+    >>> recipe = read_recipe(text)
     >>> digest = candidates.merge(recipe)
     >>> candidates.is_scored(digest)
     False
@@ -68,15 +73,21 @@ class CandidateEvaluator:
         evaluator: the tasks.
         record: where merges and scores are kept.
         device: where the live model runs.
+        dtype: what it computes in; None leaves it to `LiveModel`.
     """
 
     def __init__(
-        self, parents: Parents, evaluator: "Evaluator", record: Record, device: torch.device
+        self,
+        parents: Parents,
+        evaluator: "Evaluator",
+        record: Record,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.parents = parents
         self.evaluator = evaluator
         self.record = record
-        self._live = LiveModel(parents, device)
+        self._live = LiveModel(parents, device, dtype)
 
     def merge(self, recipe: Recipe) -> str:
         """Look up the hash of a recipe's tensors; where it is not known, merge the recipe.
@@ -143,14 +154,14 @@ class CandidateEvaluator:
         self.record.add_scores(digest, scores)  # the last, on every document
 
     def known(self, recipe_hash: str) -> Scores | None:
-        """Look up what a recipe scored on the documents of a search; None where any is missing."""
+        """Look up a recipe's scores on all documents of a search; None if any is missing."""
         digest = self.record.digest_of(recipe_hash)
         if digest is None or not self.is_scored(digest):
             return None
         return self.evaluator.score(None, store=self.record.documents.of(digest))
 
     def n_parameters(self, recipe: Recipe) -> int:
-        """Count a recipe's parameters as its checkpoint has them, repeated layers each time.
+        """Count the parameters of a recipe's checkpoint, repeated layers each time.
 
         Raises:
             RecipeError: it cannot be built from these parents.
@@ -178,13 +189,13 @@ class CandidateEvaluator:
 
     @property
     def has_held_out(self) -> bool:
-        """Whether the suite has tasks that no search sees."""
+        """True where the suite has tasks that no search sees."""
         return bool(self.evaluator.suite.held_out)
 
     def _to_score(
         self, recipe: Recipe, split: str, *, full: bool = False
     ) -> tuple[str, "DocumentStore", "PreTrainedModel | None"]:
-        """Give the hash of a recipe's tensors, what they scored before, and the model for the rest.
+        """Prepare to score: the hash of the tensors, what they scored, and the model.
 
         The live model becomes the recipe where any document is missing; else there is no model.
         """

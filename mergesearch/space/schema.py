@@ -210,12 +210,13 @@ class SearchSpace(Config):
         name = self.search.sampler
         if name == AUTO:
             return
-        if len(self.methods) > 1 and not SAMPLERS[name].conditional:
+        sampler = SAMPLERS[name]
+        if len(self.methods) > 1 and not sampler.conditional:
             raise ValueError(
                 f"sampler {name} searches one method, since it draws categorical choices at "
                 f"random; got {', '.join(self.methods)}: keep one, or use tpe"
             )
-        if len(self.search.objectives) > 1 and not SAMPLERS[name].several_objectives:
+        if len(self.search.objectives) > 1 and not sampler.several_objectives:
             raise ValueError(
                 f"sampler {name} searches one objective, got "
                 f"{', '.join(self.search.objectives)}: keep one, or use nsga2"

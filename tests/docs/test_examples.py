@@ -17,9 +17,9 @@ from tests.cli.conftest import Cli
 from tests.docs.pages import EXAMPLES, PAGES, ROOT, blocks, commands, name_of
 
 COMMANDS = [
-    pytest.param(words, id=f"{name_of(page)}: {' '.join(words)}")
-    for page in PAGES
-    for words in commands(page)
+    pytest.param(words, id=f"{name_of(p)}: {' '.join(words)}")
+    for p in PAGES
+    for words in commands(p)
 ]
 
 

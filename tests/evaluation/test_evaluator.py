@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.requests import LogLikelihood, Request, Response
+from mergesearch.runtime import Runtime
 from mergesearch.scores import DocumentScore, Scores, TaskScore
 from mergesearch.tasks import BuiltTask, TaskSpec
 from tests.evaluating import answers_of
@@ -673,3 +674,8 @@ def test_a_prompt_that_is_asked_several_times_is_answered_each_time(
     (once,) = build("l").tasks()
     assert len(once.requests([4])) == 1
     assert_equal_runs(build, lm_eval_run, model, "exact_match")
+
+
+def test_a_batch_needs_a_row() -> None:
+    with pytest.raises(InputError, match=r"^runtime: batch_size: .* greater than or equal to 1"):
+        Runtime.of({"batch_size": 0})

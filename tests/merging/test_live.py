@@ -1,9 +1,11 @@
 """What is scored is what is exported: the live model, the checkpoint and their hash."""
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ from transformers import AutoModelForCausalLM
 
 from mergesearch import merge
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.merging import Digest, build, merge_into, merged_tensors, plan_merge
+from mergesearch.merging import (
+    Digest,
+    LiveModel,
+    build,
+    merge_into,
+    merged_tensors,
+    plan_merge,
+)
 from mergesearch.methods import METHODS
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
@@ -119,6 +128,59 @@ def test_a_failed_candidate_leaves_no_trace_in_the_next(read: Read, models: Path
         merge_into(model, bad, parents)
     assert merge_into(model, good, parents) == digest
     assert torch.equal(logits(model), before)
+
+
+def test_a_live_model_is_built_anew_for_another_shape_only(read: Read) -> None:
+    linear, ties, deep = (
+        read(text.format(p="")) for text in (recipes.LINEAR, recipes.TIES, recipes.STACK)
+    )
+    parents = Parents([*ties.models, *linear.models])
+    expected = {recipe.hash: live(recipe, parents)[2] for recipe in (linear, ties, deep)}
+    model = LiveModel(parents, CPU)
+    assert model.digest is None
+    assert model.become(linear) == model.digest == expected[linear.hash]
+    first = weakref.ref(model.model)
+    assert model.become(ties) == expected[ties.hash]
+    assert id(first()) == id(model.model)
+    assert model.plan.n_entries == sum(p.numel() for p in model.model.parameters())
+    assert model.become(deep) == expected[deep.hash]
+    gc.collect()
+    assert first() is None
+    assert model.model.config.num_hidden_layers == 6
+    assert model.become(linear) == expected[linear.hash]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_stack_shares_the_tensors_of_parents_that_are_kept(read: Read, keep: bool) -> None:
+    recipe = read(recipes.STACK.format(p=""))
+    parents = Parents(recipe.models, keep=keep)
+    model = LiveModel(parents, CPU)
+    assert model.become(recipe) == live(recipe)[2]
+    name = "model.layers.1.mlp.up_proj.weight"
+    ours, theirs = model.model.get_parameter(name), parents.read(recipe.models[0], name)
+    assert torch.equal(ours, theirs)
+    assert (ours.data_ptr() == theirs.data_ptr()) == keep
+
+
+def test_a_live_model_computes_in_the_dtype_that_it_is_told(read: Read) -> None:
+    recipe = read(recipes.LINEAR.format(p=""))
+    model = LiveModel(Parents(recipe.models), CPU, torch.bfloat16)
+    assert model.become(recipe) == live(recipe)[2]
+    assert model.model.dtype == torch.bfloat16
+
+
+def test_a_live_model_holds_nothing_before_its_first_recipe_and_after_an_error(read: Read) -> None:
+    good = read(recipes.ARITHMETIC.format(p=""))
+    bad = read("dtype: float16" + recipes.ARITHMETIC.format(p="").replace("0.7", "1e30"))
+    model = LiveModel(Parents(good.models), CPU)
+    for _ in range(2):
+        for ask in (lambda: model.model, lambda: model.plan):
+            with pytest.raises(RuntimeError, match="holds no recipe; call become"):
+                ask()
+        with pytest.raises(CandidateError):
+            model.become(bad)
+        assert model.digest is None
+    assert model.become(good) == model.digest == live(good)[2]
 
 
 def test_the_hash_is_the_same_in_another_process_with_other_threads(

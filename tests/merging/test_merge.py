@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +49,22 @@ def test_a_checkpoint_has_weights_config_tokenizer_generation_config_card_and_re
     # spelled out for mergekit, whose arithmetic is otherwise in the parents' dtype
     assert written == given.model_copy(update={"dtype": "float32", "out_dtype": "float32"})
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_a_merge_loads_no_library_that_it_does_not_need(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(recipes.TIES.format(p=f"{models}/"))
+    code = (
+        "import sys; from pathlib import Path; from mergesearch import merge;"
+        "merge(Path('r.yaml'), Path('out'));"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {"torch", "safetensors"} <= loaded
+    heavy = {"transformers", "accelerate", "peft", "lm_eval", "datasets", "optuna", "pandas"}
+    assert not heavy & loaded
 
 
 def test_a_checkpoint_rebuilt_from_its_own_recipe_is_the_same(read: Read, tmp_path: Path) -> None:

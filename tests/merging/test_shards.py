@@ -227,7 +227,7 @@ def killed(self, name, tensor):
     write(self, name, tensor)
     left -= 1
     if not left:
-        self._opened.flush()
+        self._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
 ShardWriter.write = killed

@@ -11,8 +11,10 @@ import pytest
 
 import mergesearch
 
-FOREIGN = Path(__file__).parent / "foreign"
 CHECKOUT = Path(mergesearch.__file__).parents[1]
+FOREIGN = Path(__file__).parent / "foreign"
+#: The package that the documentation shows: one row of each table.
+SHOWN = Path(__file__).parents[2] / "docs" / "examples" / "plugin"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The environment, made without a network: packages of this one are seen through a `.pth`."""
     folder = tmp_path_factory.mktemp("plugins")
     package = Path(shutil.copytree(FOREIGN, folder / "foreign"))
+    shown = Path(shutil.copytree(SHOWN, folder / "shown"))
     venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
     scheme = {"base": str(folder / "env"), "platbase": str(folder / "env")}
     site = Path(sysconfig.get_path("purelib", "venv", scheme))
@@ -44,7 +47,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     python = Path(sysconfig.get_path("scripts", "venv", scheme)) / Path(sys.executable).name
     install = [
         sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps",
-        "--no-build-isolation", "--no-index", "--disable-pip-version-check", str(package),
+        "--no-build-isolation", "--no-index", "--disable-pip-version-check",
+        str(package), str(shown),
     ]  # fmt: skip
     done = subprocess.run(install, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

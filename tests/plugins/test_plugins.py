@@ -58,7 +58,7 @@ def test_a_row_of_a_package_is_in_the_table_and_a_broken_one_is_a_line(
     said = environment.run("-c", code, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     names, knows_broken, loaded = said.stdout.split("\n")[:3]
-    assert names.split()[-1] == plugin.row
+    assert plugin.row in names.split()
     assert plugin.broken not in names.split()
     assert knows_broken == "True"
     assert loaded == ""
@@ -125,4 +125,29 @@ def test_an_unknown_method_is_said_with_all_that_there_are(
     assert said.returncode == 2
     message = said.stderr.splitlines()[-1]
     assert "unknown merge_method 'midrang'; did you mean 'midrange'? available: linear, " in message
-    assert message.endswith(", crossover, midrange")
+    assert message.endswith(", crossover, median, midrange")
+
+
+#: Each table, and the row that the package of the documentation adds to it.
+SHOWN = {
+    "mergesearch.methods:METHODS": "median",
+    "mergesearch.samplers:SAMPLERS": "thorough_tpe",
+    "mergesearch.objectives:OBJECTIVES": "parents_used",
+    "mergesearch.engines:ENGINES": "transcript",
+    "mergesearch.report:REPORTS": "latex",
+}
+
+
+@pytest.mark.parametrize("table", SHOWN)
+def test_a_package_adds_a_row_to_every_table(
+    table: str, environment: Environment, tmp_path: Path
+) -> None:
+    module, name = table.split(":")
+    code = f"from {module} import {name} as table; print(table[{SHOWN[table]!r}] is not None)"
+    said = environment.run("-c", code, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == "True\n"
+    said = environment.run(
+        "-c", f"from {module} import {name} as table; print(*table)", cwd=tmp_path
+    )
+    assert SHOWN[table] in said.stdout.split()

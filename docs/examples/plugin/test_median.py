@@ -8,3 +8,4 @@ class TestMedian(MethodContract):
     """What every method must pass."""
 
     method = MEDIAN
+    robust = True

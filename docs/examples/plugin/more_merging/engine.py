@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergesearch.requests import Request, Response
-
 from mergesearch.engines import ENGINES, Capabilities, Cost, Engine
+from mergesearch.requests import Request, Response
 from mergesearch.runtime import Runtime
 
 TRANSCRIPT = Path("transcript.jsonl")

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from mergesearch.methods.formula import entrywise
 from torch import Tensor
+
+from mergesearch.methods.formula import entrywise
 
 
 @entrywise

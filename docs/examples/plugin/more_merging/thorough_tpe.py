@@ -1,7 +1,8 @@
 """Optuna's TPE with four times as many candidates a draw."""
 
-from mergesearch.samplers import seed_of_trial
 from optuna.samplers import TPESampler
+
+from mergesearch.samplers import seed_of_trial
 
 
 def make(seed: int, n_before: int, n_startup: int) -> TPESampler:

@@ -1,0 +1,52 @@
+"""Candidates are merged and scored once, whoever asks for them again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mergesearch.evaluation import Evaluator
+from mergesearch.merging import LiveModel
+from mergesearch.parents import Parents, tokenizer_of
+from mergesearch.recipe import Recipe, read_recipe
+from mergesearch.runs import Record
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.tasks import load_suite
+
+SLERP = "{merge_method: slerp, base_model: one, models: [{model: two}], parameters: {t: %s}}"
+
+
+def evaluator_of(family: Path, recipe: Recipe, folder: Path) -> CandidateEvaluator:
+    parents = Parents(recipe.models)
+    evaluator = Evaluator(load_suite(family / "suite.yaml"), tokenizer_of(parents))
+    return CandidateEvaluator(parents, evaluator, Record(folder), torch.device("cpu"))
+
+
+def test_to_ask_whether_it_is_scored_merges_nothing(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (read_recipe(SLERP % t).resolved(family / "models") for t in (0.2, 0.7))
+    merged: list[str] = []
+    become = LiveModel.become
+
+    def counted(self: LiveModel, recipe: Recipe) -> str:
+        merged.append(recipe.hash)
+        return become(self, recipe)
+
+    monkeypatch.setattr(LiveModel, "become", counted)
+    candidates = evaluator_of(family, one, tmp_path)
+    digest = candidates.merge(one)
+    assert candidates.merge(one) == digest  # known from the record
+    assert not candidates.is_scored(digest)
+    assert merged == [one.hash]
+    assert candidates.score(one).digest == digest
+    assert candidates.is_scored(digest)
+    assert not candidates.is_scored(digest, "held_out")
+    candidates.merge(two)
+    assert candidates.score(one).digest == digest  # all of it is known
+    assert merged == [one.hash, two.hash]
+    candidates.score(one, "held_out")
+    assert merged == [one.hash, two.hash, one.hash]
+    again = evaluator_of(family, one, tmp_path)
+    assert again.is_scored(again.merge(one), "held_out")
+    assert len(merged) == 3
