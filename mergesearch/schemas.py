@@ -64,6 +64,8 @@ class _OfYaml(GenerateJsonSchema):
 
     def model_schema(self, schema: Any) -> Schema:
         made = super().model_schema(schema)
+        if "description" in made:  # the docstring without its examples
+            made["description"] = made["description"].partition("\n\n>>> ")[0]
         for key, text in _comments(schema["cls"]).items():
             made["properties"][key]["description"] = text
         return made

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mergesearch.recipe import Recipe
-from mergesearch.scores import Scores
+
+if TYPE_CHECKING:
+    from mergesearch.scores import Scores
 
 Direction = Literal["maximize", "minimize"]
 
@@ -16,7 +18,7 @@ class Measured:
 
     recipe: Recipe
     #: On all or some documents; none where an objective needs none.
-    scores: Scores
+    scores: "Scores"
     #: Of its model as the checkpoint has them; 0 where no objective asks for them.
     n_parameters: int
 
@@ -44,7 +46,7 @@ class Objective:
     direction: Direction = "maximize"
     #: The scores that decide it, of all of a candidate's, where documents decide it: their total
     #: is then its value, and racing may tell from some of the documents that a rival is ahead.
-    part: Callable[[Scores], Scores] | None = None
+    part: "Callable[[Scores], Scores] | None" = None
     #: The value as a user reads it, where that is another: a task's in which lower is better.
     reported: Callable[[Measured], float] | None = None
     #: Title of its column; None for its name.

@@ -1,10 +1,14 @@
 """The suite's score: the weighted mean of its tasks."""
 
+from typing import TYPE_CHECKING
+
 from mergesearch.objectives.base import Measured, Objective
-from mergesearch.scores import Scores
+
+if TYPE_CHECKING:
+    from mergesearch.scores import Scores
 
 
-def _all(scores: Scores) -> Scores:
+def _all(scores: "Scores") -> "Scores":
     return scores
 
 

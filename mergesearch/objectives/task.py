@@ -1,13 +1,17 @@
 """A task or a group of tasks of the suite as an objective."""
 
+from typing import TYPE_CHECKING
+
 from mergesearch.objectives.base import Measured, Objective
-from mergesearch.scores import Scores
+
+if TYPE_CHECKING:
+    from mergesearch.scores import Scores
 
 
 def task_objective(name: str) -> Objective:
     """Make the objective of a task or group; its value is higher where it is better."""
 
-    def part(scores: Scores) -> Scores:
+    def part(scores: "Scores") -> "Scores":
         return scores.of(name)
 
     def measure(candidate: Measured) -> float:

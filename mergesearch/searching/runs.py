@@ -82,10 +82,10 @@ def open_run(
             observer.stage(note)
         record = Record(out)
         record.set_suite(suite_entry(setup.evaluator))
-        yield (
-            setup,
-            CandidateEvaluator(setup.parents, setup.evaluator, record, runtime.torch_device),
+        candidates = CandidateEvaluator(
+            setup.parents, setup.evaluator, record, runtime.torch_device, runtime.torch_dtype
         )
+        yield setup, candidates
 
 
 def open_search(

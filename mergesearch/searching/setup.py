@@ -39,7 +39,7 @@ class SearchSetup:
     >>> from mergesearch import SearchSpace
     >>> from mergesearch.searching import prepare
     >>> setup = prepare(SearchSpace.load(Path("space.yaml")))
-    >>> [task.name for task in setup.evaluator.tasks()]
+    >>> [task.id.task for task in setup.evaluator.tasks()]
     ['first', 'second']
     """
 
@@ -51,6 +51,8 @@ class SearchSetup:
     shape: Shape
     #: The uniform soup, of whose size every merged candidate is.
     soup: Plan
+    #: That candidates compute in.
+    dtype: torch.dtype
     #: What merging and scoring hold where, the live model included.
     memory: MemoryPlan
     #: What scoring one candidate on the search split takes.
@@ -100,7 +102,7 @@ def prepare(
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, runtime)
     check_goals(space, evaluator)
-    dtype = compute_dtype(soup, device)
+    dtype = runtime.torch_dtype or compute_dtype(soup, device)
     deep = _largest(space, parents, shape)
     plans += [soup, *deep]
     # built before what the process holds is measured
@@ -120,7 +122,9 @@ def prepare(
         memory = reserve_stacks(parents, space.parents.values(), reserved, dtype, device)
     else:
         memory = parents.reserve(reserved)
-    return SearchSetup(space, suite, parents, tokenizer, evaluator, shape, soup, memory, costs[0])
+    return SearchSetup(
+        space, suite, parents, tokenizer, evaluator, shape, soup, dtype, memory, costs[0]
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def estimate(setup: SearchSetup, device: torch.device) -> Estimate:
     """Estimate a search's time, from tasks' tokens and the device's present speed."""
     n_parameters = setup.soup.n_entries
     tasks, n_tokens = setup.evaluator.tasks("search"), setup.scoring.n_tokens
-    per_second = _flops_per_second(device, compute_dtype(setup.soup, device))
+    per_second = _flops_per_second(device, setup.dtype)
     return Estimate(
         n_parameters=n_parameters,
         n_documents=sum(task.n_documents for task in tasks),

@@ -1,7 +1,8 @@
 """The median keeps the contract of merge methods."""
 
-from mergesearch.testing import MethodContract
 from more_merging.method import MEDIAN
+
+from mergesearch.testing import MethodContract
 
 
 class TestMedian(MethodContract):
