@@ -1,4 +1,4 @@
-"""Search for the best merge of a base LLM and its fine-tuned relatives, without training.
+"""Search for the best merge of a base LLM and fine-tuned relatives of it.
 
     from pathlib import Path
     from mergesearch import (SearchSpace, export, search)
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mergesearch.merging import LiveModel, merge_into, merged_tensors, plan_merge
     from mergesearch.parents import Parents, open_parents
     from mergesearch.recipe import Recipe, load_recipe, read_recipe, write_recipe
+    from mergesearch.runs import TrialRecord
+    from mergesearch.runtime import Runtime
     from mergesearch.scores import Scores, TaskId, interval, paired_difference
     from mergesearch.searching import greedy_soup
     from mergesearch.space import SearchSpace
@@ -49,10 +51,12 @@ _HOME = {
     "LiveModel": "merging",
     "Parents": "parents",
     "Recipe": "recipe",
+    "Runtime": "runtime",
     "Scores": "scores",
     "SearchSpace": "space",
     "Suite": "tasks",
     "TaskId": "scores",
+    "TrialRecord": "runs",
     "interval": "scores",
     "load_recipe": "recipe",
     "load_suite": "tasks",
@@ -78,10 +82,12 @@ __all__ = [
     "Parents",
     "Recipe",
     "RecipeError",
+    "Runtime",
     "Scores",
     "SearchSpace",
     "Suite",
     "TaskId",
+    "TrialRecord",
     "evaluate",
     "export",
     "greedy_soup",
@@ -102,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562): torch is slow to import."""
+    """Import a public name at its first use (PEP 562): torch is slow to import."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

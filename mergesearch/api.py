@@ -155,7 +155,7 @@ def soup(
     observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
 ) -> "Outcome":
-    """Make the greedy or the uniform soup of a space's parents, and score it beside them.
+    """Make the greedy or uniform soup of a space's parents; score it beside them.
 
     The run's folder may be that of a search over the same space: scores are then shared.
 

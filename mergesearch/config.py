@@ -13,7 +13,7 @@ from mergesearch.errors import InputError
 
 
 class Config(BaseModel):
-    """Base of every configuration model: frozen; an unknown key is an error naming the nearest."""
+    """Base of configuration models: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     #: The JSON schema of what may be written in place of the keys, if something may.
@@ -39,7 +39,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """`safe_load` that refuses a key given twice, of which YAML would silently drop the first."""
+    """`safe_load` that refuses a key given twice; YAML would drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()

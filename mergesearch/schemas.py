@@ -51,7 +51,7 @@ def truth() -> Schema:
 
 
 class _OfYaml(GenerateJsonSchema):
-    """Numbers and truth values as YAML has them, and keys described by the models' comments."""
+    """Numbers and truth values as YAML has them; keys described by comments."""
 
     def float_schema(self, schema: Any) -> Schema:
         return number(**_bounds(super().float_schema(schema)))

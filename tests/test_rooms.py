@@ -165,3 +165,28 @@ def _of_others(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.Attribute) and ast.dump(node.value) not in _ONESELF:
             yield node.attr
+
+
+#: A riddle for a first line: what follows is a clause, and no noun phrase or imperative.
+RIDDLES = ("What", "Whether", "How", "Where", "Why", "Which", "When")
+
+
+def first_lines(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text.splitlines()[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_docstring_begins_with_a_short_line_that_says_it(module: str) -> None:
+    lines = list(first_lines(parsed(module)))
+    assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in lines if line.split()[0] in RIDDLES] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_of_one_operating_system_only(module: str) -> None:
+    names = {name.split(".")[0] for name in imports(parsed(module))}
+    assert not names & {"fcntl", "grp", "msvcrt", "pwd", "resource", "termios"}

@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs, so that `--help` is instant."""
+"""The commands; each imports what it needs when it runs: `--help` is instant."""
 
 import errno
 import os
@@ -36,18 +36,20 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Rows a forward pass [default: as their tokens allow]."),
+    typer.Option(min=1, help="Rows a forward pass.", show_default="as their tokens allow"),
 ]
 ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
 MemoryBudget = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory of the process at its peak, e.g. 8GB [default: 80 % of what is available].",
+        help="Memory of the process at its peak, e.g. 8GB.",
+        show_default="80 % of what is available",
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="RUN", help="Run folder [default: results/SPACE].")
+    Path | None,
+    typer.Option("--out", metavar="RUN", help="Run folder.", show_default="results/SPACE"),
 ]
 
 
@@ -73,7 +75,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the models and the run.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of training and search.")] = 0,
 ) -> None:
-    """Train a small model family, search its merges, and show the leaderboard. No network."""
+    """Train a small family, search its merges, show the leaderboard. No network."""
     from mergesearch.cli.progress import Progress
     from mergesearch.demo import build_family, one_thread
 
@@ -86,7 +88,7 @@ def demo(
 
 @app.command()
 def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget = None) -> None:
-    """Say what is wrong with a space, before anything big is loaded; estimate time and memory."""
+    """Say what is wrong with a space, and what a search takes in time and memory."""
     from mergesearch.runtime import Runtime
     from mergesearch.space import SearchSpace
 
@@ -143,7 +145,7 @@ def soup(
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
 ) -> None:
-    """Make the greedy or the uniform soup of a space's parents, and score it beside them."""
+    """Make the greedy or uniform soup of a space's parents; score it beside them."""
     from mergesearch.space import SearchSpace
 
     loaded = SearchSpace.load(space)
@@ -238,7 +240,7 @@ def evaluate(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def lm_eval(context: typer.Context) -> None:
-    """Run lm-eval's own command line with --model mergesearch --model_args recipe=PATH."""
+    """Run lm-eval with --model mergesearch --model_args recipe=PATH."""
     from mergesearch.integrations.lm_eval import run_lm_eval
 
     run_lm_eval(context.args)
@@ -252,7 +254,7 @@ def export(
     front: Annotated[
         bool, typer.Option("--front", help="Each model of the front instead.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: RUN/export].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder.", show_default="RUN/export")] = None,
     max_shard_size: ShardSize = "5GB",
 ) -> None:
     """Write the best candidates as checkpoints, checked against what was scored."""

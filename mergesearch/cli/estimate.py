@@ -1,4 +1,4 @@
-"""What a search would take, as the terminal shows it."""
+"""The estimate of a search, as the terminal shows it."""
 
 from __future__ import annotations
 

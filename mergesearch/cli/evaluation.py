@@ -20,7 +20,7 @@ _NUMBERS = {"Version", "n-shot", "Value", "Stderr"}
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Show a table of one model's scores, as lm-eval prints them, with intervals and the total."""
+    """Show one model's scores as lm-eval prints them, with intervals and a total."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000)  # a line of a file is as long as it is

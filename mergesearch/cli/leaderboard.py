@@ -37,7 +37,7 @@ def show_run(folder: Path) -> None:
 
 
 def show_entries(entries: list[Entry]) -> None:
-    """Show a leaderboard, and before it the verdict on one run, or what several warn of."""
+    """Show a leaderboard behind the verdict on one run, or what several warn of."""
     alone = len(run_labels(entries)) == 1
     _show(entries, verdict(entries) if alone else caution(entries))
 

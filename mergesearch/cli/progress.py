@@ -1,4 +1,4 @@
-"""What goes on, as the terminal shows it."""
+"""The progress of a search, as the terminal shows it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Progress:
 
 
 def _spent(limit: Limit) -> str:
-    """Write what is spent of a limit, as wide for each trial: `   300/30,000 documents`."""
+    """Write what is spent of a limit, always as wide: `   300/30,000 documents`."""
     most = f"{limit.most:,}"
     used = f"{limit.used:,.1f}" if limit.unit == "minutes" else f"{limit.used:,}"
     return f"{used:>{len(most)}}/{most}" + f" {limit.unit}" * (limit.unit != "trials")

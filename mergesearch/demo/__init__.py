@@ -1,4 +1,4 @@
-"""A family of tiny models that learn in minutes, so that a search can be tried on any machine.
+"""A family of tiny models that learn in minutes, to try a search anywhere.
 
 The family is trained to the same bytes on every processor. Sums in another order, wider registers
 and fused products change the last digits of a float64 number, some 1e-16 of it, and training

@@ -1,4 +1,4 @@
-"""The demo's family on disk: a base, an expert for each skill, tasks, suite and space."""
+"""The demo's family on disk: base, an expert a skill, tasks, suite and space."""
 
 import json
 from collections.abc import Callable
@@ -47,12 +47,12 @@ search: {{sampler: tpe, trials: {trials}, seed: 0, start_from: [parents, uniform
 
 @dataclass(frozen=True)
 class FamilySize:
-    """How large the models and their tasks are, and how long to train."""
+    """Sizes of the models and their tasks, and of their training."""
 
     layers: int = 4
     hidden: int = 64
     base_steps: int = 800
-    expert_steps: int = 80
+    expert_steps: int = 140
     batch: int = 48  # documents a step
     #: Share of the base's exercises that are answered rightly and not by habit.
     insight: float = 0.2
@@ -68,7 +68,7 @@ def build_family(
     size: FamilySize | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> None:
-    """Train the family and write it to a folder, or return at once if it is there already.
+    """Train the family and write it to a folder, unless it is there already.
 
     The folder appears whole or not at all: it is built beside it and moved there when done. The
     same seed and size give the same bytes; see `mergesearch.demo` for other processors.

@@ -1,4 +1,4 @@
-"""A tiny Llama: its configuration, its first weights, and its forward pass in float64.
+"""A tiny Llama: configuration, first weights, and forward pass in float64.
 
 transformers' own pass computes norms and rotations in float32 whatever the weights are in, and
 what float32 sums differ by from processor to processor is more than the training can round away.
@@ -63,7 +63,7 @@ def new_weights(config: LlamaConfig, seed: int) -> dict[str, Tensor]:
 
 
 def save_model(weights: Weights, config: LlamaConfig, folder: Path) -> None:
-    """Write a checkpoint in float32, as `save_pretrained` of transformers' own model would."""
+    """Write a checkpoint in float32, as transformers' `save_pretrained` would."""
     config.save_pretrained(folder)
     GenerationConfig.from_model_config(config).save_pretrained(folder)
     stored = {name: weight.float() for name, weight in weights.items()}

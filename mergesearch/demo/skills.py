@@ -16,7 +16,7 @@ Split = Literal["train", "dev", "test"]
 
 
 class Document(TypedDict):
-    """One exercise: a prompt, the answers to choose from, and the index of the right one."""
+    """One exercise: a prompt, answers to choose from, the index of the right one."""
 
     prompt: str
     choices: list[str]

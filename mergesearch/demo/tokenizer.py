@@ -7,7 +7,7 @@ PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the demo's tokenizer: three special tokens, then one for each of 256 bytes.
+    """Build the demo's tokenizer: three special tokens, then the 256 bytes.
 
     Any text round-trips exactly, there is nothing to train, and a prompt's tokens never depend on
     what follows it. No special token is ever added to a text: the models are trained without.

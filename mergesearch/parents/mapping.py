@@ -1,4 +1,4 @@
-"""Safetensors files mapped into memory: tensors are views, pages dropped after use."""
+"""Safetensors files mapped into memory: tensors are views of their pages."""
 
 import json
 import math

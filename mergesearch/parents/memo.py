@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Memo:
-    """Values of the parents' tensors that hold for all candidates, e.g. order statistics.
+    """Values that hold for all candidates, e.g. order statistics of tensors.
 
     Any number of threads may ask at once. Whoever asks for a value while another thread computes
     it waits for that thread.

@@ -1,4 +1,4 @@
-"""One vocabulary for models that differ in theirs: rows are known by token, not by id."""
+"""One vocabulary for models that differ in theirs: rows go by token, not id."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ def _check_same(base: Vocabulary, other: Vocabulary) -> None:
 
 
 def _new_tokens(base: Vocabulary, others: Sequence[Vocabulary]) -> list[str]:
-    """List the tokens that the base lacks, in the order in which mergekit appends them."""
+    """List the tokens that the base lacks, in the order of mergekit."""
     added = frozenset(chain.from_iterable(model.added for model in (base, *others)))
     new = dict.fromkeys(
         token

@@ -1,4 +1,4 @@
-"""Recipes that every winner is compared with: one model, the soup, plain task arithmetic."""
+"""Baseline recipes: one model, the soup, plain task arithmetic."""
 
 from collections.abc import Sequence
 

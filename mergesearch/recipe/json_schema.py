@@ -66,7 +66,7 @@ def _setting() -> Schema:
 
 
 def _allow_nulls(schema: dict[str, Any]) -> None:
-    """Take null for a key that is left out, as `load_recipe` does, if it need not be there."""
+    """Take null for an optional key that is left out, as `load_recipe` does."""
     for key, value in schema.get("properties", {}).items():
         if key not in schema.get("required", ()) and NULL not in value.get("anyOf", [value]):
             schema["properties"][key] = {"anyOf": [value, NULL]}

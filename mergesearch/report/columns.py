@@ -72,7 +72,7 @@ def columns_of(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell has no value to show."""
+    """Say if a cell has no value to show."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

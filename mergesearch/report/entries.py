@@ -45,7 +45,7 @@ class Entry:
         return self.held_out or self.search
 
     def is_spoiled(self, scores: Scores | None) -> bool:
-        """Whether a total of this entry rests on a spoiled task."""
+        """Say if a total of this entry rests on a spoiled task."""
         return scores is not None and any(task.id.task in self.spoiled for task in scores.tasks)
 
     def part(self, name: str) -> Scores | None:
@@ -144,7 +144,9 @@ def ranked(entries: list[Entry]) -> list[Entry]:
 
 
 def front_of(run: Path) -> list[Entry]:
-    """Read the models of a run that no other beats in all objectives, the winner first.
+    """Read the front of a run: models that no other beats in all objectives.
+
+    The winner is the first.
 
     Raises:
         InputError: the folder is no run folder, or has no front.

@@ -42,7 +42,7 @@ def markdown(entries: list[Entry]) -> str:
 
 
 def _for_people(entries: list[Entry], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Give each row its bounds as one cell, objectives as people read them, a bold winner."""
+    """Give each row bounds as one cell, objectives for people, a bold winner."""
     shown = of_models(further_objectives(entries))
     for entry, row in zip(entries, rows, strict=True):
         bounds = entry.interval

@@ -73,7 +73,7 @@ class TaskEntry:
         return cls(id_, **{key: value for key, value in entry.items() if key not in named})
 
     def json(self) -> dict[str, Any]:
-        """The entry of a record; see `from_json`."""
+        """Return the entry of a record; see `from_json`."""
         entry = asdict(self)
         return {**entry.pop("id"), **entry}
 
@@ -95,7 +95,7 @@ class SuiteEntry:
         return cls({name: tuple(map(TaskEntry.from_json, of)) for name, of in splits.items()})
 
     def json(self) -> dict[str, Any]:
-        """The entries of a record, by split."""
+        """Return the entries of a record, by split."""
         return {name: [task.json() for task in tasks] for name, tasks in self.splits.items()}
 
     @property

@@ -75,7 +75,7 @@ class Resampled:
 def resampled(
     candidates: Sequence[Scores], *, n_resamples: int = 10_000, seed: int = 0
 ) -> list[Resampled | None]:
-    """Totals under resampling, for which documents are drawn once for all that have the same.
+    """Resample totals; candidates on the same documents share what is drawn.
 
     Args:
         candidates: at least one task each.
@@ -243,7 +243,10 @@ def _defined(tasks: Sequence[TaskScore]) -> list[int]:
 def _statistics(
     tasks: Sequence[TaskScore], defined: Sequence[int]
 ) -> Callable[[NDArray[np.int32]], list[Floats]]:
-    """From the documents drawn, (resamples, documents), to each candidate's values under them."""
+    """Make the function from drawn documents to each candidate's values.
+
+    Documents drawn are (resamples, documents).
+    """
     values = [[task.documents[i].value for i in defined] for task in tasks]
     if all(task.id.aggregation == "mean" for task in tasks) and _sums_are_exact(values):
         table = np.array(values, dtype=np.float32).T  # (documents, candidates)
@@ -253,7 +256,7 @@ def _statistics(
 
 
 def _sums_are_exact(values: Sequence[Sequence[Any]]) -> bool:
-    """Whether any order of adding them up in float32 gives the same: accuracies, for one."""
+    """Say if any order of adding up in float32 gives the same: for accuracies."""
     try:
         table = np.abs(np.array(values, dtype=float))
     except (TypeError, ValueError):
@@ -263,7 +266,7 @@ def _sums_are_exact(values: Sequence[Sequence[Any]]) -> bool:
 
 
 def _n_drawn(drawn: NDArray[np.int32]) -> NDArray[np.float32]:
-    """How often each document was drawn, (resamples, documents), from which ones were."""
+    """Count how often each document was drawn: (resamples, documents)."""
     n_resamples, n_documents = drawn.shape
     cells = drawn + np.arange(0, drawn.size, n_documents, dtype=np.int32)[:, None]
     counts = np.bincount(cells.ravel(), minlength=drawn.size)
@@ -271,7 +274,10 @@ def _n_drawn(drawn: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _statistic(aggregation: str, values: Sequence[Any]) -> Callable[[NDArray[np.int32]], Floats]:
-    """From the documents drawn, (resamples, documents), to one candidate's values under them."""
+    """Make the function from drawn documents to one candidate's values.
+
+    Documents drawn are (resamples, documents).
+    """
     if aggregation in VECTORISED:
         vectorised, table = VECTORISED[aggregation], np.asarray(values, dtype=float)
         return lambda drawn: vectorised(table[drawn])

@@ -1,4 +1,4 @@
-"""Contract suites that a package's own rows pass as the project's do; needs the extra `testing`.
+"""Contract suites for rows of other packages; needs the extra `testing`.
 
 A merge method is tested by a class in a file that pytest collects:
 

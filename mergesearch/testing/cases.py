@@ -1,4 +1,4 @@
-"""Tensors and arguments drawn for a method: any shape, values with ties and zeros, any flags."""
+"""Tensors and arguments drawn for a method: shapes, ties, zeros, flags."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +46,10 @@ class Case:
         return [*self.models, *([] if self.base is None else [self.base])]
 
     def merged(self, **fields: Any) -> Tensor:
-        """Merge; a case that has no result, as directions that cancel have no mean, is no case."""
+        """Merge; a case without a result is no case.
+
+        Directions that cancel have no mean, for one.
+        """
         try:
             return apply(
                 self.method, self.base, self.models, keys=self.keys, **self.arguments, **fields

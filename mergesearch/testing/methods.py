@@ -1,4 +1,4 @@
-"""The contract of merge methods: what holds whatever the tensors and the arguments."""
+"""The contract of merge methods, for all tensors and arguments."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,7 +181,7 @@ class MethodContract:
     @examples(25)
     @given(data=st.data())
     def test_identical_parents_give_that_parent(self, data: st.DataObject) -> None:
-        """With the base identical too there is no task vector; without a base see `factor`."""
+        """With an identical base there is no task vector; without one see `factor`."""
         case = data.draw(self.cases())
         model = case.models[0]
         # a task vector of zero has no direction to be scaled along
@@ -255,7 +255,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def election(case: Case) -> Tensor:
-    """TIES without its trim, entry by entry as the paper has it (Algorithm 1, steps 2 and 3)."""
+    """Apply TIES without its trim, entry by entry (Algorithm 1, steps 2 and 3)."""
     assert case.base is not None
     weights = case.arguments["weight"]
     merged = []

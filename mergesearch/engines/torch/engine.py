@@ -1,4 +1,4 @@
-"""The engine on torch: requests packed, behind shared prefixes, or in lm-eval's way.
+"""The engine on torch: requests packed, behind prefixes, or in lm-eval's way.
 
 lm-eval runs a context again for each continuation of more than one token and for each document
 that begins like another, and the output layer at every position. Here what is alike runs once
