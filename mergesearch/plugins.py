@@ -86,6 +86,11 @@ class Table(Mapping[str, RowT]):
     def __repr__(self) -> str:
         return f"Table({self._group!r}: {', '.join(self)})"
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names of the project's own rows, for which no package is looked up."""
+        return tuple(self._own)
+
     @cached_property
     def _entries(self) -> Mapping[str, EntryPoint]:
         """The entry points of packages by name, each name's first, in the order of names."""

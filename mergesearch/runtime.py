@@ -18,12 +18,12 @@ def n_bytes(size: Any) -> int:
         ValueError: it is none, or is not above zero.
     """
     try:
-        found = int(TypeAdapter(ByteSize).validate_python(size))
+        read = int(TypeAdapter(ByteSize).validate_python(size))
     except (ValidationError, OverflowError):
-        found = 0
-    if found < 1:
+        read = 0
+    if read < 1:
         raise ValueError(f"a size is a number with KB, MB, GB or TB, e.g. 5GB, got {size!r}")
-    return found
+    return read
 
 
 Size = Annotated[int, BeforeValidator(n_bytes)]
@@ -42,6 +42,7 @@ class RuntimeOptions(TypedDict, total=False):
 class Runtime(Config):
     """Device, dtype, batch size, memory budget and engine of merges and scoring.
 
+    >>> from mergesearch import Runtime
     >>> runtime = Runtime(device="cpu", memory_budget="48GB")
     >>> runtime.memory_budget
     48000000000

@@ -80,9 +80,9 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_a_space_passes_its_check(file: Path, copies: Path) -> None:
     space = SearchSpace.load(copies / "search_spaces" / file.name)
-    bench = prepare(space)
+    setup = prepare(space)
     assert len(space.parents) > 1
-    assert bench.evaluator.tasks() and bench.evaluator.tasks("held_out")
+    assert setup.evaluator.tasks() and setup.evaluator.tasks("held_out")
     if isinstance(space.suite, Path):
         assert space.suite.parent == copies / "evals"
 

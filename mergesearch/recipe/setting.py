@@ -85,7 +85,7 @@ def evaluate(setting: Setting, name: str, depth: float) -> Scalar | None:
     Args:
         setting: what the recipe says.
         name: the tensor's name, for filters.
-        depth: the layer's place in its slice, in [0, 1]; a gradient's values lie evenly over it,
+        depth: the layer's position in its slice, in [0, 1]; a gradient's values lie evenly over it,
             interpolated where they are numbers, the nearest below where they are words.
 
     Returns:
@@ -106,9 +106,9 @@ def evaluate(setting: Setting, name: str, depth: float) -> Scalar | None:
 
 
 def _interpolate(values: Gradient, depth: float) -> Scalar:
-    place = depth * (len(values) - 1)
-    below = int(place)
+    position = depth * (len(values) - 1)
+    below = int(position)
     low, high = values[below], values[min(below + 1, len(values) - 1)]
     if isinstance(low, float) and isinstance(high, float):
-        return (1 - (place - below)) * low + (place - below) * high
+        return (1 - (position - below)) * low + (position - below) * high
     return low

@@ -91,7 +91,8 @@ def heads(entries: list[Entry]) -> dict[str, str]:
 def further_objectives(entries: list[Entry]) -> list[str]:
     """List what has a column beside the total: objectives, and what models differ in."""
     names = {name: None for entry in entries for name in entry.objectives if name != SCORE}
-    for name in (name for name in OBJECTIVES if not OBJECTIVES[name].from_documents):
+    # a package's is shown where a search asks for it
+    for name in (name for name in OBJECTIVES.own if not OBJECTIVES[name].from_documents):
         if len({entry.value(name) for entry in entries} - {None}) > 1:
             names[name] = None
     return list(names)

@@ -51,8 +51,8 @@ class Entry:
     def part(self, name: str) -> Scores | None:
         """Its scores on the tasks of the whole search split that a name stands for."""
         part = objective_of(name).part
-        found = part(self.search) if part and self.search else None
-        return found if found and found.tasks else None
+        scores = part(self.search) if part and self.search else None
+        return scores if scores and scores.tasks else None
 
     def value(self, objective: str) -> float | None:
         """Its value in an objective, by the whole search split; None where unknown."""
@@ -61,12 +61,12 @@ class Entry:
             if self.n_parameters is None:
                 return None
             return row.report(Measured(self.recipe, scores or Scores(()), self.n_parameters))
-        if scores is None or (found := self.part(objective)) is None:
+        if scores is None or (part := self.part(objective)) is None:
             return None
         if objective in OBJECTIVES:
             return row.report(Measured(self.recipe, scores, self.n_parameters or 0))
-        is_task = objective == found.tasks[0].id.task
-        return found.tasks[0].value if is_task else found.total
+        is_task = objective == part.tasks[0].id.task
+        return part.tasks[0].value if is_task else part.total
 
     @property
     def interval(self) -> Interval | None:

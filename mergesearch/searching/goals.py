@@ -157,14 +157,14 @@ def check_goals(space: SearchSpace, evaluator: "Evaluator") -> None:
         InputError: naming the tasks that there are, or the constraint.
     """
     tasks = [name for task in evaluator.tasks() for name in (task.id.task, task.id.group) if name]
-    known = list(dict.fromkeys([*OBJECTIVES, *tasks]))
     named = {
         "objectives": space.search.objectives,
         "constraints": [constraint.what for constraint in space.search.constraints],
     }
     for key, names in named.items():
         for name in names:
-            if name not in known:
+            if name not in tasks and name not in OBJECTIVES:
+                known = dict.fromkeys([*OBJECTIVES, *tasks])
                 raise InputError(f"search.{key}: {unknown('objective', name, known)}")
     for constraint in space.search.constraints:
         named_tasks = [t for t in evaluator.tasks() if constraint.what in (t.id.task, t.id.group)]

@@ -107,12 +107,12 @@ def prepare(
     plans += [soup, *deep]
     # built before what the process holds is measured
     costs = [
-        evaluator.cost(model_config(work), dtype, device, split)
+        evaluator.cost(model_config(plan), dtype, device, split)
         for split in ("search", *(["held_out"] if suite.held_out else []))
-        for work in (soup, *deep)
+        for plan in (soup, *deep)
     ]
-    merging = max(merging_bytes(work, parents, streamed=False) for work in plans)
-    live = [soup.n_entries * dtype.itemsize, *(own_bytes(work, dtype) for work in deep)]
+    merging = max(merging_bytes(plan, parents, streamed=False) for plan in plans)
+    live = [soup.n_entries * dtype.itemsize, *(own_bytes(plan, dtype) for plan in deep)]
     reserved = {
         "live model": max(live),
         # a candidate is merged, and then scored
