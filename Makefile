@@ -7,6 +7,8 @@ comma := ,
 # Processes that run tests, or searches of a benchmark, side by side. Each computes on one core,
 # and so do those that tests start: models as small as theirs only lose by more.
 JOBS := 2
+# of the tests' markers; all tests where it is empty
+SELECT :=
 # the real model family of the end-to-end tests, where it lies beside the project
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
@@ -17,7 +19,7 @@ demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
 
 test: $(VENV)/.ready-to-test
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(if $(SELECT),-m "$(SELECT)")
 
 lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .
