@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
@@ -43,6 +43,8 @@ def accuracies(ids: Any, seed: int = 0) -> dict[int, DocumentScore]:
     return {i: DocumentScore(float(margin > 0), margin) for i, margin in margins.items()}
 
 
+# every document is synced to the disk: beside a busy process, that takes what it takes
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(blocks=BLOCKS)
 def test_values_are_read_as_they_were_and_margins_to_six_digits(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[dict[int, DocumentScore]]
