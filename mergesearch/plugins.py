@@ -3,14 +3,46 @@
 import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mergesearch.errors import InputError
 
 _log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT")
+
+
+def check_reference(key: str, value: object) -> None:
+    """Refuse a text that is no "module:name".
+
+    Raises:
+        ValueError: it is none; what is no text is left alone.
+    """
+    if isinstance(value, str) and value.count(":") != 1:
+        raise ValueError(f"{key} must be a function or 'module:function', got {value!r}")
+
+
+def imported(reference: str, kind: str, package: str | None = None) -> Any:
+    """Import the object that "module:name" refers to.
+
+    Args:
+        reference: a module that begins with a dot is one of the package's.
+        kind: of the object, for the error.
+        package: the name of that package.
+
+    Raises:
+        InputError: there is no such object, or its module cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module, package=package), name)
+    except Exception as error:  # whatever another package's module raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"{kind} {reference!r} cannot be imported: {reason}; mend the package that declares it"
+        ) from error
 
 
 class Table(Mapping[str, RowT]):

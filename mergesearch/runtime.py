@@ -1,5 +1,7 @@
 """The runtime: device, dtype, batch size, memory budget and engine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
@@ -91,6 +93,26 @@ class Runtime(Config):
     def merge_device(self) -> "torch.device":
         """The device where they are merged."""
         return merges_on(self.torch_device)
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Let torch compute on so many threads until the block ends.
+
+    >>> import torch
+    >>> from mergesearch.runtime import torch_threads
+    >>> with torch_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(name: str = "auto") -> "torch.device":

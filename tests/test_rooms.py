@@ -49,7 +49,7 @@ ONLY = {
     "evaluation": {"errors", "config", "logs", "runtime", "scores", "tasks", "engines"},
     "objectives": {"plugins", "scores", "recipe"},
     "samplers": {"plugins"},
-    "demo": {"errors", "files", "space", "tasks"},
+    "demo": {"errors", "files", "runtime", "space", "tasks"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path

@@ -77,11 +77,13 @@ def demo(
 ) -> None:
     """Train a small family, search its merges, show the leaderboard. No network."""
     from mergesearch.cli.progress import Progress
-    from mergesearch.demo import build_family, one_thread
+    from mergesearch.demo import build_family
+    from mergesearch.runtime import torch_threads
 
     observer = Progress()
     family, run = out / f"family-{seed}", out / f"run-{seed}"
-    with one_thread():
+    # tiny models: beside a busy process, threads would wait for each other most of the time
+    with torch_threads(1):
         build_family(family, seed=seed, progress=observer.stage)
         _search(family / "space.yaml", run, {}, device="cpu", batch_size=64)
 

@@ -14,6 +14,5 @@ differ from machine to machine, and an answer may where two choices are equally 
 """
 
 from mergesearch.demo.family import FamilySize, build_family
-from mergesearch.demo.threads import one_thread
 
-__all__ = ["FamilySize", "build_family", "one_thread"]
+__all__ = ["FamilySize", "build_family"]

@@ -10,11 +10,11 @@ import yaml
 
 from mergesearch.demo.llama import new_config, new_weights, save_model
 from mergesearch.demo.skills import SKILLS, Split, exam
-from mergesearch.demo.threads import one_thread
 from mergesearch.demo.tokenizer import build_tokenizer
 from mergesearch.demo.train import base_examples, expert_examples, train
 from mergesearch.errors import InputError
 from mergesearch.files import whole_folder
+from mergesearch.runtime import torch_threads
 from mergesearch.space.json_schema import space_schema
 from mergesearch.tasks.json_schema import suite_schema
 
@@ -94,7 +94,8 @@ def build_family(
             )
         progress(f"{out}: built before")
         return
-    with whole_folder(out) as folder, one_thread():
+    # a step of a tiny model is over before threads have met
+    with whole_folder(out) as folder, torch_threads(1):
         _write_tasks(folder / "tasks", seed, size)
         _write_models(folder / "models", seed, size, progress)
         _write_configs(folder, size)

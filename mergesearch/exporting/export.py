@@ -44,6 +44,7 @@ def export(
         wanted = _one_trial(run, record, trial)
     else:
         wanted = _best(run, record, top)
+    notes = f"\n## Scores\n\n{markdown(entries_of(run))}\n"
     folders = []
     for name, recipe_hash in wanted:
         folder = (out or run / "export") / name
@@ -52,7 +53,7 @@ def export(
             folder,
             max_shard_bytes=max_shard_bytes,
             expected_digest=record.digest_of(recipe_hash),
-            notes=f"\n## Scores\n\n{markdown(entries_of(run))}\n",
+            notes=notes,
         )
         folders.append(folder)
     return folders

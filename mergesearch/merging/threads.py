@@ -3,10 +3,12 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 import torch
+
+from mergesearch.runtime import torch_threads
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,11 +54,6 @@ def workers(device: torch.device) -> Iterator[Workers]:
 
     A device is parallel itself. Meanwhile torch has one thread, in this thread and in theirs.
     """
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = Workers(n if device.type == "cpu" else 1)
-    try:
+    n = torch.get_num_threads() if device.type == "cpu" else 1
+    with torch_threads(1), closing(Workers(n)) as pool:
         yield pool
-    finally:
-        pool.close()
-        torch.set_num_threads(n)

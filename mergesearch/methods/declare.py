@@ -5,11 +5,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from mergesearch.errors import InputError
 from mergesearch.methods.checks import any_arguments
+from mergesearch.plugins import check_reference, imported
 
 if TYPE_CHECKING:
     from mergesearch.methods.formula import Formula
@@ -109,7 +108,11 @@ class Sparsified:
         """
         from mergesearch.methods.sparse import sparsified
 
-        rule = imported(self.keep) if isinstance(self.keep, str) else self.keep
+        rule = (
+            imported(self.keep, "merge function", __package__)
+            if isinstance(self.keep, str)
+            else self.keep
+        )
         return sparsified(rule, elect=self.elect)
 
 
@@ -150,10 +153,7 @@ class Method:
     check: Callable[[Mapping[str, Any]], None] = any_arguments
 
     def __post_init__(self) -> None:
-        if isinstance(self.function, str) and self.function.count(":") != 1:
-            raise ValueError(
-                f"function must be a function or 'module:function', got {self.function!r}"
-            )
+        check_reference("function", self.function)
 
     @cached_property
     def formula(self) -> "Callable[..., Formula]":
@@ -166,7 +166,7 @@ class Method:
         """
         match self.function:
             case str():
-                return imported(self.function)
+                return imported(self.function, "merge function", __package__)
             case Sparsified():
                 return self.function.formula()
         return self.function
@@ -212,20 +212,3 @@ class Method:
 def is_matrix(name: str, n_dims: int) -> bool:
     """Say if a tensor of that name maps one hidden space to another."""
     return n_dims == 2 and not any(word in name for word in ("embed", "wte", "wpe", "lm_head"))
-
-
-def imported(reference: str) -> Any:
-    """Object that "module:name" refers to.
-
-    Raises:
-        InputError: there is none, or its module cannot be imported.
-    """
-    module, _, name = reference.partition(":")
-    try:
-        return getattr(import_module(module, package=__package__), name)
-    except Exception as error:  # whatever another package's module raises
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(
-            f"merge function {reference!r} cannot be imported: {reason}; "
-            "mend the package that declares it"
-        ) from error

@@ -80,7 +80,7 @@ def entries_of(run: Path) -> list[Entry]:
     Raises:
         InputError: the folder is no run folder.
     """
-    return ranked(_entries(run))
+    return ranked(_with_resamples(_entries(run)))
 
 
 def _entries(run: Path) -> list[Entry]:
@@ -105,10 +105,11 @@ def _entries(run: Path) -> list[Entry]:
                 record.suite.searched_benchmarks,
             )
         )
-    return _with_resamples(entries)
+    return entries
 
 
 def _with_resamples(entries: list[Entry]) -> list[Entry]:
+    """Resample the deciding scores of what is to be shown, all by one drawing."""
     scored = {n: entry.deciding for n, entry in enumerate(entries) if entry.deciding}
     by_number = dict(zip(scored, resampled(list(scored.values())), strict=True))
     return [replace(entry, resampled=by_number.get(n)) for n, entry in enumerate(entries)]
@@ -163,7 +164,7 @@ def front_of(run: Path) -> list[Entry]:
             f"{run} has no front yet; search its space to the end: mergesearch search SPACE.yaml "
             f"--out {run}"
         )
-    return front
+    return _with_resamples(front)
 
 
 def caution(entries: list[Entry]) -> str:

@@ -3,8 +3,9 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mergesearch.plugins import check_reference, imported
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -40,10 +41,7 @@ class Sampler:
     generational: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.factory, str) and self.factory.count(":") != 1:
-            raise ValueError(
-                f"factory must be a function or 'module:function', got {self.factory!r}"
-            )
+        check_reference("factory", self.factory)
 
     def make(self, seed: int, n_before: int, n_startup: int) -> "BaseSampler":
         """Make the sampler of one trial.
@@ -52,15 +50,15 @@ class Sampler:
             seed: the study's.
             n_before: trials that have ended.
             n_startup: trials that are drawn at random before it learns from them, if it can learn.
+
+        Raises:
+            InputError: its function cannot be imported.
         """
         from optuna.exceptions import ExperimentalWarning
 
-        factory = _imported(self.factory) if isinstance(self.factory, str) else self.factory
+        factory = self.factory
+        if isinstance(factory, str):
+            factory = imported(factory, "sampler")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return factory(seed, n_before, n_startup)
-
-
-def _imported(function: str) -> "Factory":
-    module, _, name = function.partition(":")
-    return getattr(import_module(module), name)

@@ -1,8 +1,7 @@
 """The contract of merge methods, for all tensors and arguments."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from mergesearch.methods import METHODS, Method, Sparsified
 from mergesearch.methods.executor import Executor
+from mergesearch.runtime import torch_threads
 from mergesearch.testing.cases import FILLED, RANGES, SHAPES, Case, Shape, cases
 
 TestT = TypeVar("TestT", bound=Callable[..., None])
@@ -134,7 +134,7 @@ class MethodContract:
         case = data.draw(self.cases([shape], grid=False))
         results = []
         for n in (1, 2):
-            with threads(n):
+            with torch_threads(n):
                 results.append(case.merged())
         assert torch.equal(*results)
 
@@ -241,17 +241,6 @@ class MethodContract:
             arguments={k: v for k, v in case.arguments.items() if k in wanted},
         )
         assert torch.equal(case.merged(), plain.merged())
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Let torch have so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def election(case: Case) -> Tensor:

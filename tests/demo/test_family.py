@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergesearch.demo import FamilySize, build_family, one_thread
+from mergesearch.demo import FamilySize, build_family
 from mergesearch.demo.llama import logits
 from mergesearch.demo.skills import LETTERS, SKILLS, draw, exam, split_of
 from mergesearch.demo.tokenizer import build_tokenizer
@@ -146,18 +146,6 @@ def test_the_forward_pass_is_that_of_transformers(family: Path) -> None:
         theirs = model(input_ids=tokens).logits
     ours = logits(weights, model.config, tokens)
     torch.testing.assert_close(ours.float(), theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_one_thread_computes_and_what_was_set_is_restored() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ValueError), one_thread():
-            assert torch.get_num_threads() == 1
-            raise ValueError
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_weights_lie_on_a_grid_that_float32_holds(family: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import optuna
 import pytest
 
+from mergesearch.errors import InputError
 from mergesearch.samplers import SAMPLERS, Sampler, seed_of_trial
 from mergesearch.samplers.trials import ERROR, finished, was_queued
 
@@ -57,3 +58,9 @@ def test_trials_that_count_are_scored_ones_and_those_whose_candidate_failed() ->
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert [trial.number for trial in finished(study)] == [0, 1]
     assert [was_queued(trial) for trial in finished(study)] == [True, False]
+
+
+def test_a_factory_that_cannot_be_imported_is_one_line() -> None:
+    lost = Sampler("no_such_package:make")
+    with pytest.raises(InputError, match=r"^sampler 'no_such_package:make' cannot be imported: "):
+        lost.make(seed=0, n_before=0, n_startup=10)

@@ -73,9 +73,11 @@ def replay(candidates: CandidateEvaluator, recipe: Recipe, rival: Recipe, goals:
 
     Raises:
         CandidateError: the recipe gives NaN or infinite weights or scores.
+        ValueError: the rival was not scored on every document.
     """
     scores = candidates.known(rival.hash)
-    assert scores, "a rival was scored on all documents"
+    if scores is None:
+        raise ValueError("the rival must be scored on every document first")
     blocks = candidates.blocks(recipe, n_blocks=N_BLOCKS)
     return race(blocks, [goals.measured(rival, scores)], goals)
 
