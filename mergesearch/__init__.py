@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mergesearch.api import evaluate, merge, search, soup
+    from mergesearch.api import evaluate, learn, merge, search, soup
     from mergesearch.errors import (
         CandidateError,
         ExportMismatchError,
@@ -40,6 +40,7 @@ _HOME = {
     "evaluate": "api",
     "export": "api",
     "greedy_soup": "searching",
+    "learn": "api",
     "merge": "api",
     "merge_into": "merging",
     "plan_merge": "merging",
@@ -92,6 +93,7 @@ __all__ = [
     "export",
     "greedy_soup",
     "interval",
+    "learn",
     "load_recipe",
     "load_suite",
     "merge",

@@ -1,6 +1,6 @@
 """The public verbs; each imports what it needs when it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mergesearch.tasks import Suite
     from mergesearch.tasks.rows import ResultRow
 
-__all__ = ["Evaluation", "evaluate", "export", "merge", "recipe_of", "search", "soup"]
+__all__ = ["Evaluation", "evaluate", "export", "learn", "merge", "recipe_of", "search", "soup"]
 
 
 def merge(
@@ -203,6 +203,79 @@ def soup(
         others = {r: one for r, one in references(space, candidates).items() if r.label != label}
         score_beside(candidates, others, observer)
         return Outcome(out, candidates.score(recipe, full=True))
+
+
+def learn(
+    space: "SearchSpace",
+    out: Path,
+    *,
+    prompts: Mapping[str, Path | Sequence[str]] | None = None,
+    observer: "Observer | None" = None,
+    **runtime: Unpack[RuntimeOptions],
+) -> "Outcome":
+    """Learn the coefficients of one merge by gradient; score it beside the parents.
+
+    What is learned is what the space says under `learned`, or its defaults. The run's folder may be
+    that of a search over the same space: passes and scores are then shared.
+
+    Args:
+        space: gives the models, and the suite whose documents are learned from.
+        out: the run's folder.
+        prompts: texts by parent, or files of them (a prompt a line, or JSONL), to learn from in
+            place of the suite's documents: what each parent writes behind its own is imitated.
+            Then a space needs no suite; without one nothing is scored.
+        observer: is told what goes on.
+        runtime: fields of `Runtime`, such as device and memory_budget.
+
+    Raises:
+        InputError: something in the space or in a file is wrong, or the folder is another run's or
+            in use.
+        CandidateError: not even one pass has a finite loss.
+    """
+    from mergesearch.runs import LeaderboardRow
+    from mergesearch.scores import Scores
+    from mergesearch.searching import (
+        Candidate,
+        Outcome,
+        Silent,
+        open_learner,
+        open_run,
+        references,
+        score_beside,
+        score_in_full,
+    )
+    from mergesearch.searching.setup import Learning
+    from mergesearch.space import Learned
+
+    observer = observer or Silent()
+    learned = space.learned or Learned()
+    try:
+        space.check_learned(learned)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    learning = Learning(learned=learned)
+    if prompts is not None:
+        learning["prompts"] = {name: _texts(given) for name, given in prompts.items()}
+    with open_run(space, out, Runtime.of(runtime), observer, **learning) as (setup, candidates):
+        recipe = open_learner(setup, candidates, observer).recipe(learned.end)
+        row = LeaderboardRow("learned", "learned", recipe.hash)
+        if not setup.suite.search:
+            digest = candidates.merge(recipe)
+            candidates.record.add_row(row)
+            return Outcome(out, Candidate(recipe, digest, Scores(())))
+        score_in_full(candidates, recipe, row.label, observer)
+        candidates.record.add_row(row)
+        score_beside(candidates, references(space, candidates), observer)
+        return Outcome(out, candidates.score(recipe, full=True))
+
+
+def _texts(given: Path | Sequence[str]) -> tuple[str, ...]:
+    """Give prompts as they are, or read a file of them."""
+    if isinstance(given, Path):
+        from mergesearch.tasks.prompt_files import read_prompts
+
+        return read_prompts(given)
+    return tuple(given)
 
 
 def recipe_of(model: Path | str) -> Recipe:

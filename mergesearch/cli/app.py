@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -166,6 +166,45 @@ def soup(
         memory_budget=memory_budget,
         observer=Progress(),
     )
+    show_run(outcome.folder)
+
+
+@app.command()
+def learn(
+    space: SpaceFile,
+    out: Out = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PARENT=FILE",
+            help="Imitate a parent on prompts (a line each, or JSONL), with no tasks or labels.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    memory_budget: MemoryBudget = None,
+) -> None:
+    """Learn one merge's coefficients by gradient; score it beside the parents."""
+    from mergesearch.space import SearchSpace
+
+    loaded = SearchSpace.load(space)
+    files = None if prompts is None else _files_by_parent(prompts)
+    _quiet_optuna()
+
+    from mergesearch.api import learn as learn_merge
+    from mergesearch.cli.leaderboard import show_run
+    from mergesearch.cli.progress import Progress
+
+    with Progress() as observer:
+        outcome = learn_merge(
+            loaded,
+            out or Path("results") / space.stem,
+            prompts=files,
+            device=device,
+            batch_size=batch_size,
+            memory_budget=memory_budget,
+            observer=observer,
+        )
     show_run(outcome.folder)
 
 
@@ -335,6 +374,21 @@ def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> 
     with Progress() as observer:
         search_space(space.model_copy(update={"search": settings}), run, observer=observer, **how)
     show_run(run)
+
+
+def _files_by_parent(given: Sequence[str]) -> dict[str, Path]:
+    """Read `PARENT=FILE` options.
+
+    Raises:
+        InputError: one is not written so, or a parent is named twice.
+    """
+    files: dict[str, Path] = {}
+    for option in given:
+        name, sign, file = option.partition("=")
+        if not (name and sign and file) or name in files:
+            raise InputError(f"--prompts is PARENT=FILE, once for each parent, got {option!r}")
+        files[name] = Path(file)
+    return files
 
 
 def _quiet_optuna() -> None:

@@ -26,6 +26,16 @@ def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
     print(f"methods    {', '.join(space.methods)}")
     print(f"tasks      {tasks}")
     print(f"documents  {estimate.n_documents} a candidate, {estimate.n_tokens} tokens")
+    if (curriculum := setup.curriculum) is not None:
+        n_passes = curriculum.learned.passes
+        print(
+            f"learning   {curriculum.n_lessons} documents, {n_passes} passes, "
+            f"{curriculum.n_answers} answers: about {estimate.seconds_per_pass:.1f} s a pass, "
+            f"{setup.portion.n_lessons} documents at once"
+            f"{', activations computed again' if setup.portion.checkpointing else ''}"
+        )
+        for line in curriculum.lines():
+            print(f"           {line}")
     print("\n".join(setup.memory.lines()))
     print(
         f"time       about {seconds:.1f} s a candidate, {search.trials} trials in at most "

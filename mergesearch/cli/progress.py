@@ -74,6 +74,17 @@ class Progress:
             visible=True,
         )
 
+    def learning(self, done: int, most: int) -> None:
+        """Show how far learning has come."""
+        self._bar.update(
+            self._task,
+            total=most,
+            completed=done,
+            spent=f"{done:,}/{most:,} documents learned from",
+            detail="",
+            visible=True,
+        )
+
     def _line(self, text: str) -> None:
         if self._console.is_terminal:
             self._bar.console.print(escape(text), highlight=False)

@@ -7,7 +7,9 @@ from mergesearch.engines.base import (
     DifferentiableEngine,
     Engine,
     EngineFactory,
+    Predictions,
     UnfitRequestError,
+    differentiable,
     engine_of,
 )
 
@@ -18,6 +20,8 @@ __all__ = [
     "DifferentiableEngine",
     "Engine",
     "EngineFactory",
+    "Predictions",
     "UnfitRequestError",
+    "differentiable",
     "engine_of",
 ]

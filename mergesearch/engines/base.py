@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from mergesearch.config import unknown
 from mergesearch.errors import InputError
@@ -33,6 +33,16 @@ class Cost:
     n_tokens: int
     #: Bytes at the peak, beside the weights.
     n_bytes: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The likeliest tokens at the positions where a request is scored."""
+
+    #: int32 (positions, k), the likeliest first; k is the vocabulary at most.
+    ids: "torch.Tensor"
+    #: float32 (positions, k).
+    logprobs: "torch.Tensor"
 
 
 class UnfitRequestError(InputError):
@@ -105,11 +115,14 @@ class Engine(Protocol):
 class DifferentiableEngine(Engine, Protocol):
     """An engine whose answers have gradients."""
 
-    def loss(self, requests: Sequence[Request]) -> "torch.Tensor":
+    def loss(
+        self, requests: Sequence[Request], *, checkpointing: bool = False
+    ) -> "torch.Tensor":
         """Compute negative log-likelihoods by the model that was loaded last.
 
         Args:
             requests: of log-likelihoods.
+            checkpointing: compute activations again in the backward pass, for less memory.
 
         Returns:
             Of each continuation or text, (requests,), in nats; differentiable with respect to
@@ -117,6 +130,61 @@ class DifferentiableEngine(Engine, Protocol):
 
         Raises:
             UnfitRequestError: a request does not fit the model's context.
+        """
+
+    def predictions(self, requests: Sequence[Request]) -> list[Predictions]:
+        """Gather what the model that was loaded last predicts where requests are scored.
+
+        Raises:
+            UnfitRequestError: a request does not fit the model's context.
+        """
+
+    def divergence(
+        self,
+        requests: Sequence[Request],
+        references: Sequence[Predictions],
+        *,
+        checkpointing: bool = False,
+    ) -> "torch.Tensor":
+        """Compute KL(reference || model), the mean of each request's scored positions.
+
+        All tokens that a reference lacks are one outcome.
+
+        Args:
+            requests: of log-likelihoods.
+            references: of each request, from `predictions` of another model.
+            checkpointing: as for `loss`.
+
+        Returns:
+            (requests,), in nats; differentiable as in `loss`.
+
+        Raises:
+            UnfitRequestError: a request does not fit the model's context.
+        """
+
+    def backward_bytes(
+        self,
+        requests: Sequence[Request],
+        config: "PreTrainedConfig",
+        dtype: "torch.dtype",
+        device: "torch.device",
+        *,
+        checkpointing: bool,
+        rank: int | None,
+    ) -> int:
+        """Estimate the peak of a forward and backward pass over requests, in bytes.
+
+        Args:
+            requests: of one call of `loss`.
+            config: of the model.
+            dtype: that it computes in.
+            device: where it runs.
+            checkpointing: as for `loss`.
+            rank: of what is added to linear layers in place of gradients of weights; None where
+                weights have gradients, one at a time.
+
+        Returns:
+            What there is beside the weights.
         """
 
 
@@ -162,3 +230,16 @@ def engine_of(
     if runtime.engine not in ENGINES:
         raise InputError(unknown("engine", runtime.engine, ENGINES))
     return ENGINES[runtime.engine](tokenizer, runtime)
+
+
+def differentiable(engine: Engine) -> DifferentiableEngine:
+    """Give an engine as one whose answers have gradients.
+
+    Raises:
+        InputError: they have none.
+    """
+    if not engine.capabilities.loss:
+        raise InputError(
+            "learned coefficients need an engine whose answers have gradients; take engine: torch"
+        )
+    return cast("DifferentiableEngine", engine)

@@ -73,16 +73,19 @@ def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
     Of trials, those that keep the constraints come first, then those scored on all documents, then
     those of higher score.
     """
-    roles = ("winner", "front", "finalist", "soup")
-    ordered = [row.recipe_hash for role in roles[:3] for row in record.rows if row.role == role]
+
+    def of_role(role: str) -> list[str]:
+        return [row.recipe_hash for row in record.rows if row.role == role]
+
+    ordered = [key for role in ("winner", "front", "finalist") for key in of_role(role)]
     scored = [
         (not t.feasible, t.share < 1, -t.score, t.recipe_hash)
         for t in record.trials
         if t.score is not None and t.recipe_hash is not None
     ]
     ordered += [recipe_hash for *_, recipe_hash in sorted(scored)]
-    if not ordered:  # a run of soups only
-        ordered = [row.recipe_hash for row in record.rows if row.role == roles[3]]
+    if not ordered:  # a run of what is made without a search
+        ordered = [*of_role("learned"), *of_role("soup")]
     first: dict[str | None, str] = {}
     for recipe_hash in ordered:
         first.setdefault(record.digest_of(recipe_hash), recipe_hash)

@@ -2,6 +2,7 @@
 
 from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest
+from mergesearch.merging.gradient import Gradients, LearnableModel, Routes
 from mergesearch.merging.kernel import merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
@@ -13,10 +14,13 @@ from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
     "Digest",
+    "Gradients",
     "Input",
     "Job",
+    "LearnableModel",
     "LiveModel",
     "Plan",
+    "Routes",
     "Stacks",
     "build",
     "compute_dtype",

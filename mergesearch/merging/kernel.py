@@ -106,10 +106,15 @@ def merge_tensor(
     if not job.n_entries:
         return
     try:
-        _merge(job, _inputs(job, seed, parents, call), target, digest)
+        _merge(job, inputs_of(job, seed, parents, call), target, digest)
     finally:
-        for source in job.inputs:
-            parents.release(source.model, source.name)
+        release_inputs(job, parents)
+
+
+def release_inputs(job: Job, parents: Parents) -> None:
+    """Let go of the inputs of a job where their models are streamed."""
+    for source in job.inputs:
+        parents.release(source.model, source.name)
 
 
 def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None) -> None:
@@ -135,7 +140,8 @@ def copy(base: None, models: Sequence[Tensor]) -> Tensor:
     return models[0]
 
 
-def _inputs(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
+def inputs_of(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
+    """Read the inputs of a job; whoever does releases them (`release_inputs`)."""
     sources = list(job.models)
     base: Tensor | None = None
     if job.base is not None and (job.method.base == "first" or not sources):

@@ -1,11 +1,13 @@
 """The live model: one model in memory, which becomes candidate after candidate."""
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from mergesearch.errors import InputError
+from mergesearch.merging.gradient import LearnableModel
 from mergesearch.merging.kernel import write
 from mergesearch.merging.plan import Plan
 from mergesearch.merging.planning import plan_merge
@@ -108,15 +110,33 @@ class LiveModel:
         stacked = recipe.merge_method == "passthrough" and self._parents.keep
         # never the same for both: into a stack, whose tensors are the parents', nothing is written
         shape = dict(plan.config) if stacked else len(plan.jobs)
+        model = self._of_shape(plan, shape, stacked=stacked)
+        if stacked:
+            self._digest = self._stacks.stack_into(model, plan)
+        else:
+            self._digest = fill(model, plan, self._parents)
+        return self._digest
+
+    def learnable(self, plan: Plan) -> AbstractContextManager[LearnableModel]:
+        """Make the model learnable until a block ends; then it is no recipe's.
+
+        Args:
+            plan: of a recipe that is no stack.
+
+        Raises:
+            RecipeError: the plan's method has no differentiable parameter.
+        """
+        self._digest = None
+        model = self._of_shape(plan, len(plan.jobs), stacked=False)
+        return LearnableModel.over(model, plan, self._parents)
+
+    def _of_shape(self, plan: Plan, shape: object, *, stacked: bool) -> "PreTrainedModel":
+        """Take the model, built anew where the plan needs another shape."""
         if self._model is None or shape != self._shape:
             self._model = None  # its memory is free before the next takes some
             self._model = (skeleton if stacked else build)(plan, self._device, self._dtype)
             self._shape = shape
-        if stacked:
-            self._digest = self._stacks.stack_into(self._model, plan)
-        else:
-            self._digest = fill(self._model, plan, self._parents)
-        return self._digest
+        return self._model
 
     @property
     def digest(self) -> str | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,18 @@ class Plan:
     config: Mapping[str, Any]
     #: The recipe's seed, for methods that draw random numbers.
     seed: int = 0
+
+    def with_arguments(self, arguments: Mapping[str, Mapping[str, Any]]) -> "Plan":
+        """Change arguments of some jobs.
+
+        Args:
+            arguments: by the job's name and the argument's.
+        """
+        jobs = (
+            replace(job, arguments={**job.arguments, **arguments.get(job.name, {})})
+            for job in self.jobs
+        )
+        return replace(self, jobs=tuple(jobs))
 
     @property
     def n_entries(self) -> int:

@@ -42,6 +42,7 @@ class Parameter:
     by_block: bool = False
     #: Whether it means the same in every method that has it.
     shared: bool = False
+    differentiable: bool = False
 
     @property
     def argument(self) -> str:
@@ -151,6 +152,11 @@ class Method:
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
     check: Callable[[Mapping[str, Any]], None] = any_arguments
+    combination: bool = False
+
+    @property
+    def differentiable(self):
+        return tuple(p for p in self.parameters if p.differentiable)
 
     def __post_init__(self) -> None:
         check_reference("function", self.function)

@@ -74,6 +74,10 @@ def index_of(first: Tensor, like: Tensor) -> Tensor:
 
 def numbers(values: Sequence[float] | float, inputs: "Inputs") -> Tensor:
     """Numbers as a float32 tensor beside the inputs."""
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, list) and any(isinstance(v, Tensor) for v in values):
+        return torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in values])
     return torch.tensor(values, dtype=torch.float32, device=inputs.device)
 
 

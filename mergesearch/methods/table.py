@@ -13,7 +13,7 @@ from mergesearch.plugins import Table
 
 
 def _weight(low: float, high: float) -> Parameter:
-    return Parameter("weight", per_model=True, search=(low, high), by_block=True, shared=True)
+    return Parameter("weight", per_model=True, search=(low, high), by_block=True, shared=True, differentiable=True)
 
 
 def _flag(name: str, default: bool) -> Parameter:
@@ -33,7 +33,7 @@ _LAMBDA = Parameter("lambda", default=1.0, shared=True)
 _EXTRAPOLATION = Parameter("lambda", default=1.0, search=(0.5, 2.0), shared=True)
 # TSV-M's and Iso's best scales lie about 1 in their papers, and deltas that are not averaged may
 # want less.
-_SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True, shared=True)
+_SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True, shared=True, differentiable=True)
 _GAMMA = Parameter("gamma", per_model=True, default=0.01, low=0, high=1, search=(0.0, 0.1))
 # Ranges whose sum and difference are always probabilities.
 _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, search=(0.01, 0.19))
@@ -143,6 +143,7 @@ _ROWS = {
         (_weight(0, 1.5), _LAMBDA, _flag("normalize", False)),
         base="required",
         source="arXiv:2212.04089",
+        combination=True,
     ),
     #                      keep rule, signs and what differs between the twins
     "ties": _sparsified(_TOP_K, elect=True, lambda_=_EXTRAPOLATION, normalize=True),

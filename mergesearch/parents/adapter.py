@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mergesearch.errors import InputError
 from mergesearch.parents.checkpoint import Checkpoint, read_json
@@ -65,6 +65,18 @@ class Adapter:
             return None
         with torch.no_grad():
             return layer.get_delta_weight("default").float()
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Give the low-rank factors (A, B) of a weight's delta B A, float32 on the CPU.
+
+        A is (rank, columns) and B, its scale in it, (rows, rank). None where there is no delta, or
+        the weight is no `nn.Linear`'s.
+        """
+        layer = self._layers.get(name)
+        if layer is None or not isinstance(layer.get_base_layer(), nn.Linear):
+            return None
+        a, b = (part["default"].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
+        return a, b * layer.scaling["default"]
 
     def _refuse_what_is_no_sum(self, config: dict[str, Any]) -> None:
         kind = config.get("peft_type")

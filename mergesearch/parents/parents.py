@@ -132,6 +132,15 @@ class Parents:
         """Make the key that a tensor is kept under, the same for all models that share it."""
         return self._files.key(ref, name)
 
+    def factors(self, ref: ModelRef, name: str) -> tuple[Tensor, Tensor] | None:
+        """Give the low-rank factors of what an adapter adds to a tensor of its base.
+
+        Returns:
+            (rank, columns) and (rows, rank), float32 on the CPU; None where the tensor is no
+            `nn.Linear`'s weight that an adapter changes.
+        """
+        return self._files.factors(ref, name)
+
     def read(self, ref: ModelRef, name: str) -> Tensor:
         """Read a tensor to `device`: as stored, or float32 where an adapter adds to it.
 

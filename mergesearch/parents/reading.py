@@ -62,6 +62,10 @@ class ModelFiles:
         """List the names of the tensors that a model's adapter adds to."""
         return self._adapters[ref].changed if ref in self._adapters else frozenset()
 
+    def factors(self, ref: ModelRef, name: str) -> tuple[Tensor, Tensor] | None:
+        """Give the factors of a delta that a model's adapter adds; see `Adapter.factors`."""
+        return self._adapters[ref].factors(name) if ref in self._adapters else None
+
     def key(self, ref: ModelRef, name: str) -> TensorKey:
         """Make the key that a tensor is kept under, the same for all models that share it."""
         return (ref if name in self.changed(ref) else ref.model, name)

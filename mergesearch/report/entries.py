@@ -18,7 +18,7 @@ class Entry:
     #: The folder of its run, resolved: one path a run.
     run: Path
     label: str
-    #: "winner", "front", "finalist", "soup", "reference", "parent" or "base".
+    #: "winner", "front", "finalist", "learned", "soup", "reference", "parent" or "base".
     role: str
     recipe: Recipe
     digest: str
@@ -35,6 +35,8 @@ class Entry:
     #: Tasks whose benchmark's test set the run was searched on, with its name: their numbers are
     #: no estimate of ability.
     spoiled: Mapping[str, str] = field(default_factory=dict)
+    #: Tasks whose search documents coefficients were learned from: these scores say less.
+    learned_from: tuple[str, ...] = ()
     #: The deciding score under a bootstrap over documents; None where there is none, and where a
     #: task's own aggregation is out of reach.
     resampled: Resampled | None = field(default=None, repr=False)
@@ -103,6 +105,7 @@ def _entries(run: Path) -> list[Entry]:
                 objectives,
                 row.broken,
                 record.suite.searched_benchmarks,
+                tuple(dict.fromkeys(task for one in record.passes for task in one.searched)),
             )
         )
     return entries
@@ -168,17 +171,24 @@ def front_of(run: Path) -> list[Entry]:
 
 
 def caution(entries: list[Entry]) -> str:
-    """Warn of runs that were searched on a benchmark's test set.
+    """Warn of runs that were searched on a benchmark's test set, or learned what they search.
 
     Empty where there is none.
     """
     spoiled = {entry.run: dict.fromkeys(entry.spoiled.values()) for entry in entries}
     labels = run_labels(entries)
     several = len(labels) > 1
-    return " ".join(
+    learned = {entry.run: entry.learned_from for entry in entries if entry.learned_from}
+    lines = [
+        f"{f'Run {labels[run]} learned' if several else 'Learned'} from documents that candidates "
+        f"are scored on, of {', '.join(tasks)}: search scores are no estimate of ability."
+        for run, tasks in learned.items()
+    ]
+    lines += [
         f"{f'Run {labels[run]} was searched' if several else 'Searched'} on the test set of "
         f"{', '.join(names)}: the search scores are no estimate of ability, and held-out numbers "
         f"on the same benchmark are contaminated."
         for run, names in spoiled.items()
         if names
-    )
+    ]
+    return " ".join(lines)

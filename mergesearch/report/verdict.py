@@ -12,7 +12,8 @@ def verdict(entries: list[Entry]) -> str:
     how many models are on the front of a search for several objectives.
     """
     scored = [entry for entry in entries if entry.deciding]
-    merges = [e for e in scored if e.role == "winner"] or [e for e in scored if e.role == "soup"]
+    by_role = ([e for e in scored if e.role == role] for role in ("winner", "learned", "soup"))
+    merges = next((entries for entries in by_role if entries), [])
     parents = [e for e in scored if e.role in ("parent", "base")]
     lines = [caution(entries)]
     if merges and parents:

@@ -15,7 +15,7 @@ class LeaderboardRow:
     """A model that the leaderboard shows."""
 
     label: str
-    #: "winner", "front", "finalist", "soup", "reference", "parent" or "base".
+    #: "winner", "front", "finalist", "learned", "soup", "reference", "parent" or "base".
     role: str
     recipe_hash: str
     #: The constraints that it breaks on the whole search split.

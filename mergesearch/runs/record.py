@@ -18,6 +18,7 @@ from mergesearch.runs.entries import (
     TaskEntry,
     values_are_enough,
 )
+from mergesearch.runs.passes import PassEntry
 from mergesearch.runs.trials import TrialRecord
 from mergesearch.scores import Scores, TaskScore
 
@@ -50,6 +51,10 @@ class Record:
         self._values: dict[tuple[str, str, int], float] = {}
         self._rows: dict[str, LeaderboardRow] = {}
         self._trials: dict[tuple[str, int], TrialRecord] = {}
+        #: Every pass of learned coefficients, as they ended.
+        self.passes: tuple[PassEntry, ...] = ()
+        #: Of trajectories that have ended early the reason, by key.
+        self.ends: dict[str, str] = {}
         #: What the run's candidates are scored on, as last set.
         self.suite = SuiteEntry()
         self.soup: tuple[SoupStep, ...] = ()
@@ -126,6 +131,19 @@ class Record:
         if (objective, trial.number) not in self._trials:
             self._append({"kind": "trial", "objective": objective, "trial": trial.as_entry()})
 
+    def add_pass(self, entry: PassEntry) -> None:
+        """Remember a pass of learned coefficients."""
+        self._append({"kind": "pass", **asdict(entry)})
+
+    def set_end(self, key: str, reason: str) -> None:
+        """Remember that a trajectory of learned coefficients ends, and the reason."""
+        self._append({"kind": "end", "key": key, "reason": reason})
+
+    @property
+    def n_answers_learning(self) -> int:
+        """Answers that learning took: a forward and backward pass counts as three."""
+        return sum(entry.n_answers for entry in self.passes)
+
     def set_best(self, rows: Sequence[LeaderboardRow]) -> None:
         """Put a search's winner, front and finalists on the leaderboard, for its last."""
         if [row for row in self.rows if row.role in _BEST] != list(rows):
@@ -176,6 +194,12 @@ class Record:
             case "trial":
                 trial = TrialRecord.from_entry(entry["trial"])
                 self._trials[entry["objective"], trial.number] = trial
+            case "pass":
+                fields = {key: value for key, value in entry.items() if key != "kind"}
+                fields["searched"] = tuple(fields["searched"])
+                self.passes = (*self.passes, PassEntry(**fields))
+            case "end":
+                self.ends[entry["key"]] = entry["reason"]
             case "soup":
                 self.soup = tuple(
                     SoupStep(s["model"], tuple(s["ingredients"]), s["score"], s["kept"])

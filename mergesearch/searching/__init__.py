@@ -19,11 +19,12 @@ from mergesearch.searching.finalists import (
 )
 from mergesearch.searching.goals import Goals, goals_of
 from mergesearch.searching.history import History
+from mergesearch.searching.learner import Learner
 from mergesearch.searching.loop import Search
 from mergesearch.searching.observer import Observer, Silent
 from mergesearch.searching.policies.racing import Raced, replay
 from mergesearch.searching.policies.stopping import Limit
-from mergesearch.searching.runs import Outcome, open_run, open_search
+from mergesearch.searching.runs import Outcome, open_learner, open_run, open_search
 from mergesearch.searching.setup import Estimate, SearchSetup, estimate, prepare
 from mergesearch.searching.soups import GreedySoup, greedy_soup
 from mergesearch.searching.trials import TrialRecord
@@ -36,6 +37,7 @@ __all__ = [
     "Goals",
     "GreedySoup",
     "History",
+    "Learner",
     "Limit",
     "Observer",
     "Outcome",
@@ -49,6 +51,7 @@ __all__ = [
     "estimate",
     "goals_of",
     "greedy_soup",
+    "open_learner",
     "open_run",
     "open_search",
     "prepare",

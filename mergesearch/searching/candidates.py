@@ -1,6 +1,7 @@
 """Candidates: recipes merged in memory and scored, neither of them twice."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mergesearch.errors import InputError
-from mergesearch.merging import LiveModel, plan_merge
+from mergesearch.merging import LearnableModel, LiveModel, Plan, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
@@ -17,6 +18,7 @@ from mergesearch.scores import Scores
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from mergesearch.engines import Engine
     from mergesearch.evaluation import DocumentStore, Evaluator
 
 
@@ -88,6 +90,7 @@ class CandidateEvaluator:
         self.evaluator = evaluator
         self.record = record
         self._live = LiveModel(parents, device, dtype)
+        self._n_learned_at_open = record.n_answers_learning
 
     def merge(self, recipe: Recipe) -> str:
         """Look up the hash of a recipe's tensors; where it is not known, merge the recipe.
@@ -169,18 +172,42 @@ class CandidateEvaluator:
         known = self.record.n_parameters(recipe.hash)
         return plan_merge(recipe, self.parents).n_entries if known is None else known
 
+    def learnable(self, plan: Plan) -> AbstractContextManager[LearnableModel]:
+        """Make the live model learnable until a block ends; see `LiveModel.learnable`."""
+        return self._live.learnable(plan)
+
+    @contextmanager
+    def asked(self, recipe: Recipe) -> Iterator["Engine"]:
+        """Let the engine hold a recipe's model until the block ends.
+
+        Raises:
+            CandidateError: the recipe gives NaN or infinite weights.
+        """
+        if self._live.digest != self.merge(recipe):
+            self._become(recipe)
+        engine = self.evaluator.engine
+        engine.load(self._live.model)
+        try:
+            yield engine
+        finally:
+            engine.unload()
+
     @property
     def n_documents_scored(self) -> int:
-        """Documents answered by the model so far, what the record knew aside."""
-        return self.record.documents.n_added
+        """Answers of the model so far, what the record knew aside.
+
+        A document that is scored is one, and one that is learned from is three.
+        """
+        n_learned = self.record.n_answers_learning - self._n_learned_at_open
+        return self.record.documents.n_added + n_learned
 
     @cached_property
     def _n_at_open(self) -> int:
-        """Documents of the search's tasks that the record knew when it was opened."""
+        """Answers to the search's tasks that the record knew when it was opened."""
         digests = {self.record.digest_of(key) for key in self.record.recipe_hashes}
         stores = [self.record.documents.of(digest) for digest in digests if digest is not None]
         known = sum(len(s.known(task)) for s in stores for task in self.evaluator.tasks())
-        return known - self.n_documents_scored
+        return known + self.record.n_answers_learning - self.n_documents_scored
 
     @property
     def n_documents_known(self) -> int:

@@ -12,6 +12,7 @@ from mergesearch.samplers.trials import ERROR
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.goals import Goals
 from mergesearch.searching.history import History, history_of, scores_of
+from mergesearch.searching.learner import Learner
 from mergesearch.searching.ledger import Ledger
 from mergesearch.searching.observer import Observer
 from mergesearch.searching.policies.racing import N_BLOCKS, Raced, race
@@ -19,7 +20,7 @@ from mergesearch.searching.policies.stopping import nearest_limit, reason_to_sto
 from mergesearch.searching.proposer import Proposer
 from mergesearch.searching.soups import greedy_soup
 from mergesearch.searching.trials import scored_attributes
-from mergesearch.space import SearchSpace, Shape, SoupOrder, suggest
+from mergesearch.space import LearnedPoint, SearchSpace, Shape, SoupOrder, suggest
 
 
 class Search:
@@ -32,6 +33,7 @@ class Search:
         candidates: merges and scores.
         shape: of the models.
         observer: is told of every trial.
+        learner: of the coefficients that the space learns, if it does.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Search:
         candidates: CandidateEvaluator,
         shape: Shape,
         observer: Observer,
+        learner: Learner | None = None,
     ) -> None:
         self.study = study
         self.goals = goals
@@ -49,6 +52,7 @@ class Search:
         self._candidates = candidates
         self._shape = shape
         self._observer = observer
+        self._learner = learner
         self._proposer = Proposer(study, space, shape)
         budgeted = space.search.documents is not None
         self._ledger = Ledger(study, candidates, counts_documents=budgeted)
@@ -85,8 +89,11 @@ class Search:
         except (CandidateError, RecipeError) as failure:
             return failure
 
-    def _score(self, proposal: Recipe | SoupOrder, history: History) -> Raced:
-        """Score the candidate of a proposal: a recipe, or the soup that an order leads to."""
+    def _score(self, proposal: Recipe | SoupOrder | LearnedPoint, history: History) -> Raced:
+        """Score a proposal's candidate: a recipe, or what an order or learning leads to."""
+        if isinstance(proposal, LearnedPoint):
+            assert self._learner is not None, "a space without learned coefficients proposes none"
+            proposal = self._learner.recipe(proposal)
         if isinstance(proposal, SoupOrder):
             models, names = self._space.parents, proposal.names
             soup = greedy_soup(self._candidates, models, names, recipe=self._space.soup)

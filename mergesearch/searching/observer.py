@@ -21,6 +21,9 @@ class Observer(Protocol):
             best: the score of the best trial so far, if there is one.
         """
 
+    def learning(self, done: int, most: int) -> None:
+        """Hear how many documents were learned from, of how many in all passes."""
+
 
 class Silent:
     """An observer that says nothing."""
@@ -29,4 +32,7 @@ class Silent:
         """Say nothing."""
 
     def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
+        """Say nothing."""
+
+    def learning(self, done: int, most: int) -> None:
         """Say nothing."""

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
 from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import directions, goals_of
+from mergesearch.searching.learner import Learner
 from mergesearch.searching.loop import Search
 from mergesearch.searching.observer import Observer, Silent
-from mergesearch.searching.setup import SearchSetup, prepare
+from mergesearch.searching.setup import Learning, SearchSetup, prepare
 from mergesearch.searching.study import best_before, enqueue, finished, open_study
 from mergesearch.searching.trials import RECIPE
 from mergesearch.space import SearchSpace
@@ -51,6 +52,7 @@ def open_run(
     out: Path,
     runtime: Runtime = Runtime(),  # noqa: B008  frozen
     observer: Observer | None = None,
+    **learning: Unpack[Learning],
 ) -> Iterator[tuple[SearchSetup, CandidateEvaluator]]:
     """Hold a space's run folder, with its models and tasks open, until the block ends.
 
@@ -67,7 +69,8 @@ def open_run(
         space: what is searched.
         out: the folder; made where it is missing.
         runtime: where and how models are merged and run.
-        observer: is told of tokens and memory.
+        observer: is told of tokens, memory, and what is learned from.
+        learning: what is learned, if not what the space says; see `prepare`.
 
     Yields:
         What a search needs, and what scores candidates.
@@ -76,9 +79,10 @@ def open_run(
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
     observer = observer or Silent()
-    setup = prepare(space, runtime)
+    setup = prepare(space, runtime, **learning)
     with hold(out, identity(setup, out)):
-        for note in (*setup.parents.alignment.notes, *setup.memory.lines()):
+        lines = setup.curriculum.lines() if setup.curriculum else ()
+        for note in (*setup.parents.alignment.notes, *setup.memory.lines(), *lines):
             observer.stage(note)
         record = Record(out)
         record.set_suite(suite_entry(setup.evaluator))
@@ -120,7 +124,20 @@ def open_search(
         )
         enqueue(study, best)
     goals = goals_of(space, candidates)
-    return Search(study, space, goals, candidates, setup.shape, observer)
+    learner = open_learner(setup, candidates, observer) if setup.curriculum else None
+    return Search(study, space, goals, candidates, setup.shape, observer, learner)
+
+
+def open_learner(
+    setup: SearchSetup, candidates: CandidateEvaluator, observer: Observer
+) -> Learner:
+    """Open the learner of a setup that has a curriculum.
+
+    Raises:
+        InputError: no tensor differs between the models.
+    """
+    assert setup.curriculum is not None
+    return Learner(setup.space, setup.curriculum, candidates, observer, setup.portion)
 
 
 def check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:
@@ -154,6 +171,9 @@ def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
     space = setup.space.model_dump(mode="json", exclude={"suite", "base", "parents"})
     for key in ("trials", "documents", "minutes", "patience"):
         space["search"].pop(key)
+    if setup.space.learned is None:  # a start that such a space does not have
+        starts = space["search"]["start_from"]
+        space["search"]["start_from"] = [start for start in starts if start != "learned"]
     space["base"] = setup.space.base and str(setup.space.base.relative(out))
     space["parents"] = {name: str(ref.relative(out)) for name, ref in setup.space.parents.items()}
     if isinstance(setup.space.suite, Path):
@@ -163,6 +183,8 @@ def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
 
 def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
     """Make the entry of an evaluator's suite in a run's record."""
+    if not evaluator.suite.search:
+        return SuiteEntry()
     splits = {"search": evaluator.tasks(), "search_full": evaluator.tasks(full=True)}
     if evaluator.suite.held_out:
         splits["held_out"] = evaluator.tasks("held_out")

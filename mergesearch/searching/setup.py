@@ -1,17 +1,20 @@
 """The setup of a search: its models and tasks open, a space's errors said first."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import optuna
 import torch
 
-from mergesearch.engines import Cost
+from mergesearch.engines import Cost, differentiable
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
+from mergesearch.learning import Curriculum, Portion, largest_portion
 from mergesearch.merging import (
     Plan,
+    Routes,
     compute_dtype,
     merging_bytes,
     model_config,
@@ -20,15 +23,18 @@ from mergesearch.merging import (
     plan_merge,
     reserve_stacks,
 )
-from mergesearch.parents import MemoryPlan, Parents, layer_of, tokenizer_of
+from mergesearch.parents import MemoryPlan, Parents, Residence, layer_of, tokenizer_of
 from mergesearch.recipe import Recipe
 from mergesearch.runtime import Runtime
 from mergesearch.searching.goals import check_goals
-from mergesearch.space import SearchSpace, Shape, largest_stack, residual_filters, suggest
+from mergesearch.space import Learned, SearchSpace, Shape, largest_stack, residual_filters, suggest
 from mergesearch.tasks import Suite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+#: The line of the memory plan for what happens in turn to a candidate.
+_WORKING = "merging, scoring or learning"
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,12 @@ class SearchSetup:
     dtype: torch.dtype
     #: What merging and scoring hold where, the live model included.
     memory: MemoryPlan
-    #: What scoring one candidate on the search split takes.
-    scoring: Cost
+    #: What scoring one candidate on the search split takes; None where there is no suite.
+    scoring: Cost | None
+    #: What coefficients are learned from, if they are.
+    curriculum: Curriculum | None = None
+    #: Of a step of learning.
+    portion: Portion = Portion()
 
     def with_budget(self, **limits: int | float | None) -> "SearchSetup":
         """Return the same with another budget.
@@ -68,20 +78,39 @@ class SearchSetup:
         return replace(self, space=self.space.model_copy(update={"search": settings}))
 
 
+class Learning(TypedDict, total=False):
+    """What is learned from what, where a space does not say it."""
+
+    learned: Learned
+    #: By parent.
+    prompts: Mapping[str, tuple[str, ...]]
+
+
 def prepare(
     space: SearchSpace,
     runtime: Runtime = Runtime(),  # noqa: B008  frozen
+    *,
+    learned: Learned | None = None,
+    prompts: Mapping[str, tuple[str, ...]] | None = None,
 ) -> SearchSetup:
     """Open a space's models and build its tasks.
 
     Only headers of the models are read. A candidate of each method is planned, so that whatever
     would fail all trials of a method stops the run here.
 
+    Args:
+        space: what is searched.
+        runtime: where and how models are merged and run.
+        learned: what is learned, if not what the space says.
+        prompts: texts to learn from by parent, in place of the suite's documents; the space then
+            needs no suite.
+
     Raises:
         InputError: with what is wrong first.
     """
     device = runtime.torch_device
-    suite = space.load_suite()
+    suite = Suite.none() if prompts is not None and space.suite is None else space.load_suite()
+    learned = learned or space.learned
     vocabulary = space.tokenizer_source or "error"
     parents = Parents(
         space.models,
@@ -101,30 +130,112 @@ def prepare(
     soup = plan_merge(space.soup(), parents)
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, runtime)
-    check_goals(space, evaluator)
+    if suite.search:
+        check_goals(space, evaluator)
+    curriculum = _curriculum(space, learned, evaluator, prompts)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
     deep = _largest(space, parents, shape)
     plans += [soup, *deep]
     # built before what the process holds is measured
+    splits = [name for name in ("search", "held_out") if getattr(suite, name)]
     costs = [
         evaluator.cost(model_config(plan), dtype, device, split)
-        for split in ("search", *(["held_out"] if suite.held_out else []))
+        for split in splits
         for plan in (soup, *deep)
     ]
     merging = max(merging_bytes(plan, parents, streamed=False) for plan in plans)
     live = [soup.n_entries * dtype.itemsize, *(own_bytes(plan, dtype) for plan in deep)]
-    reserved = {
-        "live model": max(live),
-        # a candidate is merged, and then scored
-        "merging or scoring": max(merging, *(cost.n_bytes for cost in costs)),
-    }
+    working = max(merging, *(cost.n_bytes for cost in costs))
+    # a candidate is merged, and then scored
+    reserved = {"live model": max(live), "merging or scoring": working}
+    portion = Portion()
+    if curriculum is not None:
+        del reserved["merging or scoring"]
+        portion = _portion(space, curriculum, parents, evaluator, dtype, device, reserved, working)
+        reserved[_WORKING] = max(working, portion.n_bytes)
     if deep:
         memory = reserve_stacks(parents, space.parents.values(), reserved, dtype, device)
     else:
         memory = parents.reserve(reserved)
     return SearchSetup(
-        space, suite, parents, tokenizer, evaluator, shape, soup, dtype, memory, costs[0]
+        space,
+        suite,
+        parents,
+        tokenizer,
+        evaluator,
+        shape,
+        soup,
+        dtype,
+        memory,
+        costs[0] if costs else None,
+        curriculum,
+        portion,
     )
+
+
+def _curriculum(
+    space: SearchSpace,
+    learned: Learned | None,
+    evaluator: Evaluator,
+    prompts: Mapping[str, tuple[str, ...]] | None,
+) -> Curriculum | None:
+    """Choose what is learned from, if coefficients are learned."""
+    if learned is None:
+        return None
+    if prompts is not None:
+        return Curriculum.of_prompts(learned, prompts, space.parents)
+    curriculum = Curriculum.of_suite(learned, evaluator, space.parents)
+    budget = space.search.documents
+    if budget is not None and curriculum.n_answers >= budget:
+        raise InputError(
+            f"learned: {curriculum.n_lessons} documents in {learned.passes} passes take "
+            f"{curriculum.n_answers:,} answers, of a budget of {budget:,} documents; lower "
+            "learned.documents or learned.passes, or raise the budget"
+        )
+    return curriculum
+
+
+def _portion(
+    space: SearchSpace,
+    curriculum: Curriculum,
+    parents: Parents,
+    evaluator: Evaluator,
+    dtype: torch.dtype,
+    device: torch.device,
+    reserved: Mapping[str, int],
+    working: int,
+) -> Portion:
+    """Find the largest portion of a step that keeps no more parents out of memory."""
+    learned = curriculum.learned
+    template = learned.template(
+        space.base, space.parents, space.tokenizer_source, space.search.seed
+    )
+    plan = plan_merge(template, parents)
+    routes, config = Routes.of(plan, parents), model_config(plan)
+    engine = differentiable(evaluator.engine)
+    # tensors are merged within the backward pass
+    merging = merging_bytes(plan, parents, streamed=False) if routes.dense else 0
+
+    def n_bytes(requests: Sequence[Request], checkpointing: bool) -> int:
+        needed = engine.backward_bytes(
+            requests, config, dtype, device, checkpointing=checkpointing, rank=rank
+        )
+        return needed + merging
+
+    def residences(needed: int) -> tuple[Residence, ...]:
+        return parents.memory_plan({**reserved, _WORKING: max(working, needed)}).residences
+
+    asked = curriculum.requests()
+    least = largest_portion(asked, 1, n_bytes, lambda _: False)
+    kept = residences(least.n_bytes)
+
+    def fits(needed: int) -> bool:
+        try:
+            return residences(needed) == kept
+        except InputError:
+            return False
+
+    return largest_portion(asked, learned.batch, n_bytes, fits)
 
 
 @dataclass(frozen=True)
@@ -136,10 +247,13 @@ class Estimate:
     n_tokens: int
     #: Seconds for one candidate, scored on the search split.
     seconds_per_candidate: float
+    #: Seconds for one pass through what is learned from; 0 where nothing is.
+    seconds_per_pass: float = 0.0
 
 
 def estimate(setup: SearchSetup, device: torch.device) -> Estimate:
     """Estimate a search's time, from tasks' tokens and the device's present speed."""
+    assert setup.scoring is not None, "a search has a suite"
     n_parameters = setup.soup.n_entries
     tasks, n_tokens = setup.evaluator.tasks("search"), setup.scoring.n_tokens
     per_second = _flops_per_second(device, setup.dtype)
@@ -148,7 +262,18 @@ def estimate(setup: SearchSetup, device: torch.device) -> Estimate:
         n_documents=sum(task.n_documents for task in tasks),
         n_tokens=n_tokens,
         seconds_per_candidate=2 * n_parameters * n_tokens / per_second,
+        seconds_per_pass=2 * n_parameters * _n_tokens_of_a_pass(setup, device) / per_second,
     )
+
+
+def _n_tokens_of_a_pass(setup: SearchSetup, device: torch.device) -> float:
+    """Count the tokens of a pass of learning, times what a backward pass makes of them."""
+    if setup.curriculum is None:
+        return 0.0
+    requests = [request for of in setup.curriculum.requests() for request in of]
+    engine, config = setup.evaluator.engine, model_config(setup.soup)
+    n_tokens = engine.cost(requests, config, setup.dtype, device).n_tokens
+    return n_tokens * (setup.portion.forwards_of_a_pass)
 
 
 def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:

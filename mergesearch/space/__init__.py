@@ -1,12 +1,14 @@
 """The search space: from YAML to Optuna's suggestions, and from those to recipes."""
 
-from mergesearch.space.domains import GREEDY_SOUP, STACKING
+from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
 from mergesearch.space.layout import Shape, boundaries
+from mergesearch.space.learned import Learned, LearnedPoint
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.settings import (
     AUTO,
     BEST_PARENT,
     Constraint,
+    Granularity,
     SearchSettings,
 )
 from mergesearch.space.stacking import Stacking, largest_stack, residual_filters
@@ -16,8 +18,12 @@ __all__ = [
     "AUTO",
     "BEST_PARENT",
     "GREEDY_SOUP",
+    "LEARNED",
     "STACKING",
     "Constraint",
+    "Granularity",
+    "Learned",
+    "LearnedPoint",
     "SearchSettings",
     "SearchSpace",
     "Shape",

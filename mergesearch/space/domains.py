@@ -7,13 +7,6 @@ from typing import Any
 
 from mergesearch.config import unknown
 from mergesearch.methods import METHODS, Method, Parameter, Scalar
-from mergesearch.space.stacking import Stacking, as_stacking
-
-# Choices beside the merge methods.
-#: The order in which a greedy soup tries the parents.
-GREEDY_SOUP = "greedy_soup"
-#: Which layers of which parents follow one another.
-STACKING = "stacking"
 
 
 @dataclass(frozen=True)
@@ -47,34 +40,20 @@ class Choice:
 
 
 Domain = Fixed | Range | WholeRange | Choice
-#: What a space says of a method: of each parameter, or of stacks.
-Spec = Mapping[str, Domain] | Stacking
 
 
-def as_domains(methods: Any) -> Any:
-    """Read and check every parameter's domain in the `methods` mapping of a space.
+def method_domains(name: str, spec: Any) -> dict[str, Domain]:
+    """Read and check what a space says of the parameters of a row of `METHODS`.
+
+    Args:
+        name: of the method.
+        spec: by parameter a value, a range or a list of values; what is left out has the table's
+            search range, if it has one.
 
     Raises:
         ValueError: something in it is wrong.
     """
-    if not isinstance(methods, Mapping) or not methods:
-        raise ValueError("methods must name at least one method, e.g. task_arithmetic: {}")
-    return {
-        name: as_stacking(spec) if name == STACKING else _method_domains(name, spec)
-        for name, spec in methods.items()
-    }
-
-
-def _method_domains(name: str, spec: Any) -> dict[str, Domain]:
-    if name == GREEDY_SOUP:
-        if spec:
-            raise ValueError(f"{GREEDY_SOUP} has no parameters, got {spec!r}")
-        return {}
-    method = METHODS.get(name)
-    if method is None:
-        raise ValueError(unknown("method", name, [*METHODS, GREEDY_SOUP, STACKING]))
-    if name == "passthrough":
-        raise ValueError(f"{name} is searched as {STACKING}, e.g. {STACKING}: {{depth: [30, 40]}}")
+    method = METHODS[name]
     spec = {} if spec is None else spec
     if not isinstance(spec, Mapping):
         raise ValueError(f"{name} takes a mapping of parameters, e.g. {name}: {{}}, got {spec!r}")

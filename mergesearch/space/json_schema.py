@@ -4,8 +4,9 @@ import math
 
 from mergesearch.methods import METHODS, Method, Parameter
 from mergesearch.schemas import DIALECT, Schema, number, schema_of, truth
-from mergesearch.space.domains import GREEDY_SOUP, STACKING
+from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
 from mergesearch.space.genome import GENOME_METHODS, GenomeFile
+from mergesearch.space.learned import Learned
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.settings import SAMPLERS
 from mergesearch.space.stacking import Stacking
@@ -16,7 +17,7 @@ _NOTHING: Schema = {"type": ["null", "object", "array"], "maxProperties": 0, "ma
 
 def space_schema() -> Schema:
     """Describe a `search_spaces/*.yaml` by JSON Schema."""
-    definitions = schema_of([SearchSpace, GenomeFile, Stacking])
+    definitions = schema_of([SearchSpace, GenomeFile, Stacking, Learned])
     definitions["SearchSpace"]["properties"]["methods"] = _methods()
     definitions["SearchSettings"]["properties"]["sampler"]["enum"] = [*SAMPLERS]
     definitions["Genome"]["properties"]["merge_method"]["enum"] = [*GENOME_METHODS]
@@ -33,7 +34,11 @@ def space_schema() -> Schema:
 def _methods() -> Schema:
     """Describe a mapping from methods to what their parameters may be."""
     merging = {name: _method(METHODS[name]) for name in METHODS if name != "passthrough"}
-    others = {GREEDY_SOUP: _NOTHING, STACKING: {"$ref": f"#/$defs/{Stacking.__name__}"}}
+    others: Schema = {GREEDY_SOUP: _NOTHING}
+    others |= {
+        name: {"$ref": f"#/$defs/{config.__name__}"}
+        for name, config in ((STACKING, Stacking), (LEARNED, Learned))
+    }
     return {
         "type": "object",
         "properties": merging | others,

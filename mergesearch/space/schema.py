@@ -18,8 +18,10 @@ from mergesearch.recipe import (
     task_arithmetic_recipe,
 )
 from mergesearch.samplers import SAMPLERS
-from mergesearch.space.domains import GREEDY_SOUP, STACKING, Domain, Spec, as_domains
+from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING, Spec, as_specs
+from mergesearch.space.domains import Domain
 from mergesearch.space.genome import is_genome, space_of_genome
+from mergesearch.space.learned import Learned
 from mergesearch.space.settings import (
     AUTO,
     BEST_PARENT,
@@ -31,7 +33,7 @@ from mergesearch.space.settings import (
 from mergesearch.space.stacking import Stacking
 from mergesearch.tasks import Suite, load_suite
 
-Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_domains)]
+Methods = Annotated[Mapping[str, Spec], BeforeValidator(as_specs)]
 
 
 class SearchSpace(Config):
@@ -52,8 +54,8 @@ class SearchSpace(Config):
     methods: Methods
     #: Whose vocabulary every candidate has; None means that the models' must not differ.
     tokenizer_source: TokenizerSource | None = None
-    #: A file, or the suite itself.
-    suite: Suite | Path
+    #: A file, or the suite itself; None is for learning from prompts alone.
+    suite: Suite | Path | None = None
     search: SearchSettings = SearchSettings()
 
     @classmethod
@@ -75,8 +77,12 @@ class SearchSpace(Config):
         """Return the suite, read from its file where it is in one.
 
         Raises:
-            InputError: the file is not a valid suite.
+            InputError: the space names none, or the file is not a valid suite.
         """
+        if self.suite is None:
+            raise InputError(
+                "the space names no suite, on which candidates are scored; add suite: FILE.yaml"
+            )
         return self.suite if isinstance(self.suite, Suite) else load_suite(self.suite)
 
     @property
@@ -132,6 +138,8 @@ class SearchSpace(Config):
                 raise ValueError(f"{name} needs at least {least} parents, got {got}")
             if METHODS[name].base == "required" and self.base is None:
                 raise ValueError(f"{name} needs a base; name the common ancestor of the parents")
+        if (learned := self.learned) is not None:
+            self.check_learned(learned)
         self._check_sampler()
         self._check_constraints()
         return self
@@ -140,13 +148,43 @@ class SearchSpace(Config):
     def domains(self) -> dict[str, Mapping[str, Domain]]:
         """The methods of the space that merge tensors, with what their parameters may be."""
         specs = self.methods.items()
-        return {k: v for k, v in specs if k in METHODS and not isinstance(v, Stacking)}
+        return {k: v for k, v in specs if k in METHODS and isinstance(v, Mapping)}
 
     @property
     def stacking(self) -> Stacking | None:
         """The space's settings of stacks, if it has them."""
         spec = self.methods.get(STACKING)
         return spec if isinstance(spec, Stacking) else None
+
+    @property
+    def learned(self) -> Learned | None:
+        """The space's settings of what is learned, if it has them."""
+        spec = self.methods.get(LEARNED)
+        return spec if isinstance(spec, Learned) else None
+
+    def check_learned(self, learned: Learned) -> None:
+        """Refuse to learn of a method that cannot merge all of the parents.
+
+        Raises:
+            ValueError: it cannot, or needs a base.
+        """
+        name, method, n = learned.of, learned.method, len(self.parents)
+        if method.base == "required" and self.base is None:
+            raise ValueError(
+                f"learned: {name} needs a base; name the common ancestor of the parents"
+            )
+        least, most = method.n_models
+        n_merged = n - (method.base == "first")
+        if not least <= n_merged <= most:
+            raise ValueError(
+                f"learned: {name} must take all {n} parents, but it takes {method.n_chosen or least}"
+                f"{'' if method.n_chosen else ' or more'}; learn of another method"
+            )
+        if self.tokenizer_source is not None and method.base != "required":
+            raise ValueError(
+                f"learned: all candidates must have one vocabulary, which {name} has no base for; "
+                "learn of task_arithmetic, or drop tokenizer_source"
+            )
 
     def _check_vocabulary(self) -> None:
         if self.base is None:
@@ -160,7 +198,7 @@ class SearchSpace(Config):
                 "or tokenizer_source"
             )
         for name in self.methods:
-            if name != GREEDY_SOUP and not _takes_all(name):
+            if name not in (GREEDY_SOUP, LEARNED) and not _takes_all(name):
                 raise ValueError(
                     f"all candidates must have one vocabulary, but {name} merges models of its own "
                     "choice; drop it or tokenizer_source"
@@ -185,6 +223,8 @@ class SearchSpace(Config):
         """Return how many parents a method chooses, from and to; None: subset does."""
         if name == GREEDY_SOUP:
             return 1, len(self.parents)
+        if name == LEARNED:
+            return len(self.parents), len(self.parents)
         if (stacking := self.stacking) and name == STACKING:
             return 1, min(stacking.segments, len(self.parents))
         n = METHODS[name].n_chosen
@@ -248,7 +288,9 @@ def resolve(space: SearchSpace, path: Path) -> SearchSpace:
     folder = path.parent
     try:
         if isinstance(space.suite, Suite):
-            suite: Suite | Path = space.suite.resolved(folder, "suite")
+            suite: Suite | Path | None = space.suite.resolved(folder, "suite")
+        elif space.suite is None:
+            suite = None
         else:
             suite = (folder / space.suite).resolve()
             if not suite.is_file():

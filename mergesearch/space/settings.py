@@ -113,7 +113,8 @@ class SearchSettings(Config):
     #: Trials without an improvement beyond noise after which the search ends; None never ends it.
     patience: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
-    start_from: tuple[Literal["parents", "uniform", "task_arithmetic"], ...] = (
+    start_from: tuple[Literal["learned", "parents", "uniform", "task_arithmetic"], ...] = (
+        "learned",
         "parents",
         "uniform",
         "task_arithmetic",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from mergesearch.config import Config, parse
+from mergesearch.config import Config
 from mergesearch.errors import InputError
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Slice, Source
 
@@ -75,20 +75,6 @@ class Stacking(Config):
                 f"{self.depth[1]} for {self.segments} x {n_layers}; take more segments or less "
                 "depth"
             )
-
-
-def as_stacking(spec: Any) -> Stacking:
-    """Check what a space says of stacks.
-
-    Raises:
-        ValueError: something in it is wrong.
-    """
-    if isinstance(spec, Stacking):
-        return spec
-    try:
-        return parse(Stacking, spec, "stacking")
-    except InputError as error:
-        raise ValueError(str(error)) from None
 
 
 class _Layer(NamedTuple):

@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Method, Parameter, Scalar
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
-from mergesearch.space.domains import (
-    GREEDY_SOUP,
-    STACKING,
-    Choice,
-    Domain,
-    Fixed,
-    Range,
-    WholeRange,
-)
+from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
+from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Block, Settings, Shape, boundaries, in_gradients, in_steps
+from mergesearch.space.learned import LearnedPoint, suggest_learned
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import suggest_stack
 
@@ -42,7 +36,7 @@ class SoupOrder:
 
 def suggest(
     space: SearchSpace, trial: "optuna.trial.BaseTrial", shape: Shape
-) -> Recipe | SoupOrder:
+) -> Recipe | SoupOrder | LearnedPoint:
     """Make the candidate that a trial proposes.
 
     Parameters that mean the same in several methods (weights, lambda) have one name in the study,
@@ -57,6 +51,8 @@ def suggest(
     if name == GREEDY_SOUP:
         keys = {parent: trial.suggest_float(f"order.{parent}", 0, 1) for parent in space.parents}
         return SoupOrder(tuple(sorted(keys, key=lambda parent: (keys[parent], parent))))
+    if (learned := space.learned) and name == LEARNED:
+        return suggest_learned(learned, tuple(space.parents), trial)
     if (stacking := space.stacking) and name == STACKING:
         return suggest_stack(stacking, space.parents, trial, shape.n_layers, shape.writers)
     base, models = _inputs(space, name, trial)

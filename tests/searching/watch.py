@@ -58,6 +58,9 @@ class RecordingObserver:
         if len(self.trials) == self._kill_after:
             raise Killed
 
+    def learning(self, done: int, most: int) -> None:
+        assert 0 < done <= most
+
 
 class HashEvaluator:
     """Scores a recipe by its hash.

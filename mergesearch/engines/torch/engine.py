@@ -8,7 +8,8 @@ answers when it is packed.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -17,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mergesearch.engines.base import Capabilities, Cost
+from mergesearch.engines.base import Capabilities, Cost, Predictions
 from mergesearch.engines.torch.batches import (
     LikelihoodBatches,
     generation_batches,
     likelihood_batches,
 )
-from mergesearch.engines.torch.cost import cost
+from mergesearch.engines.torch.cost import backward_bytes, cost
 from mergesearch.engines.torch.generation import continuations
 from mergesearch.engines.torch.limits import Limits, longest_packed
 from mergesearch.engines.torch.loglikelihood import loglikelihoods
-from mergesearch.engines.torch.loss import losses
+from mergesearch.engines.torch.loss import divergences, losses, predictions, recomputed
 from mergesearch.engines.torch.prefix import Prefixes
 from mergesearch.engines.torch.probing import FastPaths, probe
 from mergesearch.errors import CandidateError, InputError
@@ -134,27 +135,51 @@ class TorchEngine:
             except torch.OutOfMemoryError:
                 self._halve_batches()
 
-    def loss(self, requests: Sequence[Request]) -> Tensor:
+    def loss(self, requests: Sequence[Request], *, checkpointing: bool = False) -> Tensor:
         """Compute negative log-likelihoods; see `DifferentiableEngine.loss`.
 
         All of their graph is in memory until it is gone backwards through, so that the caller
         decides by the number of requests what that takes. Prefixes are never shared, so the
         weights may change between two calls.
         """
-        loaded = self._loaded
-        if any(isinstance(request, Generation) for request in requests):
-            raise ValueError("what is generated has no loss")
-        paths = replace(loaded.paths, shares=False)
-        result = torch.zeros(len(requests), device=loaded.harness.device)
-        for kind in dict.fromkeys(map(type, requests)):
-            members = [i for i, request in enumerate(requests) if type(request) is kind]
-            asked = tuple(requests[i] for i in members)
-            batches = self._once(likelihood_batches, cast(Any, asked), paths)
-            values = losses(loaded.harness.model, batches)
-            result = result.to(values.dtype).index_copy(
-                0, torch.tensor(members, device=values.device), values
-            )
-        return result
+        return self._graded(requests, lambda batches, _: losses(self._model_now, batches), checkpointing)
+
+    def divergence(
+        self,
+        requests: Sequence[Request],
+        references: Sequence[Predictions],
+        *,
+        checkpointing: bool = False,
+    ) -> Tensor:
+        """Compute divergences; see `DifferentiableEngine.divergence`. Memory is as for `loss`."""
+
+        def of_kind(batches: LikelihoodBatches, members: Sequence[int]) -> Tensor:
+            return divergences(self._model_now, batches, [references[i] for i in members])
+
+        return self._graded(requests, of_kind, checkpointing)
+
+    def predictions(self, requests: Sequence[Request]) -> list[Predictions]:
+        """Gather the likeliest tokens; see `DifferentiableEngine.predictions`."""
+        found: dict[int, Predictions] = {}
+        for members, batches in self._uncached(requests):
+            found.update(zip(members, predictions(self._model_now, batches), strict=True))
+        return [found[i] for i in range(len(requests))]
+
+    def backward_bytes(
+        self,
+        requests: Sequence[Request],
+        config: "PreTrainedConfig",
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        checkpointing: bool,
+        rank: int | None,
+    ) -> int:
+        """Estimate the peak of a forward and backward pass; see `DifferentiableEngine`."""
+        limits = Limits.of(config, dtype, device.type, self._batch_size)
+        return backward_bytes(
+            requests, self._tokenizer, limits, checkpointing=checkpointing, rank=rank
+        )
 
     def cost(
         self,
@@ -170,6 +195,47 @@ class TorchEngine:
     def describe(self, model: "PreTrainedModel") -> Mapping[str, Any]:
         """Describe a model and its tokenizer; see `Engine.describe`."""
         return self._harness(model, self._batch_size or 1).describe()
+
+    def _graded(
+        self,
+        requests: Sequence[Request],
+        of_kind: Callable[[LikelihoodBatches, Sequence[int]], Tensor],
+        checkpointing: bool,
+    ) -> Tensor:
+        """Compute a value of each request, kind by kind, (requests,)."""
+        model = self._model_now
+        result = torch.zeros(len(requests), device=model.device)
+        with recomputed(model) if checkpointing else nullcontext():
+            for members, batches in self._uncached(requests):
+                values = of_kind(batches, members)
+                index = torch.tensor(members, device=values.device)
+                result = result.to(values.dtype).index_copy(0, index, values)
+        return result
+
+    def _uncached(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[list[int], LikelihoodBatches]]:
+        """Cut requests into batches of no prefixes, kind by kind, with the indices of each.
+
+        They are not remembered: what is learned from comes in another company each time.
+        """
+        if any(isinstance(request, Generation) for request in requests):
+            raise ValueError("what is generated has no loss")
+        loaded = self._loaded
+        paths = replace(loaded.paths, shares=False)
+        for kind in dict.fromkeys(map(type, requests)):
+            members = [i for i, request in enumerate(requests) if type(request) is kind]
+            asked = cast(Any, tuple(requests[i] for i in members))
+            yield members, likelihood_batches(asked, loaded.harness, paths, self._limits())
+
+    @property
+    def _model_now(self) -> "PreTrainedModel":
+        return self._loaded.harness.model
+
+    def _limits(self) -> Limits:
+        model = self._model_now
+        limits = Limits.of(model.config, model.dtype, model.device.type, self._batch_size)
+        return replace(limits, divisor=self._divisor)
 
     @property
     def _loaded(self) -> _Loaded:
@@ -216,10 +282,7 @@ class TorchEngine:
         room = harness.max_length, longest_packed(harness), str(harness.device)
         key = (requests, paths, room)
         if key not in self._batches:
-            model = harness.model
-            limits = Limits.of(model.config, model.dtype, model.device.type, self._batch_size)
-            limits = replace(limits, divisor=self._divisor)
-            self._batches[key] = cut(requests, harness, paths, limits)
+            self._batches[key] = cut(requests, harness, paths, self._limits())
         return self._batches[key]
 
     def _halve_batches(self) -> None:

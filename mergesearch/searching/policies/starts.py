@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from mergesearch.methods import METHODS, Scalar
-from mergesearch.space.domains import STACKING, Choice, Domain, Fixed, Range, WholeRange
+from mergesearch.space.choices import LEARNED, STACKING
+from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Shape
+from mergesearch.space.learned import learned_start
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import stack_starts
 from mergesearch.space.suggest import INCLUDED, suggest
@@ -29,7 +31,7 @@ class Start:
 def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     """List the points that `start_from` asks for, and labels of those left out.
 
-    Merges come before single parents: what is good already lets what is not be stopped early.
+    What is learned comes first, then merges, and single parents last: what is good already lets what is not be stopped early.
     """
     points: list[Start] = []
     left_out: list[str] = []
@@ -49,6 +51,9 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     def same(weight: float) -> dict[str, float]:
         return dict.fromkeys(space.parents, weight)
 
+    if (learned := space.learned) and "learned" in space.search.start_from:
+        named = {"method": LEARNED} if len(space.methods) > 1 else {}
+        points.append(Start("learned", {**named, **learned_start(learned, tuple(space.parents))}))
     if "uniform" in space.search.start_from:
         share = 1 / len(space.parents)
         add(

@@ -1,0 +1,28 @@
+"""Coefficients learned by gradient: what is learned, from what, and how it goes."""
+
+from mergesearch.learning.coefficients import Coefficients
+from mergesearch.learning.curriculum import ANSWERS, N_WRITTEN, Curriculum
+from mergesearch.learning.lessons import Lesson, imitated, labelled, losses, prompted
+from mergesearch.learning.portion import Portion, largest_portion
+from mergesearch.learning.slope import ModelSlope
+from mergesearch.learning.trajectory import Course, Diverged, Passes, follow, go_to
+
+__all__ = [
+    "ANSWERS",
+    "N_WRITTEN",
+    "Coefficients",
+    "Course",
+    "Curriculum",
+    "Diverged",
+    "Lesson",
+    "ModelSlope",
+    "Passes",
+    "Portion",
+    "follow",
+    "go_to",
+    "imitated",
+    "labelled",
+    "largest_portion",
+    "losses",
+    "prompted",
+]

@@ -1,0 +1,175 @@
+"""An optimiser's way through coefficients, pass by pass."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mergesearch.errors import CandidateError
+from mergesearch.learning.curriculum import ANSWERS
+from mergesearch.learning.lessons import Lesson, interleaved, mean_by_task
+from mergesearch.runs import Pass
+
+
+class Passes(Protocol):
+    """A memory of one trajectory."""
+
+    def known(self) -> Sequence[Pass]:
+        """Give the passes so far, in order."""
+
+    def add(self, one: Pass) -> None:
+        """Keep a pass; it is safe when this returns."""
+
+    @property
+    def end(self) -> str | None:
+        """The reason for which there are no more; None where there may be."""
+
+    def set_end(self, reason: str) -> None:
+        """Keep the reason for which there will be no more."""
+
+
+class Slope(Protocol):
+    """The loss at some coefficients, and its gradient."""
+
+    def __call__(self, values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
+        """Compute the gradient of the weighted mean loss, and each lesson's loss.
+
+        Args:
+            values: float64 (coefficients,).
+            lessons: of one step.
+        """
+
+
+@dataclass(frozen=True)
+class Course:
+    """The settings of a trajectory."""
+
+    n_passes: int
+    #: Lessons of a step.
+    batch: int
+    learning_rate: float
+    seed: int
+
+
+class Diverged(Exception):
+    """A loss or a gradient is NaN or infinite."""
+
+
+def follow(
+    course: Course,
+    start: Tensor,
+    lessons: Sequence[Lesson],
+    slope: Slope,
+    clamped: Callable[[Tensor], Tensor],
+    known: Sequence[Pass] = (),
+    n_asked: int = 0,
+    progress: Callable[[int, int], None] = lambda done, most: None,
+) -> Generator[Pass]:
+    """Go on with a trajectory: Adam (arXiv:1412.6980) with a learning rate that falls by a cosine.
+
+    Each pass has an order of its own, which follows from the seed and the number of the pass: so a
+    trajectory that was interrupted goes on as if it had not been.
+
+    Args:
+        course: the settings.
+        start: the coefficients before the first pass, float64 (coefficients,).
+        lessons: what is learned from.
+        slope: gives losses and gradients.
+        clamped: brings coefficients into their ranges.
+        known: the passes before this one.
+        n_asked: answers that preparing the lessons took, charged to the next pass.
+        progress: is told after each step how many lessons are done, of how many in all passes.
+
+    Yields:
+        Each further pass when it is done.
+
+    Raises:
+        Diverged: a loss or a gradient is NaN or infinite.
+    """
+    values = (known[-1].values if known else start).clone().requires_grad_()
+    optimizer = torch.optim.Adam([values], lr=course.learning_rate)
+    n_steps = math.ceil(len(lessons) / course.batch)
+    if known:
+        first, second = (moment.clone() for moment in known[-1].moments)
+        step = torch.tensor(float(len(known) * n_steps))
+        optimizer.state[values] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+    for number in range(len(known) + 1, course.n_passes + 1):
+        began, order = time.perf_counter(), _ordered(lessons, course.seed, number)
+        seen: list[float] = []
+        for k in range(n_steps):
+            done = (number - 1) * n_steps + k
+            share = done / (course.n_passes * n_steps)
+            optimizer.param_groups[0]["lr"] = course.learning_rate * _cosine(share)
+            batch = order[k * course.batch : (k + 1) * course.batch]
+            gradient, found = slope(values.detach(), batch)
+            if not (bool(gradient.isfinite().all()) and all(map(math.isfinite, found))):
+                raise Diverged(f"a loss is NaN or infinite in pass {number}, step {k + 1}")
+            values.grad = gradient
+            optimizer.step()
+            with torch.no_grad():
+                values.copy_(clamped(values))
+            seen += found
+            progress((number - 1) * len(lessons) + len(seen), course.n_passes * len(lessons))
+        state = optimizer.state[values]
+        yield Pass(
+            number=number,
+            values=values.detach().clone(),
+            losses=mean_by_task(order, seen),
+            n_answers=ANSWERS * len(lessons) + n_asked,
+            seconds=time.perf_counter() - began,
+            moments=(state["exp_avg"].clone(), state["exp_avg_sq"].clone()),
+        )
+        n_asked = 0
+
+
+def go_to(
+    number: int,
+    passes: Passes,
+    further: Callable[[Sequence[Pass]], Generator[Pass]],
+    told: Callable[[Pass], None],
+) -> Pass:
+    """Give a pass of a trajectory, gone through as far as that takes.
+
+    Where it ended before, on a loss that is not finite, its last good pass is given.
+
+    Args:
+        number: of the pass, from 1.
+        passes: keeps the trajectory.
+        further: goes on from the passes that are known.
+        told: hears of each new pass.
+
+    Raises:
+        CandidateError: not even one pass has a finite loss.
+    """
+    known = list(passes.known())
+    if len(known) < number and passes.end is None:
+        try:
+            with closing(further(known)) as new:
+                for one in new:
+                    passes.add(one)
+                    told(one)
+                    known.append(one)
+                    if len(known) == number:
+                        break
+        except Diverged as error:
+            passes.set_end(str(error))
+    if not known:
+        raise CandidateError(
+            f"learning has no good pass: {passes.end}; lower learned.learning_rate"
+        )
+    return known[min(number, len(known)) - 1]
+
+
+def _cosine(share: float) -> float:
+    """Fall from 1 to 0 as a share goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _ordered(lessons: Sequence[Lesson], seed: int, number: int) -> list[Lesson]:
+    generator = torch.Generator().manual_seed(1_000_003 * seed + number)
+    return interleaved(lessons, generator)

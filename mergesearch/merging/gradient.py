@@ -1,0 +1,267 @@
+"""Gradients with respect to the numbers of a recipe, through the merge itself.
+
+A loss L of the merged model has dL/dc = sum_j <dL/dW_j, dW_j/dc>. The first factor comes out of the
+backward pass, tensor by tensor; the second is the method's own formula (`methods.pull_back`). No
+more than one tensor's gradient is there at a time.
+
+Where W = W0 + sum(c_i B_i A_i) is made of LoRA adapters (arXiv:2106.09685), a layer computes
+W0 x + sum(c_i B_i (A_i x)) instead, and the gradient of c_i needs no gradient of a weight.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mergesearch.errors import RecipeError
+from mergesearch.merging.kernel import inputs_of, release_inputs, write
+from mergesearch.merging.plan import Job, Plan
+from mergesearch.merging.skeleton import check_names
+from mergesearch.methods.derivative import combination, pull_back
+from mergesearch.methods.formula import plain
+from mergesearch.parents import Parents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Of each job the gradient of each argument: () or (models,), float64 on the CPU.
+Gradients = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The deltas of a linear layer's models, side by side."""
+
+    #: (total rank, columns), and (rows, total rank).
+    a: Tensor
+    b: Tensor
+    #: Of each rank the index of its model, (total rank,).
+    owners: Tensor
+
+    def added(self, x: Tensor, coefficients: Tensor) -> Tensor:
+        """Compute sum(c_i B_i A_i x), with the coefficients of shape (models,)."""
+        scale = coefficients.to(x.dtype)[self.owners]
+        return functional.linear(functional.linear(x, self.a) * scale, self.b)
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The way in which each tensor of a plan takes part, by the jobs' names."""
+
+    #: Computed as low-rank deltas beside the base's own weight.
+    low_rank: tuple[str, ...]
+    #: Merged as a whole, its gradient taken back through the method's formula.
+    dense: tuple[str, ...]
+    #: The base's own in every model, so that no coefficient changes it.
+    constant: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, parents: Parents) -> "Routes":
+        """Find the cheapest way for each job.
+
+        Raises:
+            RecipeError: the method has no differentiable parameter.
+        """
+        names: dict[str, list[str]] = {"low_rank": [], "dense": [], "constant": []}
+        for job in plan.jobs:
+            names[_route(job, parents)].append(job.name)
+        return cls(**{route: tuple(of) for route, of in names.items()})
+
+
+class LearnableModel:
+    """A model in memory whose loss has a gradient with respect to a plan's arguments.
+
+    The model is anyone's of the plan's shape, such as a live model's; until `close` its weights are
+    not to be written by others, and afterwards they are no recipe's.
+
+    >>> import torch
+    >>> from mergesearch import open_parents, plan_merge, read_recipe
+    >>> from mergesearch.merging import LearnableModel, build
+    >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
+    >>> text = "{merge_method: task_arithmetic, base_model: base, models: [{model: one}], %s}"
+    >>> plan = plan_merge(read_recipe(text % "parameters: {weight: 0.5}"), parents)
+    >>> with LearnableModel.over(build(plan, torch.device("cpu")), plan, parents) as learnable:
+    ...     learnable.become(plan)
+    ...     learnable.model(input_ids=torch.tensor([[4, 5, 6]])).logits.sum().backward()
+    ...     gradients = learnable.gradients()
+    >>> gradients["model.layers.0.mlp.up_proj.weight"]["weight"].shape
+    torch.Size([1])
+
+    Args:
+        model: of the plan's configuration, with memory for every parameter.
+        plan: says which tensors are made of what; its arguments may change (`become`).
+        parents: where the inputs are read, now and in each backward pass.
+
+    Raises:
+        RecipeError: the method has no differentiable parameter.
+        InputError: the model has other parameters than the plan.
+    """
+
+    def __init__(self, model: "PreTrainedModel", plan: Plan, parents: Parents) -> None:
+        self.model = model
+        self.routes = Routes.of(plan, parents)
+        self._parents = parents
+        self._plan = plan
+        self._parameters = dict(model.named_parameters())
+        check_names(plan, self._parameters)
+        self._jobs = {job.name: job for job in plan.jobs}
+        #: Leaves: the coefficients of the models in each low-rank layer, float32 (models,).
+        self._leaves: dict[str, Tensor] = {}
+        self._gradients: dict[str, dict[str, Tensor]] = {}
+        self._handles: list[Any] = []
+        self._write_base()
+        for name in self.routes.low_rank:
+            self._add_low_rank(self._jobs[name])
+        for name in self.routes.dense:
+            parameter = self._parameters[name].requires_grad_()
+            hook = partial(self._take_back, name)
+            self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    @classmethod
+    @contextmanager
+    def over(
+        cls, model: "PreTrainedModel", plan: Plan, parents: Parents
+    ) -> Iterator["LearnableModel"]:
+        """Make a model learnable until the block ends; see the class."""
+        learnable = cls(model, plan, parents)
+        try:
+            yield learnable
+        finally:
+            learnable.close()
+
+    def become(self, plan: Plan) -> None:
+        """Take the arguments of a plan that is the first one but for them.
+
+        Raises:
+            CandidateError: a merged value is NaN or infinite.
+        """
+        self._jobs = {job.name: job for job in plan.jobs}
+        self._gradients = {}
+        for name in self.routes.low_rank:
+            leaf = self._leaves[name]
+            leaf.data.copy_(_coefficients(self._jobs[name], self._jobs[name].arguments)[1:])
+            leaf.grad = None
+        dense = [self._jobs[name] for name in self.routes.dense]
+        if dense:
+            self._write(replace(plan, jobs=tuple(dense)))
+
+    def gradients(self) -> Gradients:
+        """Collect what backward passes gave since `become`."""
+        found = {name: dict(of) for name, of in self._gradients.items()}
+        for name in self.routes.low_rank:
+            if (gradient := self._leaves[name].grad) is not None:
+                found[name] = _of_arguments(self._jobs[name], gradient)
+        return found
+
+    def close(self) -> None:
+        """Take the hooks off the model, and let its parameters have no gradients."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(False).grad = None
+
+    def _write_base(self) -> None:
+        """Write what stays: the base's own weights below low-rank deltas, and constants."""
+        names = {*self.routes.low_rank, *self.routes.constant}
+        jobs = tuple(
+            replace(job, models=(), arguments={}) for job in self._plan.jobs if job.name in names
+        )
+        if jobs:
+            self._write(replace(self._plan, jobs=jobs))
+
+    def _write(self, plan: Plan) -> None:
+        targets = {job.name: self._parameters[job.name].data for job in plan.jobs}
+        write(plan, self._parents, targets)
+
+    def _add_low_rank(self, job: Job) -> None:
+        """Let a linear layer compute W0 x + sum(c_i B_i A_i x)."""
+        module = self.model.get_submodule(job.name.rpartition(".")[0])
+        weight = self._parameters[job.name]
+        low_rank = _low_rank(job, self._parents, weight)
+        leaf = torch.zeros(len(job.models), device=weight.device, requires_grad=True)
+        self._leaves[job.name] = leaf
+
+        def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return output + low_rank.added(inputs[0], leaf)
+
+        self._handles.append(module.register_forward_hook(add))
+
+    def _take_back(self, name: str, parameter: nn.Parameter) -> None:
+        """Turn a weight's gradient into those of its job's arguments, and let go of it."""
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        job = self._jobs[name]
+        inputs = inputs_of(job, self._plan.seed, self._parents, plain)
+        try:
+            found = pull_back(
+                job.method, inputs, job.arguments, gradient.to(self._parents.device)
+            )
+        finally:
+            release_inputs(job, self._parents)
+        before = self._gradients.setdefault(name, {})
+        for argument, value in found.items():
+            before[argument] = before.get(argument, 0) + value.cpu()
+
+
+def _route(job: Job, parents: Parents) -> str:
+    """Name the field of `Routes` that a job belongs to."""
+    if not job.method.differentiable:
+        raise RecipeError("the method has no number with a derivative")
+    if job.base is None or not job.n_entries:
+        return "dense" if job.n_entries else "constant"
+    base = parents.key(job.base.model, job.base.name)
+    changed = [source for source in job.models if parents.key(source.model, source.name) != base]
+    if not changed and job.method.base == "required":
+        return "constant"
+    adapted = all(
+        source.model.model == job.base.model.model
+        and job.base.model.lora is None
+        and parents.factors(source.model, source.name) is not None
+        for source in changed
+    )
+    return "low_rank" if job.method.combination and adapted else "dense"
+
+
+def _low_rank(job: Job, parents: Parents, like: Tensor) -> LowRank:
+    """Put the factors of a job's models side by side, as `like` in dtype and device."""
+    found = [parents.factors(source.model, source.name) for source in job.models]
+    factors = [(i, *pair) for i, pair in enumerate(found) if pair is not None]
+    owners = [i for i, a, _ in factors for _ in range(len(a))]
+    return LowRank(
+        torch.cat([a for _, a, _ in factors]).to(like.device, like.dtype),
+        torch.cat([b for *_, b in factors], dim=1).to(like.device, like.dtype),
+        torch.tensor(owners, device=like.device),
+    )
+
+
+def _coefficients(job: Job, arguments: Mapping[str, Any]) -> Tensor:
+    """Coefficients of the base and the models in a job's tensor, (1 + models,)."""
+    return combination(job.method, len(job.models), arguments)
+
+
+def _of_arguments(job: Job, gradient: Tensor) -> dict[str, Tensor]:
+    """Take the gradient of a combination's coefficients, (models,), back to its arguments."""
+    names = [p.argument for p in job.method.differentiable]
+    with torch.enable_grad():
+        leaves = {
+            name: torch.tensor(value, dtype=torch.float64, requires_grad=True)
+            for name in names
+            if (value := job.arguments.get(name)) is not None
+        }
+        spread = {
+            name: list(leaf.unbind()) if leaf.dim() else leaf for name, leaf in leaves.items()
+        }
+        coefficients = _coefficients(job, {**job.arguments, **spread})[1:]
+        found = torch.autograd.grad(
+            coefficients, list(leaves.values()), gradient.double().cpu(), allow_unused=True
+        )
+    return {
+        name: torch.zeros_like(leaf) if value is None else value
+        for (name, leaf), value in zip(leaves.items(), found, strict=True)
+    }

@@ -1,0 +1,200 @@
+"""The learner: from points of trajectories to recipes, each trajectory gone through once."""
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from mergesearch.engines import differentiable
+from mergesearch.errors import CandidateError
+from mergesearch.learning import (
+    N_WRITTEN,
+    Coefficients,
+    Course,
+    Curriculum,
+    Lesson,
+    ModelSlope,
+    Portion,
+    follow,
+    go_to,
+    imitated,
+    labelled,
+    prompted,
+)
+from mergesearch.merging import Routes, plan_merge
+from mergesearch.recipe import Recipe
+from mergesearch.runs import Pass, PassesOf
+from mergesearch.searching.candidates import CandidateEvaluator
+from mergesearch.searching.observer import Observer
+from mergesearch.space import LearnedPoint, SearchSpace
+
+if TYPE_CHECKING:
+    from mergesearch.tasks import BuiltTask
+
+
+class Learner:
+    """Makes recipes of learned points.
+
+    Args:
+        space: names the models.
+        curriculum: what is learned, from what.
+        candidates: merges, and asks parents.
+        observer: is told of each pass.
+        portion: of a step that goes forward and backward at once.
+
+    Raises:
+        InputError: no tensor differs between the models.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        curriculum: Curriculum,
+        candidates: CandidateEvaluator,
+        observer: Observer,
+        portion: Portion,
+    ) -> None:
+        self._space = space
+        self._curriculum = curriculum
+        self._learned = learned = curriculum.learned
+        self._candidates = candidates
+        self._observer = observer
+        self._portion = portion
+        self._template = learned.template(
+            space.base, space.parents, space.tokenizer_source, space.search.seed
+        )
+        self._plan = plan_merge(self._template, candidates.parents)
+        routes = Routes.of(self._plan, candidates.parents)
+        self.coefficients = Coefficients(
+            self._template, self._plan, routes, learned, space.granularity
+        )
+
+    def recipe(self, point: LearnedPoint) -> Recipe:
+        """Make the recipe of a point; its trajectory goes on as far as that takes.
+
+        Raises:
+            CandidateError: not even one pass has a finite loss, or no expert has a score.
+            InputError: a pass cannot be kept.
+        """
+        one = self._pass(point)
+        scales = {ref: point.scales.get(name, 1.0) for name, ref in self._space.parents.items()}
+        return self.coefficients.recipe(self.coefficients.changed(one.values, point.pull, scales))
+
+    def _pass(self, point: LearnedPoint) -> Pass:
+        """Give a pass, or the last good one before it."""
+        passes = self._passes(point.learning_rate)
+        ended = passes.end
+        course = Course(
+            n_passes=self._learned.passes,
+            batch=self._learned.batch,
+            learning_rate=point.learning_rate,
+            seed=self._space.search.seed,
+        )
+        one = go_to(point.n_passes, passes, partial(self._follow, course), self._tell)
+        if passes.end != ended:
+            self._observer.stage(
+                f"learning stops after pass {one.number} of {course.n_passes}, its last good one: "
+                f"{passes.end}"
+            )
+        return one
+
+    def _follow(self, course: Course, known: Sequence[Pass]) -> Generator[Pass]:
+        """Go on with a trajectory, the live model lent to it."""
+        lessons, n_asked = self._lessons()
+        self._observer.stage(self._what(lessons, course, len(known)))
+        with self._candidates.learnable(self._plan) as learnable:
+            engine = differentiable(self._candidates.evaluator.engine)
+            engine.load(learnable.model)
+            slope = ModelSlope(engine, learnable, self._plan, self.coefficients, self._portion)
+            try:
+                yield from follow(
+                    course,
+                    self.coefficients.start,
+                    lessons,
+                    slope,
+                    self.coefficients.clamped,
+                    known,
+                    n_asked,
+                    self._observer.learning,
+                )
+            finally:
+                engine.unload()
+
+    def _lessons(self) -> tuple[list[Lesson], int]:
+        """Make the lessons, and count the answers that parents gave for them."""
+        documents, prompts = self._curriculum.documents, self._curriculum.prompts
+        if self._learned.loss == "labels":
+            return [lesson for task, of in documents for lesson in labelled(task, of)], 0
+        lessons: list[Lesson] = []
+        for name, ref in self._space.parents.items():
+            mine = [(task, of) for task, of in documents if self._experts[task.id.task] == name]
+            texts = prompts.get(name, ())
+            if not mine and not texts:
+                continue
+            with self._candidates.asked(self._space.soup([ref])):
+                engine = differentiable(self._candidates.evaluator.engine)
+                for task, of in mine:
+                    lessons += imitated(engine, task, of)
+                if texts:
+                    lessons += prompted(engine, name, texts, N_WRITTEN)
+        n_texts = sum(map(len, prompts.values()))
+        return lessons, len(lessons) + n_texts  # which were written as well
+
+    @cached_property
+    def _experts(self) -> Mapping[str, str]:
+        """The parent that is imitated on each task, by the tasks' names."""
+        return {task.id.task: self._expert(task) for task, _ in self._curriculum.documents}
+
+    def _expert(self, task: "BuiltTask") -> str:
+        """Take the parent that the suite names, or the best by the search's own scores."""
+        if task.spec.expert is not None:
+            return task.spec.expert
+        best: list[tuple[float, str]] = []
+        for name, ref in self._space.parents.items():
+            try:
+                scores = self._candidates.score(self._space.soup([ref])).scores
+            except CandidateError:  # one without a score is no expert
+                continue
+            value = next(s.value for s in scores.tasks if s.id == task.id)
+            best.append((value if task.id.higher_is_better else -value, name))
+        if not best:
+            raise CandidateError("no parent has a score, so there is none to imitate")
+        return max(best, key=lambda pair: pair[0])[1]
+
+    def _passes(self, learning_rate: float) -> PassesOf:
+        """Open the memory of a trajectory."""
+        learned, folder = self._learned, self._candidates.record.folder
+        about = {
+            # relative, so that a run and its models can be moved together
+            "template": self._template.with_paths(lambda ref: ref.relative(folder)).hash,
+            "learned": learned.model_dump(mode="json", exclude={"pull", "scale", "learning_rate"}),
+            "learning_rate": learning_rate,
+            "seed": self._space.search.seed,
+            "lessons": self._curriculum.identity,
+        }
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        label = f"{learned.of} by {learned.granularity}, learning rate {learning_rate:g}"
+        return PassesOf(self._candidates.record, key, label, self._curriculum.searched)
+
+    def _what(self, lessons: Sequence[Lesson], course: Course, n_before: int) -> str:
+        """Say what is about to be learned, from what."""
+        counts: dict[str, int] = {}
+        for lesson in lessons:
+            counts[lesson.task] = counts.get(lesson.task, 0) + 1
+        documents = ", ".join(f"{n} of {name}" for name, n in counts.items())
+        passes = f"{course.n_passes} pass{'es' * (course.n_passes > 1)}"
+        done = f", {n_before} of them done before" if n_before else ""
+        return (
+            f"learning {len(self.coefficients)} coefficients of {self._learned.of} from "
+            f"{documents}, by {self._learned.loss}: {passes}{done}"
+        )
+
+    def _tell(self, one: Pass) -> None:
+        n_left = self._learned.passes - one.number
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in one.losses.items())
+        left = f", {one.seconds * n_left:.0f} s left" if n_left else ""
+        self._observer.stage(
+            f"pass {one.number}/{self._learned.passes}  loss {losses}  {one.seconds:.1f} s{left}"
+        )
+

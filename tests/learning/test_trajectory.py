@@ -1,0 +1,121 @@
+"""The optimiser's way, on losses that are known by hand."""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from mergesearch.errors import CandidateError
+from mergesearch.learning import Course, Diverged, Lesson, follow, go_to
+from mergesearch.runs import Pass
+
+COURSE = Course(n_passes=4, batch=4, learning_rate=0.1, seed=7)
+LESSONS = [Lesson(task, 1.0, ()) for task in ("a", "a", "a", "a", "a", "b", "b", "b")]
+TARGET = torch.tensor([0.3, 1.4], dtype=torch.float64)
+
+
+def quadratic(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
+    loss = float((values - TARGET).square().sum())
+    # the order of lessons counts, as it does for a real loss
+    noise = 0.01 * sum(i * len(lesson.task + lesson.task * (lesson.task == "b"))
+                       for i, lesson in enumerate(lessons))
+    return 2 * (values - TARGET) + noise, [loss] * len(lessons)
+
+
+class Memory:
+    """A trajectory in memory."""
+
+    def __init__(self) -> None:
+        self.passes: list[Pass] = []
+        self.end: str | None = None
+
+    def known(self) -> Sequence[Pass]:
+        return self.passes
+
+    def add(self, one: Pass) -> None:
+        self.passes.append(one)
+
+    def set_end(self, reason: str) -> None:
+        self.end = reason
+
+
+def further(
+    known: Sequence[Pass], slope: Callable[..., tuple[Tensor, list[float]]] = quadratic
+) -> Generator[Pass]:
+    start = torch.ones(2, dtype=torch.float64)
+    return follow(COURSE, start, LESSONS, slope, lambda x: x.clamp(0, 1.2), known)
+
+
+def test_it_goes_down_and_stays_in_its_range() -> None:
+    passes = list(further([]))
+    losses = [one.losses["a"] for one in passes]
+    assert losses == sorted(losses, reverse=True)
+    assert passes[-1].values[1] <= 1.2
+    assert [one.n_answers for one in passes] == [24] * 4
+    assert set(passes[0].losses) == {"a", "b"}
+
+
+def test_one_that_was_interrupted_goes_on_as_if_it_never_was() -> None:
+    whole = list(further([]))
+    for n in (1, 3):
+        rest = list(further(whole[:n]))
+        assert [one.number for one in rest] == list(range(n + 1, 5))
+        for one, other in zip(rest, whole[n:], strict=True):
+            assert torch.equal(one.values, other.values)
+            assert all(map(torch.equal, one.moments, other.moments))
+
+
+def test_the_learning_rate_falls_to_zero_by_a_cosine() -> None:
+    steps: list[float] = []
+
+    def constant(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
+        steps.append(float(values[0]))
+        return torch.ones_like(values), [0.0] * len(lessons)
+
+    start = torch.full((2,), 5.0, dtype=torch.float64)
+    (*_, last) = follow(COURSE, start, LESSONS, constant, lambda x: x)
+    taken = [a - b for a, b in zip(steps, [*steps[1:], float(last.values[0])], strict=True)]
+    # Adam's step along a constant slope is the learning rate
+    expected = [0.05 * (1 + math.cos(math.pi * k / 8)) for k in range(8)]
+    assert taken == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_pass_is_gone_to_once() -> None:
+    memory, told = Memory(), []
+    assert go_to(2, memory, further, told.append).number == 2
+    assert go_to(1, memory, further, told.append).number == 1
+    assert go_to(4, memory, further, told.append).number == 4
+    assert [one.number for one in told] == [1, 2, 3, 4]
+    assert torch.equal(memory.passes[-1].values, list(further([]))[-1].values)
+
+
+def spoiled(after: int) -> Callable[..., tuple[Tensor, list[float]]]:
+    """A slope that is NaN after so many steps."""
+    n = 0
+
+    def slope(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
+        nonlocal n
+        n += 1
+        gradient, losses = quadratic(values, lessons)
+        return gradient * (math.nan if n > after else 1), losses
+
+    return slope
+
+
+def test_a_loss_that_turns_nan_ends_it_at_its_last_good_pass() -> None:
+    memory = Memory()
+    go_on = partial(further, slope=spoiled(after=5))
+    assert go_to(4, memory, go_on, lambda _: None).number == 2
+    assert memory.end == "a loss is NaN or infinite in pass 3, step 2"
+    assert go_to(4, memory, go_on, lambda _: None).number == 2  # and it is not tried again
+    assert len(memory.passes) == 2
+
+
+def test_without_a_good_pass_there_is_no_candidate() -> None:
+    with pytest.raises(CandidateError, match=r"pass 1, step 1; lower learned\.learning_rate"):
+        go_to(4, Memory(), partial(further, slope=spoiled(after=0)), lambda _: None)
+    with pytest.raises(Diverged):
+        list(further([], slope=spoiled(after=0)))
