@@ -41,7 +41,7 @@ class Evaluator:
     [('first', 12), ('second', 8)]
 
     Args:
-        suite: both splits are built at once, so that what is wrong shows before a search.
+        suite: all splits are built at once, so that what is wrong shows before a search.
         tokenizer: of all candidates. It is copied, and stays as it is.
         runtime: chooses the engine that answers, the device where all candidates are, and the
             rows of a forward pass.
@@ -70,11 +70,21 @@ class Evaluator:
         #: Of the model that the engine has now: several may be scored in turns, block by block.
         self._turn: _Turn | None = None
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, for a caller who loads models of his own.
+
+        Ask for it again for each model: a model that is scored block by block is then loaded anew
+        before its next block.
+        """
+        self._turn = None
+        return self._engine
+
     def tasks(self, split: str = "search", *, full: bool = False) -> tuple["BuiltTask", ...]:
         """Give the tasks of a split.
 
         Args:
-            split: "search" or "held_out".
+            split: "search", "held_out" or "learn".
             full: all documents, whatever the suite's limits.
 
         Raises:
@@ -100,7 +110,7 @@ class Evaluator:
             config: of the models.
             dtype: that they compute in.
             device: where they run.
-            split: "search" or "held_out".
+            split: "search", "held_out" or "learn".
 
         Raises:
             InputError: there is no such split, or it has no tasks.
@@ -139,7 +149,7 @@ class Evaluator:
 
         Args:
             model: a causal language model on any device; None where the store knows everything.
-            split: "search" or "held_out".
+            split: "search", "held_out" or "learn".
             full: all documents, whatever the suite's limits.
             store: what it knows is not scored again, and what is new is added, block by block.
 
@@ -169,7 +179,7 @@ class Evaluator:
 
         Args:
             model: as for `score`; its weights must stay as they are until the last block.
-            split: "search" or "held_out".
+            split: "search", "held_out" or "learn".
             full: all documents, whatever the suite's limits.
             store: as for `score`.
             n_blocks: into how many parts the documents go; fewer where no task has as many.

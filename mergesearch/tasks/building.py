@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,10 +37,11 @@ def build_tasks(
 
     Raises:
         InputError: a task is unknown or occurs twice, has no such metric or filter, its data is
-            missing, or it cannot be built for another reason; a search task is a benchmark's
-            test set, and the suite does not allow that.
+            missing, or it cannot be built for another reason; a task to search on or to learn
+            from is a benchmark's test set, and the suite does not allow that; one to learn from
+            has the documents of a held-out one.
     """
-    specs = {"search": suite.search, "held_out": suite.held_out}
+    specs = {"search": suite.search, "held_out": suite.held_out, "learn": suite.learn}
     names = [spec.task for split in specs.values() for spec in split]
     compile_once()
     catalogue = Catalogue(suite.include_path, names)
@@ -49,7 +51,9 @@ def build_tasks(
     if not suite.allow_benchmarks:
         # before prompts are rendered: benchmarks have thousands
         for _, source in sources["search"]:
-            _refuse_benchmarks(source)
+            _refuse_benchmarks(source, "a search task", "search on")
+        for _, source in sources["learn"]:
+            _refuse_benchmarks(source, "a task to learn from", "learn from")
     builder = _Builder(tokenizer)
     splits = {
         split: tuple(task for spec, source in pairs for task in builder.build(spec, source))
@@ -57,6 +61,7 @@ def build_tasks(
     }
     for tasks in splits.values():
         _check_each_once(tasks)
+    _check_held_out(splits["learn"], splits["held_out"])
     return splits
 
 
@@ -126,15 +131,15 @@ class _Builder:
         return task
 
 
-def _refuse_benchmarks(source: Task | Group) -> None:
+def _refuse_benchmarks(source: Task | Group, kind: str, use: str) -> None:
     tasks = source.get_all_tasks() if isinstance(source, Group) else [source]
     for task in tasks:
         if benchmark := benchmark_of(task):
             group = f" of group {source.name!r}" if isinstance(source, Group) else ""
             raise InputError(
-                f"a search task must not be a benchmark's test set, but {task.task_name!r}{group} "
+                f"{kind} must not be a benchmark's test set, but {task.task_name!r}{group} "
                 f"reads the split {scored_split(task)!r} of {benchmark}, on which its numbers are "
-                f"reported; search on another split or a task of your own and keep this one under "
+                f"reported; {use} another split or a task of your own and keep this one under "
                 f"held_out, or set allow_benchmarks: true, and the report will say so"
             )
 
@@ -151,6 +156,17 @@ def _check_each_once(tasks: Iterable[BuiltTask]) -> None:
             raise InputError(
                 f"a task may appear once in a split, but {task.id.task!r} appears "
                 f"{' and '.join(owners)}; list it or the members of the groups once"
+            )
+
+
+def _check_held_out(learn: Iterable[BuiltTask], held_out: Iterable[BuiltTask]) -> None:
+    """Refuse to learn from held-out tasks, by the same name or another."""
+    for task, other in product(learn, held_out):
+        if task.id.task == other.id.task or set(task.questions) <= set(other.questions):
+            raise InputError(
+                f"held-out must not be learned from, but the documents of the task "
+                f"{task.id.task!r} under learn are those of {other.id.task!r} under held_out; "
+                f"name a training split under learn"
             )
 
 

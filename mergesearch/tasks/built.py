@@ -4,6 +4,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
@@ -14,8 +15,13 @@ from mergesearch.requests import Request, Response
 from mergesearch.scores import DocumentScore, TaskId, TaskScore, summary
 from mergesearch.tasks.asking import answered, requests_of
 from mergesearch.tasks.grading import grade
+from mergesearch.tasks.losses import Label, imitated, label_of
 from mergesearch.tasks.order import stratified_order
+from mergesearch.tasks.questions import question_of
 from mergesearch.tasks.suite import TaskSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +91,64 @@ class BuiltTask:
     @cached_property
     def order(self) -> tuple[int, ...]:
         """The documents in the order of scoring, stratified by their targets."""
-        return stratified_order([self._stratum(i) for i in self.doc_ids])
+        return self.ordered(self.doc_ids)
+
+    def ordered(self, doc_ids: Iterable[int]) -> tuple[int, ...]:
+        """Order some documents so that every beginning has its share of each target."""
+        doc_ids = tuple(doc_ids)
+        return tuple(doc_ids[k] for k in stratified_order([self._stratum(i) for i in doc_ids]))
+
+    @cached_property
+    def has_labels(self) -> bool:
+        """Tell if any document has a labelled loss."""
+        return any(self._label(i) is not None for i in range(self.n_available))
+
+    def labelled_docs(self, doc_ids: Iterable[int]) -> tuple[int, ...]:
+        """Pick the documents that have a labelled loss.
+
+        Those without a right choice, with right choices only, or without a reference are left out.
+        """
+        return tuple(i for i in doc_ids if self._label(i) is not None)
+
+    def labelled_requests(self, doc_id: int) -> tuple[Request, ...]:
+        """List the log-likelihoods that the labelled loss of a document needs.
+
+        Raises:
+            ValueError: the document has no label; see `labelled_docs`.
+        """
+        return self._labelled(doc_id).requests
+
+    def labelled_loss(self, doc_id: int, nll: "Tensor") -> "Tensor":
+        """Compute a document's loss by its label.
+
+        Of choices, the cross-entropy of the right ones, with log-likelihoods divided as the metric
+        divides them. Of a reference or a rolling text, the negative log-likelihood per word; of a
+        log-likelihood task's continuation, all of it.
+
+        Args:
+            doc_id: of a document with a label.
+            nll: negative log-likelihoods of its `labelled_requests` (requests,), in nats.
+
+        Returns:
+            Shape (), in nats; differentiable.
+
+        Raises:
+            ValueError: the document has no label; see `labelled_docs`.
+        """
+        return self._labelled(doc_id).loss(nll)
+
+    def imitation_requests(self, doc_id: int) -> tuple[Request, ...]:
+        """List the requests at which a model may imitate another, without labels.
+
+        Log-likelihoods of all choices, or of the task's text. Where the task generates, its
+        `Generation`, once: the other answers it, and the log-likelihood of the answer is compared.
+        """
+        return imitated(self.source, self._doc(doc_id), self._requests[doc_id])
+
+    @cached_property
+    def questions(self) -> tuple[str, ...]:
+        """The text of each document, which tells if a task of another split has it too."""
+        return tuple(question_of(self.source, self._doc(i)) for i in range(self.n_available))
 
     def full(self) -> "BuiltTask":
         """Take all documents of the task; the instances are shared."""
@@ -105,8 +168,33 @@ class BuiltTask:
             for document in self.documents
         )
 
+    @cached_property
+    def _labels(self) -> dict[int, Label | None]:
+        # filled document by document, and kept as requests are
+        return {}
+
+    def _label(self, doc_id: int) -> Label | None:
+        if doc_id not in self._labels:
+            self._labels[doc_id] = label_of(
+                self.source,
+                self.id.metric,
+                self._doc(doc_id),
+                self._requests[doc_id],
+                chat=self.spec.apply_chat_template,
+            )
+        return self._labels[doc_id]
+
+    def _doc(self, doc_id: int) -> Any:
+        return self.documents[doc_id][0].doc
+
+    def _labelled(self, doc_id: int) -> Label:
+        label = self._label(doc_id)
+        if label is None:
+            raise ValueError(f"document {doc_id} of task {self.id.task!r} has no label")
+        return label
+
     def _stratum(self, doc_id: int) -> Hashable:
         """Name a document's right answer, where it is one of a few choices."""
         if self.source.OUTPUT_TYPE != "multiple_choice":
             return None
-        return repr(self.source.doc_to_target(self.documents[doc_id][0].doc))
+        return repr(self.source.doc_to_target(self._doc(doc_id)))

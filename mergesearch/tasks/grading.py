@@ -48,14 +48,13 @@ def _margin(
         return None
     doc = document[0].doc
     choices = source.doc_to_choice(doc)
-    gold = _gold(source, doc, choices)
+    gold = right_choices(source, doc, choices)
     if not gold or len(gold) == len(choices) or len(logprobs) < len(choices):
         return None
-    length = _LENGTHS.get(metric)
     scores = [
-        logprob / (max(length(choice), 1) if length else 1)
+        logprob / length
         # requests beyond the choices are those of acc_mutual_info
-        for logprob, choice in zip(logprobs, choices, strict=False)
+        for logprob, length in zip(logprobs, choice_lengths(metric, choices), strict=False)
     ]
     best = [
         max((s for i, s in enumerate(scores) if (i in gold) is right)) for right in (True, False)
@@ -63,7 +62,13 @@ def _margin(
     return best[0] - best[1]
 
 
-def _gold(source: Task, doc: Any, choices: Sequence[str]) -> set[int]:
+def choice_lengths(metric: str, choices: Sequence[str]) -> list[int]:
+    """Give what a metric divides each choice's log-likelihood by: 1 for most metrics."""
+    length = _LENGTHS.get(metric)
+    return [max(length(choice), 1) if length else 1 for choice in choices]
+
+
+def right_choices(source: Task, doc: Any, choices: Sequence[str]) -> set[int]:
     """Find the indices of the right choices: tasks give an index, a text, or several."""
     target = source.doc_to_text(doc) if source.multiple_input else source.doc_to_target(doc)
     many = target if isinstance(target, list | tuple) else [target]

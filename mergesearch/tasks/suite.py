@@ -1,4 +1,4 @@
-"""The suite of an `evals/*.yaml`: tasks to search on, and tasks held out."""
+"""The suite of an `evals/*.yaml`: tasks to search on, to learn from, and held out."""
 
 from collections import Counter
 from pathlib import Path
@@ -38,10 +38,13 @@ class TaskSpec(Config):
     apply_chat_template: bool = False
     #: With a chat template: each solved example is a turn of its own.
     fewshot_as_multiturn: bool = True
+    #: Name of the parent whose answers are imitated on this task where coefficients are learned
+    #: without labels; None takes the one that scores best on it.
+    expert: str | None = Field(default=None, min_length=1)
 
 
 class Suite(Config):
-    """The tasks that steer a search, and those that only its winners are scored on.
+    """Tasks that steer a search, others for its winners, and others to learn from.
 
     >>> from pathlib import Path
     >>> from mergesearch import load_suite
@@ -54,10 +57,12 @@ class Suite(Config):
     include_path: Folders = ()
     search: tuple[TaskSpec, ...] = Field(min_length=1)
     held_out: tuple[TaskSpec, ...] = ()
-    #: Take the test sets of well-known benchmarks as search tasks too; reports then say so.
+    #: A training split: tasks whose documents coefficients may be learned from.
+    learn: tuple[TaskSpec, ...] = ()
+    #: Take the test sets of well-known benchmarks as tasks of a search too; reports then say so.
     allow_benchmarks: bool = False
 
-    @field_validator("search", "held_out")
+    @field_validator("search", "held_out", "learn")
     @classmethod
     def _each_task_once(cls, specs: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
         name, count = max(Counter(spec.task for spec in specs).items(), default=("", 0), key=_count)

@@ -190,6 +190,17 @@ def spec(task: str) -> TaskSpec:
     return TaskSpec(task=task, metric="acc")
 
 
+def write_train(folder: Path) -> Path:
+    """The train split of a benchmark."""
+    train = {
+        "include": str(TASKS / "hellaswag" / "hellaswag.yaml"),
+        "task": "hellaswag_train",
+        "validation_split": "train",
+    }
+    (folder / "hellaswag_train.yaml").write_text(json.dumps(train))
+    return folder
+
+
 @pytest.mark.usefixtures("hub")
 def test_a_search_on_a_benchmark_is_refused(build_suite: Build) -> None:
     with pytest.raises(InputError) as caught:
@@ -200,6 +211,22 @@ def test_a_search_on_a_benchmark_is_refused(build_suite: Build) -> None:
         "a task of your own and keep this one under held_out, or set allow_benchmarks: true, and "
         "the report will say so"
     )
+
+
+@pytest.mark.usefixtures("hub")
+def test_learning_from_a_benchmark_is_refused_unless_the_suite_allows_it(
+    build_suite: Build, tmp_path: Path
+) -> None:
+    suite = {"search": (spec("hellaswag_train"),), "learn": (spec("hellaswag"),)}
+    folders = (write_train(tmp_path), TASKS / "hellaswag")
+    with pytest.raises(InputError) as caught:
+        build_suite(*folders, **suite)
+    assert str(caught.value).startswith(
+        "a task to learn from must not be a benchmark's test set, but 'hellaswag' reads the split "
+        "'validation' of HellaSwag, on which its numbers are reported; learn from another split or "
+    )
+    evaluator = build_suite(*folders, **suite, allow_benchmarks=True)
+    assert [task.benchmark for task in evaluator.tasks("learn")] == ["HellaSwag"]
 
 
 @pytest.mark.usefixtures("hub")
@@ -222,12 +249,7 @@ def test_a_benchmark_is_taken_where_the_suite_says_so_and_a_run_keeps_it(
 def test_a_benchmark_may_be_held_out_and_its_train_split_searched(
     build_suite: Build, tmp_path: Path
 ) -> None:
-    train = {
-        "include": str(TASKS / "hellaswag" / "hellaswag.yaml"),
-        "task": "hellaswag_train",
-        "validation_split": "train",
-    }
-    (tmp_path / "hellaswag_train.yaml").write_text(json.dumps(train))
+    write_train(tmp_path)
     evaluator = build_suite(
         *(TASKS / "hellaswag", tmp_path),
         search=(spec("hellaswag_train"),),

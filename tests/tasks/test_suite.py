@@ -16,6 +16,8 @@ search:
   - {{task: b, metric: "exact_match,strict", num_fewshot: 3, apply_chat_template: true}}
 held_out:
   - {{task: a, metric: acc}}
+learn:
+  - {{task: c, metric: acc, limit: 50, expert: one}}
 """
 
 
@@ -43,6 +45,7 @@ def test_include_path_is_relative_to_the_suite(
             ),
         ),
         held_out=(TaskSpec(task="a", metric="acc"),),
+        learn=(TaskSpec(task="c", metric="acc", limit=50, expert="one"),),
     )
 
 
@@ -62,6 +65,12 @@ def test_include_path_is_relative_to_the_suite(
             "search: [{task: a, metric: acc}, {task: a, metric: acc_norm}]",
             "search: a task may appear once in a split, but 'a' appears 2 times; give one",
         ),
+        (
+            "search: [{task: a, metric: acc}]\n"
+            "learn: [{task: b, metric: acc}, {task: b, metric: acc}]",
+            "learn: a task may appear once in a split, but 'b' appears 2 times; give one",
+        ),
+        ("search: [{task: a, metric: acc, expert: ''}]", "search.0.expert: .*at least 1"),
         (
             "include_path: tsaks\nsearch: [{task: a, metric: acc}]",
             "include_path: must be a folder, but 'tsaks' is not one; it is looked up beside",

@@ -1,0 +1,64 @@
+"""A user's own prompts, from a text file or JSON lines."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mergesearch.config import read_text
+from mergesearch.errors import InputError
+
+#: Endings of files of JSON lines.
+_JSON_LINES = {".jsonl", ".ndjson"}
+#: Keys of a JSON object that hold its prompt; the first there is counts.
+_KEYS = ("prompt", "text")
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """Read a prompt a line, blank lines aside.
+
+    The spaces around a prompt are kept.
+
+    Args:
+        path: a text file; or, ending in `.jsonl`, of strings or of objects with the key `prompt`
+            or `text`.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8 text or holds no prompt, or a line of JSON
+            is something else.
+    """
+    text = read_text(path).removeprefix("\ufeff")
+    if "\0" in text:
+        raise InputError(f"cannot read {path}: it is binary, and prompts are UTF-8 text")
+    # not at the other ends of lines that Unicode knows, which JSON has within strings
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    if path.suffix.lower() in _JSON_LINES:
+        prompts = tuple(_from_json(path, lines))
+    else:
+        prompts = tuple(line for line in lines if line.strip())
+    if not prompts:
+        raise InputError(f"{path} holds no prompt; write one a line")
+    return prompts
+
+
+def _from_json(path: Path, lines: list[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        prompt = _prompt(line)
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InputError(
+                f"{path}, line {number}: must be a JSON string, or an object with a text under "
+                f"{' or '.join(map(repr, _KEYS))}; got {line[:40]!r}"
+            )
+        yield prompt
+
+
+def _prompt(line: str) -> Any:
+    try:
+        entry = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if isinstance(entry, dict):
+        return next((entry[key] for key in _KEYS if key in entry), None)
+    return entry
