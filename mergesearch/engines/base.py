@@ -115,9 +115,7 @@ class Engine(Protocol):
 class DifferentiableEngine(Engine, Protocol):
     """An engine whose answers have gradients."""
 
-    def loss(
-        self, requests: Sequence[Request], *, checkpointing: bool = False
-    ) -> "torch.Tensor":
+    def loss(self, requests: Sequence[Request], *, checkpointing: bool = False) -> "torch.Tensor":
         """Compute negative log-likelihoods by the model that was loaded last.
 
         Args:

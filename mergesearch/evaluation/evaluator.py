@@ -4,8 +4,8 @@ import contextlib
 import copy
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.config import unknown
@@ -96,6 +96,17 @@ class Evaluator:
         if not tasks:
             raise InputError(f"the suite has no {split} tasks; list some under {split!r}")
         return tuple(task.full() for task in tasks) if full else tasks
+
+    def set_apart(self, documents: Mapping[str, Collection[int]]) -> None:
+        """Leave documents out of all scores on the search split, since they are learned from.
+
+        Args:
+            documents: ids by the name of their task.
+        """
+        self._splits["search"] = tuple(
+            replace(task, apart=frozenset(documents.get(task.id.task, ())))
+            for task in self._splits["search"]
+        )
 
     def cost(
         self,

@@ -70,7 +70,7 @@ def lessons(evaluator: Evaluator, n: int | None = None) -> Lessons:
 
 
 def _of_search(task: "BuiltTask", held_out: set[str], n: int | None) -> Lesson:
-    over = _lesson(task, range(task.n_documents, task.n_available), "left over", held_out, n)
+    over = _lesson(task, range(task.end, task.n_available), "left over", held_out, n)
     return over if over.doc_ids else _lesson(task, task.doc_ids, "search", held_out, n)
 
 

@@ -32,6 +32,8 @@ class Curriculum:
     left_out: tuple[str, ...] = ()
     #: Tasks whose documents are those that a search scores candidates on.
     searched: tuple[str, ...] = ()
+    #: By task, those of the documents that a search's limits leave over: not to be scored any more.
+    apart: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of_suite(
@@ -49,7 +51,7 @@ class Curriculum:
         """
         chosen = lessons(evaluator, learned.documents)
         documents, left_out = [], []
-        for part in chosen.parts:
+        for part in chosen.tasks:
             of = part.doc_ids
             if learned.loss == "labels":
                 of = part.task.labelled_docs(of)
@@ -64,8 +66,15 @@ class Curriculum:
                 f"learned: no task has what can be learned from by {learned.loss}, got "
                 f"{', '.join(left_out) or 'none'}; take loss: parents, or tasks with right answers"
             )
-        searched = [p.task.id.task for p in chosen.parts if p.source == "search"]
-        return cls(learned, tuple(documents), {}, tuple(left_out), tuple(searched))
+        names = [task.id.task for task, _ in documents]
+        sources = {part.task.id.task: part.source for part in chosen.tasks}
+        return cls(
+            learned,
+            tuple(documents),
+            left_out=tuple(left_out),
+            searched=tuple(n for n in names if sources[n] == "search"),
+            apart={t.id.task: of for t, of in documents if sources[t.id.task] == "left over"},
+        )
 
     @classmethod
     def of_prompts(

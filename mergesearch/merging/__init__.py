@@ -2,7 +2,7 @@
 
 from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest
-from mergesearch.merging.gradient import Gradients, LearnableModel, Routes
+from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, total_rank
 from mergesearch.merging.kernel import merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
@@ -35,5 +35,6 @@ __all__ = [
     "reserve_stacks",
     "run",
     "skeleton",
+    "total_rank",
     "write_shards",
 ]

@@ -22,7 +22,7 @@ from mergesearch.errors import RecipeError
 from mergesearch.merging.kernel import inputs_of, release_inputs, write
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.merging.skeleton import check_names
-from mergesearch.methods.derivative import combination, pull_back
+from mergesearch.methods.derivative import combination, pull_back, pull_back_combination
 from mergesearch.methods.formula import plain
 from mergesearch.parents import Parents
 
@@ -144,7 +144,8 @@ class LearnableModel:
         self._gradients = {}
         for name in self.routes.low_rank:
             leaf = self._leaves[name]
-            leaf.data.copy_(_coefficients(self._jobs[name], self._jobs[name].arguments)[1:])
+            job = self._jobs[name]
+            leaf.data.copy_(combination(job.method, len(job.models), job.arguments)[1:])
             leaf.grad = None
         dense = [self._jobs[name] for name in self.routes.dense]
         if dense:
@@ -155,7 +156,10 @@ class LearnableModel:
         found = {name: dict(of) for name, of in self._gradients.items()}
         for name in self.routes.low_rank:
             if (gradient := self._leaves[name].grad) is not None:
-                found[name] = _of_arguments(self._jobs[name], gradient)
+                job = self._jobs[name]
+                found[name] = pull_back_combination(
+                    job.method, len(job.models), job.arguments, gradient.cpu()
+                )
         return found
 
     def close(self) -> None:
@@ -199,14 +203,25 @@ class LearnableModel:
         job = self._jobs[name]
         inputs = inputs_of(job, self._plan.seed, self._parents, plain)
         try:
-            found = pull_back(
-                job.method, inputs, job.arguments, gradient.to(self._parents.device)
-            )
+            found = pull_back(job.method, inputs, job.arguments, gradient.to(self._parents.device))
         finally:
             release_inputs(job, self._parents)
         before = self._gradients.setdefault(name, {})
         for argument, value in found.items():
             before[argument] = before.get(argument, 0) + value.cpu()
+
+
+def total_rank(plan: Plan, parents: Parents) -> int:
+    """Give the largest rank of the deltas beside one layer, of all models together."""
+    ranks = [
+        sum(
+            len(factors[0])
+            for source in job.models
+            if (factors := parents.factors(source.model, source.name)) is not None
+        )
+        for job in plan.jobs
+    ]
+    return max(ranks, default=0)
 
 
 def _route(job: Job, parents: Parents) -> str:
@@ -238,30 +253,3 @@ def _low_rank(job: Job, parents: Parents, like: Tensor) -> LowRank:
         torch.cat([b for *_, b in factors], dim=1).to(like.device, like.dtype),
         torch.tensor(owners, device=like.device),
     )
-
-
-def _coefficients(job: Job, arguments: Mapping[str, Any]) -> Tensor:
-    """Coefficients of the base and the models in a job's tensor, (1 + models,)."""
-    return combination(job.method, len(job.models), arguments)
-
-
-def _of_arguments(job: Job, gradient: Tensor) -> dict[str, Tensor]:
-    """Take the gradient of a combination's coefficients, (models,), back to its arguments."""
-    names = [p.argument for p in job.method.differentiable]
-    with torch.enable_grad():
-        leaves = {
-            name: torch.tensor(value, dtype=torch.float64, requires_grad=True)
-            for name in names
-            if (value := job.arguments.get(name)) is not None
-        }
-        spread = {
-            name: list(leaf.unbind()) if leaf.dim() else leaf for name, leaf in leaves.items()
-        }
-        coefficients = _coefficients(job, {**job.arguments, **spread})[1:]
-        found = torch.autograd.grad(
-            coefficients, list(leaves.values()), gradient.double().cpu(), allow_unused=True
-        )
-    return {
-        name: torch.zeros_like(leaf) if value is None else value
-        for (name, leaf), value in zip(leaves.items(), found, strict=True)
-    }

@@ -42,6 +42,7 @@ class Parameter:
     by_block: bool = False
     #: Whether it means the same in every method that has it.
     shared: bool = False
+    #: The merged tensor has a derivative with respect to it, almost everywhere.
     differentiable: bool = False
 
     @property
@@ -152,11 +153,9 @@ class Method:
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
     check: Callable[[Mapping[str, Any]], None] = any_arguments
+    #: Each entry is the same linear combination of the base's and the models' entries, which
+    #: follows from the arguments alone.
     combination: bool = False
-
-    @property
-    def differentiable(self):
-        return tuple(p for p in self.parameters if p.differentiable)
 
     def __post_init__(self) -> None:
         check_reference("function", self.function)
@@ -176,6 +175,11 @@ class Method:
             case Sparsified():
                 return self.function.formula()
         return self.function
+
+    @property
+    def differentiable(self) -> tuple[Parameter, ...]:
+        """The parameters that the merged tensor has a derivative with respect to."""
+        return tuple(p for p in self.parameters if p.differentiable)
 
     def arguments(self, n_models: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """Formula's arguments: those given, and the defaults of all others that have one."""

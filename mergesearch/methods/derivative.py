@@ -1,36 +1,160 @@
-"""PROVISIONAL."""
+"""Derivatives of merged tensors with respect to a method's numbers, through its own formula."""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from mergesearch.methods.declare import Method
+from mergesearch.methods.executor import Call
 from mergesearch.methods.formula import ByRow, Formula
 from mergesearch.methods.inputs import Inputs
 
 
-def pull_back(method, inputs, arguments, gradient, *, dtype=torch.float32):
-    names = [p.argument for p in method.differentiable if arguments.get(p.argument) is not None]
+def pull_back(
+    method: Method,
+    inputs: Inputs,
+    arguments: Mapping[str, Any],
+    gradient: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Take the gradient of a merged tensor back to the method's arguments.
+
+    A vector-Jacobian product: of each argument c, sum(gradient * d merged / d c). It goes from the
+    entries to the formula's constants block by block, and from these to the arguments at once.
+
+    Args:
+        method: a row of the table.
+        inputs: what was merged.
+        arguments: of the formula; those with a value and a derivative are differentiated.
+        gradient: of the merged tensor, in its shape.
+        dtype: what the formula is computed in.
+
+    Returns:
+        By the argument's name: float64 on the CPU, () or (models,).
+
+    Raises:
+        ValueError: the method has no differentiable parameter.
+    """
+    if not method.differentiable:
+        raise ValueError("the method has no number with a derivative")
     with torch.enable_grad():
-        leaves = {n: torch.tensor(arguments[n], dtype=torch.float64, requires_grad=True) for n in names}
-        spread = {n: list(l.unbind()) if l.dim() else l for n, l in leaves.items()}
-        formula = method.formula(inputs, **{**arguments, **spread})
-        live = {k: v for k, v in formula.constants.items() if isinstance(v, Tensor) and v.requires_grad}
-        sub = {k: v.detach().to(dtype).requires_grad_() for k, v in live.items()}
-        f = replace(formula, constants={**formula.constants, **sub})
-        acc = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in live.items()}
-        rows_g = gradient.reshape(inputs.shape)
-        for rows, value in inputs.values(f):
-            gs = torch.autograd.grad(value, list(sub.values()), rows_g[rows].to(value.dtype), allow_unused=True)
-            for k, g in zip(sub, gs):
-                if g is not None:
-                    acc[k] += g.double()
-        out = torch.autograd.grad(list(live.values()), list(leaves.values()), [acc[k] for k in live], allow_unused=True)
-    return {n: torch.zeros_like(l) if o is None else o for (n, l), o in zip(leaves.items(), out)}
+        leaves = _leaves(method, arguments)
+        formula = method.formula(inputs, **{**arguments, **_spread(leaves)})
+        constants, sums = _to_constants(formula, inputs, gradient, dtype)
+        if not constants:
+            return _named(leaves, [None] * len(leaves))
+        found = torch.autograd.grad(constants, list(leaves.values()), sums, allow_unused=True)
+    return _named(leaves, found)
 
 
-def combination(method, n_models, arguments):
-    n = n_models + 1
-    eye = torch.eye(n, dtype=torch.float64)
-    inputs = Inputs.of(None if method.base == "unused" else eye[:1], [eye[i:i+1] for i in range(1, n)])
-    formula = method.formula(inputs, **arguments)
-    base = None if inputs.base is None else inputs.base
-    return formula.function(base, list(inputs.models), **formula.constants)[0]
+def combination(method: Method, n_models: int, arguments: Mapping[str, Any]) -> Tensor:
+    """Give the coefficients of base and models in each entry of a method that is a combination.
+
+    The formula is called on columns that are zero but for one input: what comes out of a column is
+    the coefficient of that input.
+
+    Args:
+        method: a row whose `combination` is set.
+        n_models: besides the base.
+        arguments: of the formula; the result is differentiable in those that are tensors.
+
+    Returns:
+        (1 + models,), the base's first, 0 where there is none.
+    """
+    columns = torch.eye(1 + n_models)
+    base = None if method.base == "unused" else columns[:1]
+    inputs = Inputs.of(base, [columns[i : i + 1] for i in range(1, 1 + n_models)])
+    formula = method.formula(inputs, **method.arguments(n_models, arguments))
+    ((_, value),) = inputs.values(formula, block=columns.numel())
+    return value[0]
+
+
+def pull_back_combination(
+    method: Method, n_models: int, arguments: Mapping[str, Any], gradient: Tensor
+) -> dict[str, Tensor]:
+    """Take the gradient of a combination's coefficients back to the method's arguments.
+
+    Args:
+        method: a row whose `combination` is set.
+        n_models: besides the base.
+        arguments: of the formula.
+        gradient: with respect to the models' coefficients, (models,).
+
+    Returns:
+        As `pull_back` does.
+    """
+    with torch.enable_grad():
+        leaves = _leaves(method, arguments)
+        coefficients = combination(method, n_models, {**arguments, **_spread(leaves)})[1:]
+        found = torch.autograd.grad(
+            coefficients, list(leaves.values()), gradient.to(coefficients), allow_unused=True
+        )
+    return _named(leaves, found)
+
+
+def _named(leaves: Mapping[str, Tensor], found: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """Give gradients by the names of their leaves, zero where there is no way to one."""
+    return {
+        name: torch.zeros_like(leaf) if value is None else value
+        for (name, leaf), value in zip(leaves.items(), found, strict=True)
+    }
+
+
+def _leaves(method: Method, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Make a leaf of each differentiable argument that has a value."""
+    return {
+        p.argument: torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        for p in method.differentiable
+        if (value := arguments.get(p.argument)) is not None
+        and not (isinstance(value, list | tuple) and None in value)
+    }
+
+
+def _spread(leaves: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Give leaves as formulas take numbers: one, or a list of one a model."""
+    return {name: list(leaf.unbind()) if leaf.dim() else leaf for name, leaf in leaves.items()}
+
+
+def _to_constants(
+    formula: Formula, inputs: Inputs, gradient: Tensor, dtype: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Sum up the gradients of the constants that follow from arguments, block by block."""
+    whole = {k: v.tensor if isinstance(v, ByRow) else v for k, v in formula.constants.items()}
+    followed = {k: v for k, v in whole.items() if isinstance(v, Tensor) and v.requires_grad}
+    if not followed or not inputs.n_entries:
+        return [], []
+    parts = {k: v.detach().to(dtype).requires_grad_() for k, v in followed.items()}
+    constants = {
+        k: (ByRow(parts[k]) if isinstance(v, ByRow) else parts[k]) if k in parts else v
+        for k, v in formula.constants.items()
+    }
+    sums = {k: torch.zeros_like(v) for k, v in followed.items()}
+    rows_of = gradient.reshape(inputs.shape)
+    wide = replace(inputs, executor=replace(inputs.executor, call=_called_in(dtype)))
+    for rows, value in wide.values(replace(formula, constants=constants)):
+        found = torch.autograd.grad(
+            value, list(parts.values()), rows_of[rows].to(value.dtype), allow_unused=True
+        )
+        for k, part in zip(parts, found, strict=True):
+            if part is not None:
+                sums[k] += part.to(sums[k].dtype)
+    return list(followed.values()), list(sums.values())
+
+
+def _called_in(dtype: torch.dtype) -> Call:
+    """Make the call of formulas on inputs of a dtype."""
+
+    def call(
+        formula: Formula,
+        base: Tensor | None,
+        models: Sequence[Tensor],
+        constants: Mapping[str, Any],
+    ) -> Any:
+        wide = None if base is None else base.to(dtype)
+        return formula.function(wide, [model.to(dtype) for model in models], **constants)
+
+    return call

@@ -72,12 +72,18 @@ def index_of(first: Tensor, like: Tensor) -> Tensor:
     return (within + first).view(like.shape)
 
 
-def numbers(values: Sequence[float] | float, inputs: "Inputs") -> Tensor:
-    """Numbers as a float32 tensor beside the inputs."""
+def numbers(
+    values: Sequence[float] | Sequence[Tensor] | float | Tensor, inputs: "Inputs"
+) -> Tensor:
+    """Numbers as a float32 tensor beside the inputs.
+
+    Where one of them is a tensor of one entry, all are float64 and keep its graph.
+    """
     if isinstance(values, Tensor):
-        return values
-    if isinstance(values, list) and any(isinstance(v, Tensor) for v in values):
-        return torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in values])
+        return values.to(inputs.device)
+    if isinstance(values, list | tuple) and any(isinstance(v, Tensor) for v in values):
+        parts = [torch.as_tensor(v, dtype=torch.float64) for v in values]
+        return torch.stack(parts).to(inputs.device)
     return torch.tensor(values, dtype=torch.float32, device=inputs.device)
 
 
@@ -96,6 +102,6 @@ def entrywise(function: Callable[..., Tensor]) -> Callable[..., Formula]:
 
 def _constant(value: Any, inputs: "Inputs") -> Any:
     values = value if isinstance(value, list | tuple) else [value]
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+    if all(isinstance(v, int | float | Tensor) and not isinstance(v, bool) for v in values):
         return numbers(value, inputs)
     return value

@@ -55,19 +55,19 @@ def products(base: Tensor | None, models: Sequence[Tensor]) -> Tensor:
 _PRODUCTS = Formula(products)
 
 
-def span_of(inputs: Inputs, coefficients: Sequence[float]) -> dict[str, Tensor]:
+def span_of(inputs: Inputs, coefficients: Sequence[float] | Sequence[Tensor]) -> dict[str, Tensor]:
     """Constants of `combine.span` for one coefficient a model."""
-    return {"coefficient": numbers(list(coefficients), inputs).view(1, -1, 1)}
+    return {"coefficient": _kept(numbers(coefficients, inputs)).view(1, -1, 1)}
 
 
 def span_by_row(inputs: Inputs, coefficients: Tensor) -> dict[str, ByRow]:
     """Constants of `combine.span` for coefficients (rows, n) that differ by row."""
-    return {"coefficient": ByRow(coefficients.float().to(inputs.device).unsqueeze(-1))}
+    return {"coefficient": ByRow(_kept(coefficients).to(inputs.device).unsqueeze(-1))}
 
 
 def span_by_column(inputs: Inputs, coefficients: Tensor) -> dict[str, Tensor]:
     """Constants of `combine.span` for coefficients (columns, n) that differ by column."""
-    return {"coefficient": coefficients.float().to(inputs.device).T.unsqueeze(0)}
+    return {"coefficient": _kept(coefficients).to(inputs.device).T.unsqueeze(0)}
 
 
 def arc(t: float, cosine: Tensor, straight: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +84,11 @@ def arc(t: float, cosine: Tensor, straight: Tensor) -> tuple[Tensor, Tensor]:
     toward_first = torch.sin((1 - t) * angle) / torch.sin(angle)
     toward_second = torch.sin(t * angle) / torch.sin(angle)
     return torch.where(straight, 1 - t, toward_first), torch.where(straight, t, toward_second)
+
+
+def _kept(coefficients: Tensor) -> Tensor:
+    """Round to float32, unless a derivative is to be taken of them."""
+    return coefficients if coefficients.requires_grad else coefficients.float()
 
 
 def norm(square: float) -> float:

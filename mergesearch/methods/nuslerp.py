@@ -41,7 +41,7 @@ def nuslerp(
     total = sum(weight)
     t = 0.5 if abs(total) < 1e-6 else weight[1] / total
     if nuslerp_flatten or inputs.n_dims < 2:
-        return Formula(span, span_of(inputs, _ends(gram(inputs), t).tolist()))
+        return Formula(span, span_of(inputs, list(_ends(gram(inputs), t))))
     if nuslerp_row_wise:
         return Formula(span, span_by_column(inputs, _ends(gram_of_columns(inputs), t)))
     return Formula(span, span_by_row(inputs, _ends(gram_of_rows(inputs), t)))

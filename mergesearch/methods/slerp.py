@@ -63,11 +63,11 @@ def two_spans(
     return torch.where(earlier, here, span(base, models, coefficient=after))
 
 
-def _ends(inputs: Inputs, t: float) -> list[float]:
+def _ends(inputs: Inputs, t: float) -> list[Tensor]:
     """Coefficient of each model at t."""
     products = gram(inputs)
     norms = [norm(float(products[i, i])) for i in range(2)]
     # norms below 1e-8 count as one
     lengths = [length if length > 1e-8 else 1.0 for length in norms]
     cosine = products[0, 1] / (lengths[0] * lengths[1])
-    return [float(c) for c in arc(t, cosine, cosine.abs() > PARALLEL)]
+    return list(arc(t, cosine, cosine.abs() > PARALLEL))

@@ -4,7 +4,7 @@ Recipes, the kernel, search spaces, the README's tables and the tests all read i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mergesearch.methods.checks import any_arguments, check_epsilon, check_sum
@@ -13,7 +13,14 @@ from mergesearch.plugins import Table
 
 
 def _weight(low: float, high: float) -> Parameter:
-    return Parameter("weight", per_model=True, search=(low, high), by_block=True, shared=True, differentiable=True)
+    return Parameter(
+        "weight",
+        per_model=True,
+        search=(low, high),
+        by_block=True,
+        shared=True,
+        differentiable=True,
+    )
 
 
 def _flag(name: str, default: bool) -> Parameter:
@@ -29,11 +36,11 @@ def _position(name: str, *, by_block: bool) -> Parameter:
 
 
 # Weights scale a sum of deltas by themselves; where they are normalized, only lambda does.
-_LAMBDA = Parameter("lambda", default=1.0, shared=True)
-_EXTRAPOLATION = Parameter("lambda", default=1.0, search=(0.5, 2.0), shared=True)
+_LAMBDA = Parameter("lambda", default=1.0, shared=True, differentiable=True)
+_EXTRAPOLATION = replace(_LAMBDA, search=(0.5, 2.0))
 # TSV-M's and Iso's best scales lie about 1 in their papers, and deltas that are not averaged may
 # want less.
-_SCALE = Parameter("lambda", default=1.0, search=(0.1, 2.0), by_block=True, shared=True, differentiable=True)
+_SCALE = replace(_LAMBDA, search=(0.1, 2.0), by_block=True)
 _GAMMA = Parameter("gamma", per_model=True, default=0.01, low=0, high=1, search=(0.0, 0.1))
 # Ranges whose sum and difference are always probabilities.
 _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, search=(0.01, 0.19))
@@ -103,10 +110,11 @@ _ROWS = {
         base="unused",
         source="arXiv:2203.05482",
         check=check_sum,
+        combination=True,
     ),
     "slerp": Method(
         ".slerp:slerp",
-        (Parameter("t", search=(0, 1), by_block=True),),
+        (Parameter("t", search=(0, 1), by_block=True, differentiable=True),),
         base="first",
         n_models=(1, 1),
         source="doi:10.1145/325334.325242",
@@ -121,7 +129,8 @@ _ROWS = {
     "multislerp": Method(
         ".multislerp:multislerp",
         (
-            _weight(0, 1),
+            # by floats alone, for the same bits everywhere
+            replace(_weight(0, 1), differentiable=False),
             _flag("normalize_weights", True),
             Parameter("eps", default=1e-8, above=0),
         ),
@@ -168,7 +177,7 @@ _ROWS = {
     ),
     "nearswap": Method(
         ".nearswap:nearswap",
-        (Parameter("t", low=0, search=(0.0, 0.01), by_block=True),),
+        (Parameter("t", low=0, search=(0.0, 0.01), by_block=True, differentiable=True),),
         base="required",
         n_models=(1, 1),
         source="mergekit",
@@ -194,10 +203,11 @@ _ROWS = {
     ),
     "passthrough": Method(
         ".passthrough:passthrough",
-        (Parameter("scale", per_model=True, default=None),),
+        (Parameter("scale", per_model=True, default=None, differentiable=True),),
         base="unused",
         n_models=(1, 1),
         source="arXiv:2312.15166",
+        combination=True,
     ),
     "magmax": Method(
         ".magmax:magmax",
@@ -232,7 +242,10 @@ _ROWS = {
     ),
     "crossover": Method(
         ".slerp:crossover",
-        (_position("t", by_block=False), _position("split", by_block=False)),
+        (
+            replace(_position("t", by_block=False), differentiable=True),
+            _position("split", by_block=False),
+        ),
         base="first",
         n_models=(1, 1),
         source="arXiv:2508.16204",

@@ -39,10 +39,12 @@ class TaskEntry:
 
     id: TaskId
     weight: float
-    #: The first so many documents are scored.
+    #: The first so many documents are scored, those apart not among them.
     n_documents: int
     #: Name of the well-known benchmark whose reported set it is, if it is one.
     benchmark: str | None = None
+    #: Documents that are learned from, and so not scored.
+    apart: tuple[int, ...] = ()
 
     def score(
         self, documents: Mapping[int, DocumentScore], value: float | None
@@ -53,7 +55,9 @@ class TaskEntry:
             documents: of a model, by id.
             value: of the task, if it is kept; without it, documents must be enough.
         """
-        ours = {i: documents[i] for i in range(self.n_documents) if i in documents}
+        skipped = set(self.apart)
+        end = self.n_documents + len(skipped)
+        ours = {i: documents[i] for i in range(end) if i in documents and i not in skipped}
         if len(ours) < self.n_documents:
             return None
         if values_are_enough(self.id.aggregation):
@@ -70,7 +74,8 @@ class TaskEntry:
         """Read an entry of a record, in which the id's fields stand beside the others."""
         named = {f.name for f in fields(TaskId)}
         id_ = TaskId(**{key: value for key, value in entry.items() if key in named})
-        return cls(id_, **{key: value for key, value in entry.items() if key not in named})
+        others = {key: value for key, value in entry.items() if key not in named}
+        return cls(id_, **{**others, "apart": tuple(others.get("apart", ()))})
 
     def json(self) -> dict[str, Any]:
         """Return the entry of a record; see `from_json`."""

@@ -197,4 +197,3 @@ class Learner:
         self._observer.stage(
             f"pass {one.number}/{self._learned.passes}  loss {losses}  {one.seconds:.1f} s{left}"
         )
-

@@ -128,9 +128,7 @@ def open_search(
     return Search(study, space, goals, candidates, setup.shape, observer, learner)
 
 
-def open_learner(
-    setup: SearchSetup, candidates: CandidateEvaluator, observer: Observer
-) -> Learner:
+def open_learner(setup: SearchSetup, candidates: CandidateEvaluator, observer: Observer) -> Learner:
     """Open the learner of a setup that has a curriculum.
 
     Raises:
@@ -192,4 +190,6 @@ def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
 
 
 def _task_entry(task: "BuiltTask") -> TaskEntry:
-    return TaskEntry(task.id, task.weight, task.n_documents, task.benchmark)
+    # of a limited task, those behind the limit are not scored in any case
+    apart = tuple(sorted(i for i in task.apart if i < task.end))
+    return TaskEntry(task.id, task.weight, task.n_documents, task.benchmark, apart)

@@ -22,9 +22,11 @@ from mergesearch.merging import (
     own_bytes,
     plan_merge,
     reserve_stacks,
+    total_rank,
 )
 from mergesearch.parents import MemoryPlan, Parents, Residence, layer_of, tokenizer_of
 from mergesearch.recipe import Recipe
+from mergesearch.requests import Request
 from mergesearch.runtime import Runtime
 from mergesearch.searching.goals import check_goals
 from mergesearch.space import Learned, SearchSpace, Shape, largest_stack, residual_filters, suggest
@@ -33,6 +35,8 @@ from mergesearch.tasks import Suite
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: What a pass of learning takes, in forward passes of its documents.
+_FORWARDS = 3
 #: The line of the memory plan for what happens in turn to a candidate.
 _WORKING = "merging, scoring or learning"
 
@@ -66,7 +70,7 @@ class SearchSetup:
     #: What coefficients are learned from, if they are.
     curriculum: Curriculum | None = None
     #: Of a step of learning.
-    portion: Portion = Portion()
+    portion: Portion = Portion()  # noqa: RUF009  frozen
 
     def with_budget(self, **limits: int | float | None) -> "SearchSetup":
         """Return the same with another budget.
@@ -133,6 +137,8 @@ def prepare(
     if suite.search:
         check_goals(space, evaluator)
     curriculum = _curriculum(space, learned, evaluator, prompts)
+    if curriculum is not None and curriculum.apart:
+        evaluator.set_apart(curriculum.apart)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
     deep = _largest(space, parents, shape)
     plans += [soup, *deep]
@@ -213,6 +219,7 @@ def _portion(
     plan = plan_merge(template, parents)
     routes, config = Routes.of(plan, parents), model_config(plan)
     engine = differentiable(evaluator.engine)
+    rank = None if routes.dense else total_rank(plan, parents)
     # tensors are merged within the backward pass
     merging = merging_bytes(plan, parents, streamed=False) if routes.dense else 0
 
@@ -273,7 +280,7 @@ def _n_tokens_of_a_pass(setup: SearchSetup, device: torch.device) -> float:
     requests = [request for of in setup.curriculum.requests() for request in of]
     engine, config = setup.evaluator.engine, model_config(setup.soup)
     n_tokens = engine.cost(requests, config, setup.dtype, device).n_tokens
-    return n_tokens * (setup.portion.forwards_of_a_pass)
+    return n_tokens * (_FORWARDS + setup.portion.checkpointing)
 
 
 def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:

@@ -176,9 +176,10 @@ class SearchSpace(Config):
         least, most = method.n_models
         n_merged = n - (method.base == "first")
         if not least <= n_merged <= most:
+            takes = str(method.n_chosen) if method.n_chosen else f"{least} or more"
             raise ValueError(
-                f"learned: {name} must take all {n} parents, but it takes {method.n_chosen or least}"
-                f"{'' if method.n_chosen else ' or more'}; learn of another method"
+                f"learned: {name} must take all {n} parents, but it takes {takes}; learn of "
+                "another method"
             )
         if self.tokenizer_source is not None and method.base != "required":
             raise ValueError(

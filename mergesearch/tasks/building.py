@@ -121,7 +121,7 @@ class _Builder:
             family=None,
             weight=spec.weight,
             full_weight=spec.weight,
-            n_documents=min(spec.limit or len(documents), len(documents)),
+            end=min(spec.limit or len(documents), len(documents)),
             benchmark=benchmark_of(source),
             tokenizer_hash=self._tokenizer_hash,
             source=source,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BuiltTask:
-    """A task whose prompts are rendered; its first `n_documents` are scored."""
+    """A task whose prompts are rendered; its first documents are scored."""
 
     id: TaskId
     spec: TaskSpec
@@ -36,7 +36,8 @@ class BuiltTask:
     weight: float
     #: The same where every task is scored in full: groups may weigh tasks by their documents.
     full_weight: float
-    n_documents: int
+    #: Documents from here on are not scored.
+    end: int
     #: Name of the well-known benchmark whose reported set it is, if it is one.
     benchmark: str | None
     #: Hash of the tokenizer that encodes the prompts.
@@ -44,16 +45,23 @@ class BuiltTask:
     source: Task
     #: The instances of every document of the task, in order, `limit` or not; never written to.
     documents: tuple[tuple[Instance, ...], ...]
+    #: Documents that are learned from, and so never scored.
+    apart: frozenset[int] = frozenset()
 
     @property
     def n_available(self) -> int:
         """Documents there are without a limit."""
         return len(self.documents)
 
-    @property
-    def doc_ids(self) -> range:
+    @cached_property
+    def doc_ids(self) -> tuple[int, ...]:
         """The documents that are scored."""
-        return range(self.n_documents)
+        return tuple(i for i in range(self.end) if i not in self.apart)
+
+    @property
+    def n_documents(self) -> int:
+        """The count of the documents that are scored."""
+        return len(self.doc_ids)
 
     def requests(self, doc_ids: Iterable[int]) -> list[Request]:
         """List the requests of some documents; one to generate n times is there n times."""
@@ -152,13 +160,13 @@ class BuiltTask:
 
     def full(self) -> "BuiltTask":
         """Take all documents of the task; the instances are shared."""
-        limited = self.n_documents < self.n_available or self.weight != self.full_weight
+        limited = self.end < self.n_available or self.weight != self.full_weight
         return self._unlimited if limited else self
 
     @cached_property
     def _unlimited(self) -> "BuiltTask":
         # kept for its order, which reads every target
-        return replace(self, n_documents=self.n_available, weight=self.full_weight)
+        return replace(self, end=self.n_available, weight=self.full_weight)
 
     @cached_property
     def _requests(self) -> tuple[tuple[Request, ...], ...]:

@@ -73,6 +73,11 @@ class Suite(Config):
             )
         return specs
 
+    @classmethod
+    def none(cls) -> "Suite":
+        """Make the suite of a space that names none: nothing is scored."""
+        return cls.model_construct(search=())
+
     def resolved(self, folder: Path, where: str) -> Self:
         """Make the suite's `include_path`, relative to a folder, absolute.
 

@@ -35,7 +35,7 @@ def refs(models: Path, *names: str) -> dict[str, ModelRef]:
 
 
 def opened(
-    models: Path, *names: str, granularity: Granularity = Granularity(), **learned: Any
+    models: Path, *names: str, blocks: Granularity | None = None, **learned: Any
 ) -> tuple[Coefficients, Plan, Parents]:
     base = refs(models, "base")["base"]
     named = refs(models, *names)
@@ -44,7 +44,7 @@ def opened(
     recipe = settings.template(base, named, None, 0)
     plan = plan_merge(recipe, parents)
     routes = Routes.of(plan, parents)
-    return Coefficients(recipe, plan, routes, settings, granularity), plan, parents
+    return Coefficients(recipe, plan, routes, settings, blocks or Granularity()), plan, parents
 
 
 COUNTS: dict[str, tuple[dict[str, Any], int]] = {
@@ -60,10 +60,8 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_recipe_gives_each_tensor_its_own_coefficients(models: Path, name: str) -> None:
     settings, n = COUNTS[name]
-    granularity = Granularity(blocks=2, groups=("self_attn",))
-    coefficients, plan, parents = opened(
-        models, "one", "two", granularity=granularity, **settings
-    )
+    blocks = Granularity(blocks=2, groups=("self_attn",))
+    coefficients, plan, parents = opened(models, "one", "two", blocks=blocks, **settings)
     assert len(coefficients) == n
     values = torch.linspace(0.1, 0.9, n, dtype=torch.float64)
     recipe = coefficients.recipe(values)

@@ -20,8 +20,10 @@ TARGET = torch.tensor([0.3, 1.4], dtype=torch.float64)
 def quadratic(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
     loss = float((values - TARGET).square().sum())
     # the order of lessons counts, as it does for a real loss
-    noise = 0.01 * sum(i * len(lesson.task + lesson.task * (lesson.task == "b"))
-                       for i, lesson in enumerate(lessons))
+    noise = 0.01 * sum(
+        i * len(lesson.task + lesson.task * (lesson.task == "b"))
+        for i, lesson in enumerate(lessons)
+    )
     return 2 * (values - TARGET) + noise, [loss] * len(lessons)
 
 
@@ -84,7 +86,7 @@ def test_the_learning_rate_falls_to_zero_by_a_cosine() -> None:
 
 
 def test_a_pass_is_gone_to_once() -> None:
-    memory, told = Memory(), []
+    memory, told = Memory(), list[Pass]()
     assert go_to(2, memory, further, told.append).number == 2
     assert go_to(1, memory, further, told.append).number == 1
     assert go_to(4, memory, further, told.append).number == 4

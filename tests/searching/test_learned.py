@@ -104,9 +104,7 @@ def test_passes_count_in_the_budget(family: Path) -> None:
         history = open_search(setup, candidates).run()
     taken = sum(trial.n_documents for trial in history.trials)
     assert 300 <= taken < 320
-    assert taken == 3 * 3 * N_LESSONS + len(
-        {t.recipe_hash for t in history.trials}
-    ) * 20
+    assert taken == 3 * 3 * N_LESSONS + len({t.recipe_hash for t in history.trials}) * 20
 
 
 def test_a_killed_passs_answers_are_charged(family: Path) -> None:
@@ -337,6 +335,4 @@ def test_the_curve_is_in_the_record(family: Path) -> None:
     curve = [line for line in lines if line["kind"] == "pass"]
     assert [point["number"] for point in curve] == [1, 2, 3]
     assert all(point["seconds"] > 0 for point in curve)
-    assert {point["label"] for point in curve} == {
-        "task_arithmetic by tensor, learning rate 0.1"
-    }
+    assert {point["label"] for point in curve} == {"task_arithmetic by tensor, learning rate 0.1"}

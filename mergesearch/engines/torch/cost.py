@@ -1,6 +1,6 @@
 """The cost of answering requests, known before a model is there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mergesearch.engines.base import Cost
@@ -26,19 +26,33 @@ def cost(requests: Sequence[Request], tokenizer: "PreTrainedTokenizerBase", limi
     return Cost(sum(c.n_tokens for c in costs), max(c.n_bytes for c in costs))
 
 
+def backward_bytes(
+    requests: Sequence[Request],
+    tokenizer: "PreTrainedTokenizerBase",
+    limits: Limits,
+    *,
+    checkpointing: bool,
+    rank: int | None,
+) -> int:
+    """Estimate the peak of a forward and backward pass over requests as one graph, in bytes."""
+    pairs = _pairs(requests, tokenizer)
+    kept, step = 0, 0
+    for group in groups_of(contexts_of(pairs, limits.columns_of_a_row), None):
+        for rows, n_columns, _ in limits.cut(group):
+            n_kept = sum(context.n_kept for row in rows for context in row)
+            stays, passes = limits.backward_bytes(
+                len(rows), n_columns, n_kept, checkpointing=checkpointing, rank=rank
+            )
+            kept, step = kept + stays, max(step, passes)
+    return kept + step + (limits.largest_gradient_bytes if rank is None else 0)
+
+
 def _scored(
     requests: Sequence[LogLikelihood | RollingLogLikelihood],
     tokenizer: "PreTrainedTokenizerBase",
     limits: Limits,
 ) -> Cost:
-    texts = [
-        # a rolling text has no context
-        ("", r.text) if isinstance(r, RollingLogLikelihood) else (r.context, r.continuation)
-        for r in requests
-    ]
-    contexts = _ids([context for context, _ in texts], tokenizer)
-    continuations = _ids([continuation for _, continuation in texts], tokenizer)
-    pairs = zip(range(len(texts)), contexts, continuations, strict=True)
+    pairs = _pairs(requests, tokenizer)
     n_tokens, n_bytes = 0, 0
     for group in groups_of(contexts_of(pairs, limits.columns_of_a_row), LEAST_SAVING):
         rows, n_columns, n_kept = next(limits.cut(group))  # no later batch is wider
@@ -47,6 +61,21 @@ def _scored(
         batch = limits.batch_bytes(len(rows), n_columns, group.n_prefix, len(rows) * n_kept)
         n_bytes = max(n_bytes, batch)
     return Cost(n_tokens, n_bytes)
+
+
+def _pairs(
+    requests: Sequence[Request], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[int, list[int], list[int]]]:
+    """Encode requests: of each its index, and the ids of its context and continuation."""
+    texts = [
+        # a rolling text has no context
+        ("", r.text) if isinstance(r, RollingLogLikelihood) else (r.context, r.continuation)
+        for r in requests
+        if not isinstance(r, Generation)
+    ]
+    contexts = _ids([context for context, _ in texts], tokenizer)
+    continuations = _ids([continuation for _, continuation in texts], tokenizer)
+    return zip(range(len(texts)), contexts, continuations, strict=True)
 
 
 def _generated(

@@ -142,7 +142,9 @@ class TorchEngine:
         decides by the number of requests what that takes. Prefixes are never shared, so the
         weights may change between two calls.
         """
-        return self._graded(requests, lambda batches, _: losses(self._model_now, batches), checkpointing)
+        return self._graded(
+            requests, lambda batches, _: losses(self._model_now, batches), checkpointing
+        )
 
     def divergence(
         self,

@@ -25,6 +25,9 @@ _TOKENS_ELSEWHERE = 16_384
 _PROMPTS = {"cpu": 64}
 _PROMPTS_ELSEWHERE = 256
 
+#: Linear layers of a layer.
+_LINEAR_LAYERS = 7
+
 #: Attributes of a model's config that bound how far a layer looks back.
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
@@ -128,6 +131,51 @@ class Limits:
         logits = 2 * n_kept * self.logits_bytes
         prefix = n_prefix * self.cache_bytes
         return (tokens + attention) * self.itemsize + logits + prefix
+
+    def backward_bytes(
+        self,
+        n_rows: int,
+        n_columns: int,
+        n_kept: int,
+        *,
+        checkpointing: bool,
+        rank: int | None,
+    ) -> tuple[int, int]:
+        """Count what a forward pass keeps for the backward pass, and what comes and goes there.
+
+        As SDPA and the gated layers of Llama keep it; measured by torch's saved tensors.
+
+        Args:
+            n_rows: of the batch.
+            n_columns: of each row.
+            n_kept: positions of the whole batch where the output layer is needed.
+            checkpointing: layers keep their inputs only.
+            rank: of what is added to each linear layer; None where weights have gradients.
+
+        Returns:
+            Bytes that are kept until the backward pass is there, and its largest step.
+        """
+        dense = rank is None
+        tokens = n_rows * n_columns
+        # inputs of norms, queries, keys, values and what attention gives, the gated product
+        of_token = 2 * self.hidden_size + 4 * self.query_size + 3 * self.intermediate_size
+        if dense:  # and the inputs of linear layers and of norms' weights
+            of_token += 5 * self.hidden_size + self.intermediate_size
+        else:
+            of_token += _LINEAR_LAYERS * (rank or 0)
+        layer = tokens * of_token * self.itemsize
+        inputs = tokens * self.hidden_size * self.itemsize
+        mask = n_rows * n_columns**2 * self.itemsize
+        kept = self.n_layers * (inputs if checkpointing else layer) + mask
+        logits = n_kept * self.logits_bytes
+        # the logits' exponentials and gradients; a layer's gradients
+        step = max(2 * logits, tokens * (4 * self.intermediate_size) * self.itemsize)
+        return kept + logits, step + (layer if checkpointing else 0)
+
+    @property
+    def largest_gradient_bytes(self) -> int:
+        """The gradient of the embedding, which a tied output layer's waits for."""
+        return 2 * self.vocab_size * self.hidden_size * self.itemsize
 
     def prompts_bytes(self, n_rows: int, n_columns: int) -> int:
         """Count the same for a batch that generates rows of so many columns at their end."""

@@ -45,7 +45,9 @@ def losses(model: "PreTrainedModel", batches: "LikelihoodBatches") -> Tensor:
         model: whose parameters that require a gradient get one.
         batches: of no shared prefixes, which run without gradients.
     """
-    return _by_request(model, batches, lambda s: s.logits.logsumexp(-1)[s.at] - s.logits[s.at, s.ids])
+    return _by_request(
+        model, batches, lambda s: s.logits.logsumexp(-1)[s.at] - s.logits[s.at, s.ids]
+    )
 
 
 def divergences(
@@ -171,7 +173,7 @@ def _scored(model: "PreTrainedModel", batches: "LikelihoodBatches") -> Iterator[
 
 
 def _numbers(owners: np.ndarray) -> np.ndarray:
-    """Number the tokens of each owner, whose order is that of its positions."""
+    """Count tokens up within each owner, whose order is that of its positions."""
     seen: dict[int, int] = {}
     numbers = np.empty(len(owners), dtype=np.int64)
     for i, owner in enumerate(owners.tolist()):
@@ -181,12 +183,10 @@ def _numbers(owners: np.ndarray) -> np.ndarray:
 
 
 def _first_numbers(batches: "LikelihoodBatches") -> np.ndarray:
-    """Number of each pair's first token in its request: a rolling text has several pairs."""
+    """Count the tokens of a request before each pair: a rolling text has several pairs."""
     seen = np.zeros(batches.n_requests, dtype=np.int64)
     first = np.zeros(len(batches.pairs), dtype=np.int64)
-    for i, (owner, (_, continuation)) in enumerate(
-        zip(batches.owners, batches.pairs, strict=True)
-    ):
+    for i, (owner, (_, continuation)) in enumerate(zip(batches.owners, batches.pairs, strict=True)):
         first[i] = seen[owner]
         seen[owner] += len(continuation)
     return first

@@ -31,7 +31,8 @@ class Start:
 def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     """List the points that `start_from` asks for, and labels of those left out.
 
-    What is learned comes first, then merges, and single parents last: what is good already lets what is not be stopped early.
+    What is learned comes first, then merges, and single parents last: what is good already lets
+    what is not be stopped early.
     """
     points: list[Start] = []
     left_out: list[str] = []
