@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from mergesearch.engines import DifferentiableEngine, Predictions
-from mergesearch.requests import Generation, LogLikelihood, Request
+from mergesearch.errors import CandidateError
+from mergesearch.requests import Generation, Likelihood, LogLikelihood, Request
 
 if TYPE_CHECKING:
     from mergesearch.tasks import BuiltTask
+
+#: Behind these a word begins without a space.
+_OPENING = tuple("([{<\"'/-_")
 
 
 @dataclass(frozen=True)
@@ -37,25 +42,26 @@ def losses(
 
     Args:
         engine: with a model loaded.
-        lessons: all labelled, or all of references.
+        lessons: in any order.
         checkpointing: compute activations again in the backward pass, for less memory.
 
     Returns:
         In nats, (lessons,).
     """
-    requests = [request for lesson in lessons for request in lesson.requests]
-    if lessons[0].loss is None:
-        references = [reference for lesson in lessons for reference in lesson.references]
-        values = engine.divergence(requests, references, checkpointing=checkpointing)
-    else:
-        values = engine.loss(requests, checkpointing=checkpointing)
-    parts = values.split([len(lesson.requests) for lesson in lessons])
-    return torch.stack(
-        [
-            part.mean() if lesson.loss is None else lesson.loss(part)
-            for lesson, part in zip(lessons, parts, strict=True)
-        ]
-    )
+    found: dict[int, Tensor] = {}
+    by_likelihood = [i for i, lesson in enumerate(lessons) if lesson.loss is not None]
+    if by_likelihood:
+        members = [lessons[i] for i in by_likelihood]
+        nll = engine.loss(_requests(members), checkpointing=checkpointing)
+        for i, lesson, part in zip(by_likelihood, members, _parts(nll, members), strict=True):
+            assert lesson.loss is not None
+            found[i] = lesson.loss(part)
+    if others := [i for i in range(len(lessons)) if i not in found]:
+        members = [lessons[i] for i in others]
+        references = [reference for lesson in members for reference in lesson.references]
+        apart = engine.divergence(_requests(members), references, checkpointing=checkpointing)
+        found |= {i: part.mean() for i, part in zip(others, _parts(apart, members), strict=True)}
+    return torch.stack([found[i] for i in range(len(lessons))])
 
 
 def labelled(task: "BuiltTask", doc_ids: Sequence[int]) -> list[Lesson]:
@@ -65,7 +71,7 @@ def labelled(task: "BuiltTask", doc_ids: Sequence[int]) -> list[Lesson]:
             task.id.task,
             task.weight / len(doc_ids),
             task.labelled_requests(i),
-            _loss_of(task, i),
+            partial(task.labelled_loss, i),
         )
         for i in doc_ids
     ]
@@ -74,9 +80,22 @@ def labelled(task: "BuiltTask", doc_ids: Sequence[int]) -> list[Lesson]:
 def imitated(
     engine: DifferentiableEngine, task: "BuiltTask", doc_ids: Sequence[int]
 ) -> list[Lesson]:
-    """Make lessons of what the model that the engine holds predicts on a task's prompts."""
+    """Make lessons of what the model that the engine holds says on a task's documents.
+
+    Of choices, which it takes how surely; else its predictions, along its own text where the task
+    generates.
+    """
     asked = [task.imitation_requests(i) for i in doc_ids]
-    return with_references(engine, task.id.task, task.weight, asked)
+    if not task.has_choices:
+        return with_references(engine, task.id.task, task.weight, asked)
+    responses = iter(engine.answer([request for of in asked for request in of]))
+    weight = task.weight / len(doc_ids)
+    lessons = []
+    for i, of in zip(doc_ids, asked, strict=True):
+        likelihoods = [cast("Likelihood", next(responses))[0] for _ in of]
+        theirs = -torch.tensor(likelihoods, dtype=torch.float64)
+        lessons.append(Lesson(task.id.task, weight, of, partial(_apart, task, i, theirs)))
+    return lessons
 
 
 def prompted(
@@ -101,8 +120,16 @@ def with_references(
     weight: float,
     asked: Sequence[tuple[Request, ...]],
 ) -> list[Lesson]:
-    """Ask a model for its predictions, where it generates along its own text."""
+    """Ask a model for its predictions, where it generates along its own text.
+
+    Raises:
+        CandidateError: it writes nothing behind any of the prompts.
+    """
     requests = _written(engine, asked)
+    if not requests:
+        raise CandidateError(
+            f"nothing is written behind the prompts of {name} that can be imitated"
+        )
     found = iter(engine.predictions([request for of in requests for request in of]))
     return [
         Lesson(name, weight / len(requests), of, references=tuple(next(found) for _ in of))
@@ -131,21 +158,48 @@ def mean_by_task(lessons: Sequence[Lesson], values: Sequence[float]) -> Mapping[
     return {name: sum(of) / len(of) for name, of in sums.items()}
 
 
-def _loss_of(task: "BuiltTask", doc_id: int) -> Callable[[Tensor], Tensor]:
-    return lambda nll: task.labelled_loss(doc_id, nll)
+def _apart(task: "BuiltTask", doc_id: int, theirs: Tensor, nll: Tensor) -> Tensor:
+    return task.imitation_loss(doc_id, nll, theirs)
+
+
+def _requests(lessons: Sequence[Lesson]) -> list[Request]:
+    return [request for lesson in lessons for request in lesson.requests]
+
+
+def _parts(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, ...]:
+    """Cut values of requests by lesson."""
+    return values.split([len(lesson.requests) for lesson in lessons])
 
 
 def _written(
     engine: DifferentiableEngine, asked: Sequence[tuple[Request, ...]]
 ) -> list[tuple[Request, ...]]:
-    """Put the text that the model writes in the place of each request to write."""
+    """Put the text that the model writes in the place of each request to write.
+
+    Where it writes nothing there is nothing to imitate, and the lesson is left out.
+    """
     prompts = [r for of in asked for r in of if isinstance(r, Generation)]
     texts = iter(engine.answer(prompts)) if prompts else iter(())
-    return [
+    written = (
         tuple(
-            # an empty answer is its end, which no text says: a space stands for what comes next
-            LogLikelihood(r.prompt, str(next(texts)) or " ") if isinstance(r, Generation) else r
+            LogLikelihood(r.prompt, _behind(r.prompt, str(next(texts))))
+            if isinstance(r, Generation)
+            else r
             for r in of
         )
         for of in asked
-    ]
+    )
+    return [of for of in written if not any(_is_empty(request) for request in of)]
+
+
+def _behind(prompt: str, text: str) -> str:
+    """Join a text to the prompt that it was written behind.
+
+    Tokenizers that keep the space before a word in its token drop it from the start of a text.
+    """
+    begins_a_word = text[:1].isalnum() and not prompt[-1:].isspace()
+    return f" {text}" if begins_a_word and prompt[-1:] not in _OPENING else text
+
+
+def _is_empty(request: Request) -> bool:
+    return isinstance(request, LogLikelihood) and not request.continuation.strip()

@@ -86,7 +86,6 @@ class LearnableModel:
     >>> text = "{merge_method: task_arithmetic, base_model: base, models: [{model: one}], %s}"
     >>> plan = plan_merge(read_recipe(text % "parameters: {weight: 0.5}"), parents)
     >>> with LearnableModel.over(build(plan, torch.device("cpu")), plan, parents) as learnable:
-    ...     learnable.become(plan)
     ...     learnable.model(input_ids=torch.tensor([[4, 5, 6]])).logits.sum().backward()
     ...     gradients = learnable.gradients()
     >>> gradients["model.layers.0.mlp.up_proj.weight"]["weight"].shape
@@ -94,7 +93,7 @@ class LearnableModel:
 
     Args:
         model: of the plan's configuration, with memory for every parameter.
-        plan: says which tensors are made of what; its arguments may change (`become`).
+        plan: what the model becomes; its arguments may change later (`become`).
         parents: where the inputs are read, now and in each backward pass.
 
     Raises:
@@ -121,6 +120,7 @@ class LearnableModel:
             parameter = self._parameters[name].requires_grad_()
             hook = partial(self._take_back, name)
             self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+        self.become(plan)
 
     @classmethod
     @contextmanager

@@ -151,7 +151,7 @@ def prepare(
     ]
     merging = max(merging_bytes(plan, parents, streamed=False) for plan in plans)
     live = [soup.n_entries * dtype.itemsize, *(own_bytes(plan, dtype) for plan in deep)]
-    working = max(merging, *(cost.n_bytes for cost in costs))
+    working = max([merging, *(cost.n_bytes for cost in costs)])
     # a candidate is merged, and then scored
     reserved = {"live model": max(live), "merging or scoring": working}
     portion = Portion()

@@ -15,7 +15,7 @@ from mergesearch.requests import Request, Response
 from mergesearch.scores import DocumentScore, TaskId, TaskScore, summary
 from mergesearch.tasks.asking import answered, requests_of
 from mergesearch.tasks.grading import grade
-from mergesearch.tasks.losses import Label, imitated, label_of
+from mergesearch.tasks.losses import Label, choice_divergence, imitated, label_of
 from mergesearch.tasks.order import stratified_order
 from mergesearch.tasks.questions import question_of
 from mergesearch.tasks.suite import TaskSpec
@@ -152,6 +152,29 @@ class BuiltTask:
         `Generation`, once: the other answers it, and the log-likelihood of the answer is compared.
         """
         return imitated(self.source, self._doc(doc_id), self._requests[doc_id])
+
+    @property
+    def has_choices(self) -> bool:
+        """Tell if its documents ask for one of some choices."""
+        return self.source.OUTPUT_TYPE == "multiple_choice" and bool(
+            self.source.config.doc_to_choice
+        )
+
+    def imitation_loss(self, doc_id: int, nll: "Tensor", theirs: "Tensor") -> "Tensor":
+        """Compute how far a model is from another in what it chooses, without labels.
+
+        What is said of tokens that are no choice does not count: on the same documents, imitation
+        of the choices alone makes better merges than that of every token.
+
+        Args:
+            doc_id: of a task that `has_choices`.
+            nll: negative log-likelihoods of its `imitation_requests` (choices,), in nats.
+            theirs: those of the other model.
+
+        Returns:
+            KL(theirs || ours) over the choices, (), in nats; differentiable in `nll`.
+        """
+        return choice_divergence(self.source, self.id.metric, self._doc(doc_id), nll, theirs)
 
     @cached_property
     def questions(self) -> tuple[str, ...]:

@@ -102,6 +102,27 @@ def imitated(source: Task, doc: Any, requests: tuple[Request, ...]) -> tuple[Req
     return _of_choices(source, doc, requests)
 
 
+def choice_divergence(
+    source: Task, metric: str, doc: Any, nll: "Tensor", theirs: "Tensor"
+) -> "Tensor":
+    """Compute the divergence of one model's choices from another's.
+
+    Args:
+        source: a task of choices.
+        metric: divides the log-likelihoods of choices, as in its grading.
+        doc: the document.
+        nll: negative log-likelihoods of the choices (choices,), in nats.
+        theirs: those of the model that is imitated.
+
+    Returns:
+        KL(theirs || ours) over the choices, (), in nats.
+    """
+    lengths = nll.new_tensor(list(choice_lengths(metric, source.doc_to_choice(doc))))
+    ours = (-nll / lengths).log_softmax(0)
+    wanted = (-theirs.to(nll) / lengths).log_softmax(0)
+    return (wanted.exp() * (wanted - ours)).sum()
+
+
 def _choice_label(
     source: Task, metric: str, doc: Any, requests: tuple[Request, ...]
 ) -> ChoiceLabel | None:

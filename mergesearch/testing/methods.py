@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mergesearch.methods import METHODS, Method, Sparsified
+from mergesearch.methods.derivative import combination, pull_back
 from mergesearch.methods.executor import Executor
 from mergesearch.runtime import torch_threads
 from mergesearch.testing.cases import FILLED, RANGES, SHAPES, Case, Shape, cases
+from mergesearch.testing.derivatives import in_float64, inputs_of
 
 TestT = TypeVar("TestT", bound=Callable[..., None])
 
@@ -241,6 +243,65 @@ class MethodContract:
             arguments={k: v for k, v in case.arguments.items() if k in wanted},
         )
         assert torch.equal(case.merged(), plain.merged())
+
+    @where(lambda contract: bool(contract.method.differentiable))
+    @examples(25)
+    @given(data=st.data())
+    def test_derivatives_are_those_of_finite_differences(self, data: st.DataObject) -> None:
+        """In float64, along each number and away from kinks."""
+        case = data.draw(self.cases(FILLED, grid=False))
+        generator = torch.Generator().manual_seed(data.draw(st.integers(0, 9999)))
+        gradient = torch.randn(case.models[0].shape, generator=generator, dtype=torch.float64)
+        inputs, arguments = inputs_of(case), case.arguments
+        for parameter in self.method.differentiable:
+            # a weight of 0 is where signs are elected anew, on both sides
+            assume(0 not in torch.tensor(arguments[parameter.argument]).reshape(-1).tolist())
+        found = pull_back(self.method, inputs, arguments, gradient, dtype=torch.float64)
+        for name, value in found.items():
+            assert value.dtype == torch.float64
+            for i in range(value.numel()):
+                ahead, behind = _slopes(case, gradient, name, i)
+                scale = 1e-5 * float(gradient.abs().sum())
+                # a sign that changes, or the end of a clamp, lies in between
+                assume(ahead == pytest.approx(behind, rel=1e-3, abs=scale))
+                slope = (ahead + behind) / 2
+                assert float(value.reshape(-1)[i]) == pytest.approx(slope, rel=1e-3, abs=scale)
+
+    @where(lambda contract: bool(contract.method.differentiable))
+    @examples(10)
+    @given(data=st.data())
+    def test_derivatives_do_not_depend_on_blocks(self, data: st.DataObject) -> None:
+        """They are sums over blocks of any size."""
+        case = data.draw(self.cases(FILLED, grid=False))
+        inputs, gradient = inputs_of(case), torch.ones(case.models[0].shape)
+        whole = pull_back(self.method, inputs, case.arguments, gradient, dtype=torch.float64)
+        blocks = Executor(block=data.draw(st.integers(1, 40)), heavy_block=7)
+        cut = replace(inputs, executor=blocks)
+        parts = pull_back(self.method, cut, case.arguments, gradient, dtype=torch.float64)
+        for name, value in parts.items():
+            close(value, whole[name], within=1e-6)
+
+    @where(lambda contract: contract.method.combination)
+    @examples(15)
+    @given(data=st.data())
+    def test_a_combination_follows_from_the_arguments_alone(self, data: st.DataObject) -> None:
+        """Every entry is the same combination of the base's and the models'."""
+        case = data.draw(self.cases(grid=False))
+        coefficients = combination(self.method, len(case.models), case.arguments)
+        base = torch.zeros_like(case.models[0]) if case.base is None else case.base
+        merged = sum(c * t for c, t in zip(coefficients, (base, *case.models), strict=True))
+        close(case.merged(), torch.as_tensor(merged))
+
+
+def _slopes(case: Case, gradient: Tensor, name: str, i: int) -> tuple[float, float]:
+    """Slopes of <gradient, merged> ahead of a number and behind it, in float64."""
+    values, step = [], 1e-6
+    for move in (-step, 0, step):
+        moved = torch.tensor(case.arguments[name], dtype=torch.float64)
+        moved.view(-1)[i] += move
+        merged = in_float64(case, {name: moved})
+        values.append(float((gradient.reshape(merged.shape) * merged).sum()))
+    return (values[2] - values[1]) / step, (values[1] - values[0]) / step
 
 
 def election(case: Case) -> Tensor:

@@ -12,6 +12,10 @@ from tests.methods.cases import OWN_RANGES, PARTIAL, having
 # One model beside the base, or none: there is nothing to permute.
 ONE_MODEL = {"slerp", "crossover", "nearswap", "arcee_fusion", "passthrough"}
 BY_SVD = {"tsv_m", "iso_c", "iso_cts"}
+#: All but those that have no number with a derivative.
+DIFFERENTIABLE = METHODS.keys() - {
+    "karcher", "model_stock", "arcee_fusion", "ram", "ramplus_tl", "sce", "multislerp",
+}  # fmt: skip
 
 # Without a base these scale what they are given.
 FACTOR: dict[str, Callable[[Mapping[str, Any]], float]] = {
@@ -60,5 +64,10 @@ def test_the_contract_leaves_a_test_out_for_the_methods_that_it_cannot_hold_for(
         "test_model_of_weight_zero_might_be_absent": set(having("weight")) - {"nuslerp"},
         "test_lambda_of_zero_gives_the_base": set(having("lambda")),
         "test_density_of_one_keeps_everything": set(having("density")),
+        "test_derivatives_are_those_of_finite_differences": DIFFERENTIABLE,
+        "test_derivatives_do_not_depend_on_blocks": DIFFERENTIABLE,
+        "test_a_combination_follows_from_the_arguments_alone": {
+            "linear", "task_arithmetic", "passthrough",
+        },
     }  # fmt: skip
     assert methods_of(test) == limited.get(test, METHODS.keys())
