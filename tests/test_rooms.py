@@ -31,6 +31,7 @@ ROOMS = (
     "merging",
     "engines",
     "evaluation",
+    "learning",
     "searching",
     "report",
     "exporting",

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -185,10 +185,11 @@ def learn(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Learn one merge's coefficients by gradient; score it beside the parents."""
+    from mergesearch.cli.prompts import files_by_parent
     from mergesearch.space import SearchSpace
 
     loaded = SearchSpace.load(space)
-    files = None if prompts is None else _files_by_parent(prompts)
+    files = None if prompts is None else files_by_parent(prompts)
     _quiet_optuna()
 
     from mergesearch.api import learn as learn_merge
@@ -219,10 +220,11 @@ def merge(
     memory_budget: MemoryBudget = None,
 ) -> None:
     """Merge a recipe into a checkpoint that transformers loads."""
+    from mergesearch.cli.sizes import bytes_of
     from mergesearch.recipe import load_recipe
 
-    size = _n_bytes(max_shard_size)
-    budget = None if memory_budget is None else _n_bytes(memory_budget)
+    size = bytes_of(max_shard_size)
+    budget = None if memory_budget is None else bytes_of(memory_budget)
     loaded = load_recipe(recipe)
 
     from mergesearch.api import merge as merge_recipe
@@ -299,11 +301,12 @@ def export(
     max_shard_size: ShardSize = "5GB",
 ) -> None:
     """Write the best candidates as checkpoints, checked against what was scored."""
+    from mergesearch.cli.sizes import bytes_of
     from mergesearch.exporting import export as write
 
     if front and trial is not None:
         raise InputError(f"give --front or --trial, got both (--trial {trial})")
-    size = _n_bytes(max_shard_size)
+    size = bytes_of(max_shard_size)
     for folder in write(run, out, top=top, trial=trial, front=front, max_shard_bytes=size):
         typer.echo(folder)
 
@@ -376,40 +379,11 @@ def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> 
     show_run(run)
 
 
-def _files_by_parent(given: Sequence[str]) -> dict[str, Path]:
-    """Read `PARENT=FILE` options.
-
-    Raises:
-        InputError: one is not written so, or a parent is named twice.
-    """
-    files: dict[str, Path] = {}
-    for option in given:
-        name, sign, file = option.partition("=")
-        if not (name and sign and file) or name in files:
-            raise InputError(f"--prompts is PARENT=FILE, once for each parent, got {option!r}")
-        files[name] = Path(file)
-    return files
-
-
 def _quiet_optuna() -> None:
     """Silence the line that Optuna has for each study and trial, beside ours."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def _n_bytes(text: str) -> int:
-    """Return a size such as 5GB, 500MB or 1000000 in bytes.
-
-    Raises:
-        InputError: it is none.
-    """
-    from mergesearch.runtime import n_bytes
-
-    try:
-        return n_bytes(text)
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def _fail(message: str, code: int) -> None:

@@ -98,7 +98,7 @@ class Evaluator:
         return tuple(task.full() for task in tasks) if full else tasks
 
     def set_apart(self, documents: Mapping[str, Collection[int]]) -> None:
-        """Leave documents out of all scores on the search split, since they are learned from.
+        """Leave documents out of all search scores, since they are learned from.
 
         Args:
             documents: ids by the name of their task.

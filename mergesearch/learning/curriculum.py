@@ -21,7 +21,7 @@ N_WRITTEN = 32
 
 @dataclass(frozen=True)
 class Curriculum:
-    """What is learned, and from which documents of tasks, or prompts for parents."""
+    """Settings of learning, and documents of tasks or prompts for parents."""
 
     learned: Learned
     #: Each task with the ids of its documents.
@@ -119,7 +119,7 @@ class Curriculum:
         ]
 
     def requests(self) -> list[tuple[Request, ...]]:
-        """List what each lesson asks; a text that is yet to be written is as long as it may be."""
+        """List what each lesson asks; a text yet to be written is as long as may be."""
         asked = [
             task.labelled_requests(i)
             if self.learned.loss == "labels"

@@ -38,7 +38,7 @@ class Lesson:
 def losses(
     engine: DifferentiableEngine, lessons: Sequence[Lesson], *, checkpointing: bool = False
 ) -> Tensor:
-    """Compute the losses of lessons by the model that the engine holds, with gradients.
+    """Compute the losses of lessons by the engine's model, with gradients.
 
     Args:
         engine: with a model loaded.

@@ -70,7 +70,9 @@ def follow(
     n_asked: int = 0,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Generator[Pass]:
-    """Go on with a trajectory: Adam (arXiv:1412.6980) with a learning rate that falls by a cosine.
+    """Go on with a trajectory: Adam, its learning rate falling by a cosine.
+
+    Adam is that of arXiv:1412.6980.
 
     Each pass has an order of its own, which follows from the seed and the number of the pass: so a
     trajectory that was interrupted goes on as if it had not been.

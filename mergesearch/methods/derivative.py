@@ -1,4 +1,4 @@
-"""Derivatives of merged tensors with respect to a method's numbers, through its own formula."""
+"""Derivatives of merged tensors in a method's numbers, through its own formula."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,7 +52,7 @@ def pull_back(
 
 
 def combination(method: Method, n_models: int, arguments: Mapping[str, Any]) -> Tensor:
-    """Give the coefficients of base and models in each entry of a method that is a combination.
+    """Give the coefficients of base and models in a combination's entries.
 
     The formula is called on columns that are zero but for one input: what comes out of a column is
     the coefficient of that input.
@@ -76,7 +76,7 @@ def combination(method: Method, n_models: int, arguments: Mapping[str, Any]) -> 
 def pull_back_combination(
     method: Method, n_models: int, arguments: Mapping[str, Any], gradient: Tensor
 ) -> dict[str, Tensor]:
-    """Take the gradient of a combination's coefficients back to the method's arguments.
+    """Take the gradient of a combination's coefficients back to the arguments.
 
     Args:
         method: a row whose `combination` is set.
@@ -122,7 +122,7 @@ def _spread(leaves: Mapping[str, Tensor]) -> dict[str, Any]:
 def _to_constants(
     formula: Formula, inputs: Inputs, gradient: Tensor, dtype: torch.dtype
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Sum up the gradients of the constants that follow from arguments, block by block."""
+    """Sum up the gradients of constants that follow from arguments, block by block."""
     whole = {k: v.tensor if isinstance(v, ByRow) else v for k, v in formula.constants.items()}
     followed = {k: v for k, v in whole.items() if isinstance(v, Tensor) and v.requires_grad}
     if not followed or not inputs.n_entries:

@@ -171,7 +171,7 @@ def front_of(run: Path) -> list[Entry]:
 
 
 def caution(entries: list[Entry]) -> str:
-    """Warn of runs that were searched on a benchmark's test set, or learned what they search.
+    """Warn of runs that searched on a benchmark's test set, or learned from it.
 
     Empty where there is none.
     """

@@ -1,4 +1,4 @@
-"""The passes of learned coefficients: numbers in files, their losses in the record."""
+"""Passes of learned coefficients: numbers in files, losses in the record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The learner: from points of trajectories to recipes, each trajectory gone through once."""
+"""The learner: from points of trajectories to recipes."""
 
 import hashlib
 import json

@@ -83,7 +83,7 @@ class SearchSetup:
 
 
 class Learning(TypedDict, total=False):
-    """What is learned from what, where a space does not say it."""
+    """Settings and prompts to learn by, where a space does not say them."""
 
     learned: Learned
     #: By parent.
@@ -274,7 +274,7 @@ def estimate(setup: SearchSetup, device: torch.device) -> Estimate:
 
 
 def _n_tokens_of_a_pass(setup: SearchSetup, device: torch.device) -> float:
-    """Count the tokens of a pass of learning, times what a backward pass makes of them."""
+    """Count the tokens of a pass of learning, in those of a forward pass."""
     if setup.curriculum is None:
         return 0.0
     requests = [request for of in setup.curriculum.requests() for request in of]

@@ -1,4 +1,4 @@
-"""The choices of a space: merge methods, and what else trials may choose in their place."""
+"""The choices of a space: merge methods, and what trials may take in their place."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -35,7 +35,7 @@ Interval = Annotated[
 
 
 class Learned(Config):
-    """Coefficients learned by gradient, of a method whose formula is differentiable in them.
+    """Coefficients learned by gradient, of a method that is differentiable in them.
 
     An optimiser's way through the documents is one computation, kept pass by pass. Trials choose a
     pass of it, how far each coefficient is pulled towards the mean of its parent's, and by what
@@ -116,7 +116,7 @@ class Learned(Config):
 
     @property
     def domains(self) -> Mapping[str, Domain]:
-        """What the method's parameters may be."""
+        """The domains of the method's parameters."""
         return method_domains(self.of, self.parameters)
 
     @property
@@ -137,7 +137,7 @@ class Learned(Config):
         return min(max(start, domain.low), domain.high)
 
     def value(self, parameter: Parameter) -> Any:
-        """Give the one value of a parameter that is not learned: what is fixed, or the default.
+        """Give the value of a parameter that is not learned: fixed, or the default.
 
         Raises:
             ValueError: it has none.
@@ -193,7 +193,7 @@ class Learned(Config):
 
 @dataclass(frozen=True)
 class LearnedPoint:
-    """A candidate whose coefficients are those of a trajectory, changed as a trial chose."""
+    """A candidate with the coefficients of a trajectory, changed as a trial chose."""
 
     learning_rate: float
     #: Passes that were gone through, at least 1.

@@ -24,7 +24,7 @@ def inputs_of(case: Case) -> Inputs:
 
 
 def in_float64(case: Case, moved: Mapping[str, Tensor]) -> Tensor:
-    """Merge with some arguments as float64 tensors, all arithmetic behind them in float64.
+    """Merge with some arguments as float64 tensors, all arithmetic in float64.
 
     Args:
         case: a method with all that it is called with.

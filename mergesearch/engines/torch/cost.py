@@ -34,7 +34,7 @@ def backward_bytes(
     checkpointing: bool,
     rank: int | None,
 ) -> int:
-    """Estimate the peak of a forward and backward pass over requests as one graph, in bytes."""
+    """Estimate the bytes of a forward and backward pass over requests at its peak."""
     pairs = _pairs(requests, tokenizer)
     kept, step = 0, 0
     for group in groups_of(contexts_of(pairs, limits.columns_of_a_row), None):

@@ -153,7 +153,7 @@ class TorchEngine:
         *,
         checkpointing: bool = False,
     ) -> Tensor:
-        """Compute divergences; see `DifferentiableEngine.divergence`. Memory is as for `loss`."""
+        """Compute divergences; see `DifferentiableEngine.divergence`."""
 
         def of_kind(batches: LikelihoodBatches, members: Sequence[int]) -> Tensor:
             return divergences(self._model_now, batches, [references[i] for i in members])
@@ -217,7 +217,7 @@ class TorchEngine:
     def _uncached(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[list[int], LikelihoodBatches]]:
-        """Cut requests into batches of no prefixes, kind by kind, with the indices of each.
+        """Cut requests into batches, kind by kind, with the indices of each.
 
         They are not remembered: what is learned from comes in another company each time.
         """

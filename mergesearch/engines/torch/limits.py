@@ -141,7 +141,7 @@ class Limits:
         checkpointing: bool,
         rank: int | None,
     ) -> tuple[int, int]:
-        """Count what a forward pass keeps for the backward pass, and what comes and goes there.
+        """Count what a forward pass keeps, and the largest step of the backward pass.
 
         As SDPA and the gated layers of Llama keep it; measured by torch's saved tensors.
 

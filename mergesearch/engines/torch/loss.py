@@ -1,4 +1,4 @@
-"""Losses of packed batches, with gradients: likelihoods, and divergences from references."""
+"""Losses of packed batches, with gradients: likelihoods and divergences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,7 +80,7 @@ def divergences(
 
 
 def predictions(model: "PreTrainedModel", batches: "LikelihoodBatches") -> list[Predictions]:
-    """Gather the likeliest tokens where requests are scored, for each request, on the CPU."""
+    """Gather the likeliest tokens where each request is scored, on the CPU."""
     first = _first_numbers(batches)
     found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in range(batches.n_requests)]
     with torch.no_grad():
@@ -103,7 +103,7 @@ def predictions(model: "PreTrainedModel", batches: "LikelihoodBatches") -> list[
 
 @contextmanager
 def recomputed(model: "PreTrainedModel") -> Iterator[None]:
-    """Let a model's layers keep their inputs only, and compute the rest again going backward.
+    """Let layers keep their inputs only, and compute the rest again going backward.
 
     transformers' own switch wants the training mode, which turns dropout on.
     """
@@ -183,7 +183,7 @@ def _numbers(owners: np.ndarray) -> np.ndarray:
 
 
 def _first_numbers(batches: "LikelihoodBatches") -> np.ndarray:
-    """Count the tokens of a request before each pair: a rolling text has several pairs."""
+    """Count the tokens of a request before each pair; a rolling text has several."""
     seen = np.zeros(batches.n_requests, dtype=np.int64)
     first = np.zeros(len(batches.pairs), dtype=np.int64)
     for i, (owner, (_, continuation)) in enumerate(zip(batches.owners, batches.pairs, strict=True)):
