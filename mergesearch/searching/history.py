@@ -19,7 +19,8 @@ class History:
 
     trials: tuple[TrialRecord, ...]
     goals: Goals
-    #: Documents that the model answered for trials which a kill then interrupted.
+    #: Documents that the model answered for trials which a kill then interrupted, but for the one
+    #: that comes next: until it has ended they are as unspent as if nothing had been killed.
     n_interrupted: int = 0
 
     @property
@@ -75,7 +76,9 @@ def history_of(study: optuna.Study, goals: Goals, method: str = "") -> History:
     """
     trials = tuple(record_of(trial, goals.names, method) for trial in finished(study))
     interrupted = study.user_attrs.get(INTERRUPTED, {})
-    return History(trials, goals, sum(interrupted.values()))
+    last = max((trial.number for trial in trials), default=-1)
+    n_interrupted = sum(n for number, n in interrupted.items() if int(number) < last)
+    return History(trials, goals, n_interrupted)
 
 
 def scores_of(trial: TrialRecord, candidates: CandidateEvaluator) -> Scores:

@@ -25,9 +25,9 @@ class Proposer:
 
     def __init__(self, study: optuna.Study, space: SearchSpace, shape: Shape) -> None:
         self._study = study
+        self._space = space
         self._settings = space.search
         self._sampler = sampler_of(space)
-        self._n_startup = n_startup(space)
         points, left_out = starts(space, shape)
         self._starts = iter(points)
         #: The labels of starting points that the space does not hold.
@@ -37,8 +37,8 @@ class Proposer:
         """Ask the study for the next trial."""
         if not self._has_waiting():
             self._queue(history)
-        n_before = len(history.trials)
-        self._study.sampler = self._sampler.make(self._settings.seed, n_before, self._n_startup)
+        n_before, startup = len(history.trials), n_startup(self._space, history)
+        self._study.sampler = self._sampler.make(self._settings.seed, n_before, startup)
         trial = self._study.ask()
         if self._sampler.generational:
             _ = trial.relative_params  # by which a queued trial joins a generation, too

@@ -104,7 +104,7 @@ class SearchSettings(Config):
     #: A row of `SAMPLERS`, or "auto".
     sampler: str = AUTO
     #: Trials drawn at random before `tpe` and `gp` learn from them; None means ten a method, but
-    #: beyond ten no more than a quarter of the trials.
+    #: beyond ten no more than a quarter of whichever limit of the budget is nearest.
     startup: int | None = Field(default=None, ge=1)
     #: The budget: whichever is spent first ends the search.
     trials: int = Field(default=100, ge=1)

@@ -10,6 +10,7 @@ from mergesearch.recipe import Recipe
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.history import History, history_of
+from mergesearch.searching.policies import sampling
 from mergesearch.searching.policies.stopping import Limit, nearest_limit, reason_to_stop
 from mergesearch.searching.study import finished
 from mergesearch.space import SearchSettings
@@ -114,6 +115,28 @@ def test_documents_are_counted_over_processes_and_those_of_an_interrupted_trial_
     n_known = hash_evaluator(family / "whole", n_documents=96).n_documents_known
     for study in (whole, parts):
         assert history_of(study, goals("score")).n_documents == n_known
+
+
+def test_documents_of_an_interrupted_trial_change_no_decision_on_it(
+    family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Startup, refinement and the end come by documents; every trial is killed half way."""
+    for name in ("whole", "parts"):
+        (family / name).mkdir()
+    monkeypatch.setattr(sampling, "_STARTUP", 2)  # so that a short search learns
+    settings = {**RACED, "sampler": "tpe", "documents": 96 * 6 + 10}
+    space = load(family, search=settings)
+    whole = tried(run(space, hash_evaluator(family / "whole", n_documents=96)))
+    while True:
+        candidates = hash_evaluator(family / "parts", n_documents=96)
+        with monkeypatch.context() as patched:
+            patched.setattr(candidates.record.documents, "add", Dying(candidates, 7))
+            try:
+                study = run(space, candidates)
+            except Killed:
+                continue
+        break
+    assert tried(study) == whole
 
 
 class Dying:

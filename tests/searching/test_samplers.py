@@ -10,13 +10,22 @@ import pytest
 
 from mergesearch.errors import InputError
 from mergesearch.samplers import SAMPLERS, nsga
-from mergesearch.searching.history import history_of
+from mergesearch.searching.history import History, history_of
 from mergesearch.searching.policies import sampling
-from mergesearch.searching.policies.sampling import sampler_name
+from mergesearch.searching.policies.sampling import n_startup, sampler_name
 from mergesearch.searching.study import finished
 from mergesearch.searching.trials import LABEL, REFINES
 from mergesearch.space import SearchSpace, suggest
-from tests.searching.watch import Killed, RecordingObserver, goals, hash_evaluator, load, run, tried
+from tests.searching.watch import (
+    Killed,
+    RecordingObserver,
+    ended,
+    goals,
+    hash_evaluator,
+    load,
+    run,
+    tried,
+)
 
 BY_NAME = list(SAMPLERS)
 GENERATIONAL = [name for name in SAMPLERS if SAMPLERS[name].generational]
@@ -178,6 +187,29 @@ def test_auto_is_a_gaussian_process_for_one_method_and_few_trials_else_tpe(famil
     assert chosen(methods=ONE_METHOD, objectives=["score", "size"]) == "gp"
     for name in BY_NAME:
         assert chosen(sampler=name) == name
+
+
+@pytest.mark.parametrize(
+    ("search", "n_startup_trials"),
+    [
+        ({"trials": 100}, 30),  # ten for each of three methods
+        ({"trials": 25}, 30),
+        ({"trials": 24}, 10),  # a quarter is spent: no more than the first ten
+        ({"trials": 100, "documents": 241}, 30),
+        ({"trials": 100, "documents": 240}, 10),
+        ({"trials": 100, "minutes": 13}, 30),
+        ({"trials": 100, "documents": 1000, "minutes": 12}, 10),
+        ({"trials": 24, "startup": 17}, 17),
+    ],
+)
+def test_a_sampler_learns_after_ten_trials_a_method_or_a_quarter_of_the_nearest_limit(
+    family: Path, search: dict[str, Any], n_startup_trials: int
+) -> None:
+    """Six trials of ten documents and half a minute each."""
+    space = load(family, search=search)
+    assert len(space.methods) == 3
+    trials = [ended(i, 0.5, n_documents=10, minutes=0.5) for i in range(6)]
+    assert n_startup(space, History(tuple(trials), goals("score"))) == n_startup_trials
 
 
 def test_a_name_that_is_none_is_refused(family: Path) -> None:
