@@ -20,7 +20,8 @@ from mergesearch.tasks.json_schema import suite_schema
 
 _SUITE = """\
 # yaml-language-server: $schema=schemas/suite.json
-# Three skills: what the search may see, and what its winner is judged by.
+# Three skills: what the search may see, and what its winner is judged by. Coefficients are learned
+# from the documents that the limits leave over.
 include_path: tasks/
 search:
 {search}
@@ -36,12 +37,17 @@ parents:
 {parents}
 granularity: {{groups: [self_attn, mlp]}}   # finer, by depth too, asks for more trials than this
 methods:
+  learned:         {{of: task_arithmetic}}   # a weight for each parent and module, by gradient
   task_arithmetic: {{weight: [0.0, 1.2]}}
   ties:            {{weight: [0.0, 1.5], density: [0.2, 1.0]}}
   dare_ties:       {{weight: [0.0, 1.5], density: [0.2, 1.0]}}
   linear:          {{weight: [0.0, 1.0]}}
 suite: suite.yaml
-search: {{sampler: tpe, trials: {trials}, seed: 0, start_from: [parents, uniform, task_arithmetic]}}
+search:
+  sampler: tpe
+  trials: {trials}
+  seed: 0
+  start_from: [learned, parents, uniform, task_arithmetic]
 """
 
 
@@ -57,6 +63,7 @@ class FamilySize:
     #: Share of the base's exercises that are answered rightly and not by habit.
     insight: float = 0.2
     dev_documents: int = 300  # for each skill
+    learn_documents: int = 100  # of them
     test_documents: int = 400
     trials: int = 48
 
@@ -167,11 +174,14 @@ def _write_tasks(folder: Path, seed: int, size: FamilySize) -> None:
 
 
 def _write_configs(folder: Path, size: FamilySize) -> None:
-    def tasks(split: Split) -> str:
-        return "\n".join(f"  - {{task: {skill}_{split}, metric: acc}}" for skill in SKILLS)
+    def tasks(split: Split, limit: str = "") -> str:
+        return "\n".join(f"  - {{task: {skill}_{split}, metric: acc{limit}}}" for skill in SKILLS)
 
     parents = "\n".join(f"  {skill}: models/{skill}" for skill in SKILLS)
-    suite = _SUITE.format(search=tasks("dev"), held_out=tasks("test"))
+    suite = _SUITE.format(
+        search=tasks("dev", f", limit: {size.dev_documents - size.learn_documents}"),
+        held_out=tasks("test"),
+    )
     space = _SPACE.format(parents=parents, trials=size.trials)
     (folder / "schemas").mkdir()
     for name, schema in (("space", space_schema()), ("suite", suite_schema())):

@@ -70,9 +70,11 @@ def follow(
     n_asked: int = 0,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Generator[Pass]:
-    """Go on with a trajectory: Adam, its learning rate falling by a cosine.
+    """Go on with a trajectory: Adam, its learning rate falling by a cosine in each pass.
 
-    Adam is that of arXiv:1412.6980.
+    Adam is that of arXiv:1412.6980, and the rate that starts again with each pass, here from a
+    lower peak, that of SGDR (arXiv:1608.03983): so the end of every pass is a place of rest, and a
+    candidate.
 
     Each pass has an order of its own, which follows from the seed and the number of the pass: so a
     trajectory that was interrupted goes on as if it had not been.
@@ -104,9 +106,8 @@ def follow(
         began, order = time.perf_counter(), _ordered(lessons, course.seed, number)
         seen: list[float] = []
         for k in range(n_steps):
-            done = (number - 1) * n_steps + k
-            share = done / (course.n_passes * n_steps)
-            optimizer.param_groups[0]["lr"] = course.learning_rate * _cosine(share)
+            peak = course.learning_rate * (1 - (number - 1) / course.n_passes)
+            optimizer.param_groups[0]["lr"] = peak * _cosine(k / n_steps)
             batch = order[k * course.batch : (k + 1) * course.batch]
             gradient, found = slope(values.detach(), batch)
             if not (bool(gradient.isfinite().all()) and all(map(math.isfinite, found))):

@@ -61,6 +61,8 @@ class Learner:
         self._candidates = candidates
         self._observer = observer
         self._portion = portion
+        #: Answers that parents gave for lessons.
+        self._n_asked = 0
         self._template = learned.template(
             space.base, space.parents, space.tokenizer_source, space.search.seed
         )
@@ -101,7 +103,9 @@ class Learner:
 
     def _follow(self, course: Course, known: Sequence[Pass]) -> Generator[Pass]:
         """Go on with a trajectory, the live model lent to it."""
-        lessons, n_asked = self._lessons()
+        n_before = self._n_asked
+        lessons = self._lessons
+        n_asked = self._n_asked - n_before
         self._observer.stage(self._what(lessons, course, len(known)))
         with self._candidates.learnable(self._plan) as learnable:
             engine = differentiable(self._candidates.evaluator.engine)
@@ -121,11 +125,12 @@ class Learner:
             finally:
                 engine.unload()
 
-    def _lessons(self) -> tuple[list[Lesson], int]:
-        """Make the lessons, and count the answers that parents gave for them."""
+    @cached_property
+    def _lessons(self) -> list[Lesson]:
+        """Make the lessons, for all trajectories, and count what parents are asked for them."""
         documents, prompts = self._curriculum.documents, self._curriculum.prompts
         if self._learned.loss == "labels":
-            return [lesson for task, of in documents for lesson in labelled(task, of)], 0
+            return [lesson for task, of in documents for lesson in labelled(task, of)]
         lessons: list[Lesson] = []
         for name, ref in self._space.parents.items():
             mine = [(task, of) for task, of in documents if self._experts[task.id.task] == name]
@@ -139,7 +144,8 @@ class Learner:
                 if texts:
                     lessons += prompted(engine, name, texts, N_WRITTEN)
         n_texts = sum(map(len, prompts.values()))
-        return lessons, len(lessons) + n_texts  # which were written as well
+        self._n_asked += len(lessons) + n_texts  # which were written as well
+        return lessons
 
     @cached_property
     def _experts(self) -> Mapping[str, str]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Where a parameter starts that has no other place: whole deltas.
 _START = {"weight": 1.0, "lambda": 1.0}
+#: The range of what scales deltas, unless a space gives one. A gradient knows which way to go: the
+#: ranges that a search guesses in are too narrow, for negative weights unlearn as well.
+_RANGE = Range(-1.0, 3.0)
 #: What trials choose, in a study's names.
 PASS, PULL, SCALE, RATE = "learned.pass", "learned.pull", "learned.scale", "learned.learning_rate"
 #: Digits kept of a choice, as of every suggested number.
@@ -61,8 +64,9 @@ class Learned(Config):
     passes: int = Field(default=3, ge=1)
     #: Documents of one step.
     batch: int = Field(default=15, ge=1)
-    #: Adam's, falling to zero by a cosine; of a range its ends and their geometric mean are tried.
-    learning_rate: Interval = (0.05, 0.05)
+    #: Adam's, at the top of the cosine by which it falls in each pass; of a range its ends and
+    #: their geometric mean are tried.
+    learning_rate: Interval = (0.1, 0.1)
     #: How far coefficients are pulled towards the mean of their parent's: 1 is all the way.
     pull: Interval = (0.0, 1.0)
     #: By what a parent's coefficients are multiplied.
@@ -126,6 +130,8 @@ class Learned(Config):
 
     def range(self, parameter: Parameter) -> Range:
         """Give the range that a learned parameter keeps to."""
+        if parameter.name in _START and parameter.name not in self.parameters:
+            return _RANGE
         domain = self.domains[parameter.name]
         assert isinstance(domain, Range)
         return domain
@@ -228,14 +234,23 @@ def suggest_learned(
     return LearnedPoint(rate, last, pull, scales)
 
 
-def learned_start(learned: Learned, parents: Sequence[str]) -> dict[str, Any]:
-    """Give the study's parameters at the end of the first trajectory, as it is."""
-    rates, n_passes = learned.learning_rates, learned.passes
+def learned_starts(learned: Learned, parents: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """List the points to try first, each with a label: the first pass, and the last.
+
+    The first costs the least, and is the most that many searches need.
+    """
+    numbers = dict.fromkeys((1, learned.passes))
+    return [(f"pass {n} as it is", _as_it_is(learned, parents, n)) for n in numbers]
+
+
+def _as_it_is(learned: Learned, parents: Sequence[str], number: int) -> dict[str, Any]:
+    """Give the study's parameters at a pass of the first trajectory, unchanged."""
+    rates = learned.learning_rates
     params: dict[str, Any] = {}
     if len(rates) > 1:
         params[RATE] = rates[len(rates) // 2]
-    if n_passes > 1:
-        params[PASS] = n_passes
+    if learned.passes > 1:
+        params[PASS] = number
     choices = {PULL: learned.pull, **{f"{SCALE}.{name}": learned.scale for name in parents}}
     neutral = {PULL: 0.0}
     for name, (low, high) in choices.items():

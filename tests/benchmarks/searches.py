@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,22 @@ class Family:
     space: SearchSpace
     #: Evaluations' worth of documents that the other searches may score.
     n_evaluations: int
+    #: The settings by which coefficients are learned, but for the loss.
+    learned: Mapping[str, Any] = field(default_factory=dict)
     #: Whether searches score their finalists on the whole search split, within that budget.
     confirms: bool = True
 
     def space_for(self, settings: Mapping[str, Any]) -> SearchSpace:
         """The space, searched in another way."""
-        search = SearchSettings.model_validate({"trials": 100_000, **settings})
-        return self.space.model_copy(update={"search": search})
+        changed = {"trials": 100_000, **settings}
+        loss = changed.pop("learned")
+        methods = {name: of for name, of in self.space.methods.items() if name != "learned"}
+        if loss is not None:
+            methods = {"learned": {**self.learned, "loss": loss}, **methods}
+        search = SearchSettings.model_validate(changed)
+        return SearchSpace.model_validate(
+            {**dict(self.space), "methods": methods, "search": search}
+        )
 
     @property
     def limit(self) -> int | None:
@@ -101,6 +110,8 @@ class SearchResult:
     #: What the search would tell its user of the winner, and what held-out says of it.
     winner_score: float
     winner_held_out: float
+    #: Of each task the values of the winner's held-out documents, for paired intervals.
+    winner_documents: tuple[tuple[float, ...], ...] = ()
     #: Whether racing would have stopped each incumbent; of searches that the goals ask this of.
     stopped: tuple[bool, ...] | None = None
 
@@ -115,20 +126,24 @@ class SearchResult:
         lists = {
             k: tuple(data[k]) if data[k] is not None else None for k in ("held_out", "stopped")
         }
-        return cls(**{**data, **lists, "incumbents": incumbents})
+        documents = tuple(tuple(of) for of in data.get("winner_documents", ()))
+        named = {"incumbents": incumbents, "winner_documents": documents}
+        return cls(**{**data, **lists, **named})
 
 
-#: Searches of the space by the engine, by what differs from its defaults.
+#: Searches of the space by the engine, by what differs from its defaults; `learned` is the loss
+#: by which coefficients are learned, None where none are.
 ARMS: dict[str, dict[str, Any]] = {
-    "mergesearch": {},
-    "TPE without racing": {"sampler": "tpe", "startup": 10, "racing": False, "refine": 0.0},
-    "random": {"sampler": "random", "racing": False, "refine": 0.0},
-    # what each part brings
-    "without racing": {"racing": False},
-    "without refinement": {"refine": 0.0},
-}
-#: Those that the goals compare.
-COMPARED = tuple(ARMS)[:3]
+    "mergesearch": {"learned": "labels"},
+    "without labels": {"learned": "parents"},
+    "without learning": {"learned": None},
+    "TPE without racing": {
+        "learned": None, "sampler": "tpe", "startup": 10, "racing": False, "refine": 0.0,
+    },
+    "random": {"learned": None, "sampler": "random", "racing": False, "refine": 0.0},
+}  # fmt: skip
+#: Those whose candidates are all scored on every document.
+UNRACED = ("TPE without racing", "random")
 REFERENCE = "CMA-ES"
 
 
@@ -183,7 +198,7 @@ def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -
         n_each = sum(task.n_documents for task in setup.evaluator.tasks())
         whole = sum(task.n_documents for task in setup.evaluator.tasks(full=True))
         budget = family.n_evaluations * n_each
-        confirms = family.confirms and arm not in COMPARED[1:]
+        confirms = family.confirms and arm not in UNRACED
         if confirms:  # which is a part of what it costs
             budget -= N_FINALISTS * (whole - n_each)
         search = open_search(setup.with_budget(documents=budget), candidates)
@@ -198,7 +213,7 @@ def run_arm(family: Family, arm: str, seed: int, folder: Path, *, curve: bool) -
             _incumbents(history.trials),
             len(history.trials),
             finalists=finalists,
-            goals=search.goals if arm in COMPARED[1:] else None,
+            goals=search.goals if arm in UNRACED else None,
             curve=curve,
         )
 
@@ -244,6 +259,8 @@ def _with_held_out(
     def held_out(recipe_hash: str) -> float:
         return candidates.score(candidates.record.recipe(recipe_hash), "held_out").total
 
+    on_held_out = candidates.score(winner.recipe, "held_out").scores
+
     return SearchResult(
         family=family.name,
         arm=arm,
@@ -257,7 +274,11 @@ def _with_held_out(
             for i, incumbent in enumerate(incumbents)
         ),
         winner_score=winner.total,
-        winner_held_out=held_out(winner.recipe.hash),
+        winner_held_out=on_held_out.total,
+        winner_documents=tuple(
+            tuple(float(value) for value in task.values if value is not None)
+            for task in on_held_out.tasks
+        ),
         stopped=_would_be_stopped(candidates, goals, incumbents) if goals else None,
     )
 
@@ -312,7 +333,7 @@ def testbed(folder: Path) -> Family:
                 "ties": {"weight": [0, 1.5], "density": [0.2, 1.0], "lambda": 1.0},
                 "dare_ties": {"weight": [0, 1.5], "density": [0.2, 1.0]},
             },
-            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 40, 200),
+            "suite": _suite(folder / "tasks", list(skills.values()), "dev", "test", 100, 500),
         }
     )
-    return Family("testbed", space, n_evaluations=40, confirms=False)
+    return Family("testbed", space, n_evaluations=20, confirms=False)

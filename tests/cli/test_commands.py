@@ -10,7 +10,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
-from mergesearch.cli.app import _n_bytes
+from mergesearch.cli.sizes import bytes_of
 from mergesearch.evaluation import Evaluator
 from mergesearch.parents import Checkpoint
 from mergesearch.runs import Record
@@ -278,7 +278,7 @@ def test_a_leaderboard_is_written_in_each_format_over_many_runs(searched: Path, 
     ],
 )
 def test_sizes_are_counted_by_powers_of_ten(text: str, n_bytes: int) -> None:
-    assert _n_bytes(text) == n_bytes
+    assert bytes_of(text) == n_bytes
 
 
 def test_an_interrupted_search_says_how_to_go_on(

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 import torch
@@ -177,7 +178,7 @@ def logprobs_of(
 ) -> torch.Tensor:
     """Log-probabilities where a request is scored, (positions, vocabulary), one by one."""
     harness = Harness(model, copy.deepcopy(tokenizer), 1)
-    pairs, _ = harness.encode([request])  # type: ignore[list-item]
+    pairs, _ = harness.encode(cast(Any, [request]))
     found = []
     for context, continuation in pairs:
         ids = torch.tensor([[*context, *continuation[:-1]]])

@@ -8,7 +8,7 @@ from mergesearch.methods import METHODS, Scalar
 from mergesearch.space.choices import LEARNED, STACKING
 from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Shape
-from mergesearch.space.learned import learned_start
+from mergesearch.space.learned import learned_starts
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import stack_starts
 from mergesearch.space.suggest import INCLUDED, suggest
@@ -54,7 +54,8 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
 
     if (learned := space.learned) and "learned" in space.search.start_from:
         named = {"method": LEARNED} if len(space.methods) > 1 else {}
-        points.append(Start("learned", {**named, **learned_start(learned, tuple(space.parents))}))
+        for label, params in learned_starts(learned, tuple(space.parents)):
+            points.append(Start(label, {**named, **params}))
     if "uniform" in space.search.start_from:
         share = 1 / len(space.parents)
         add(
