@@ -122,7 +122,7 @@ def follow(
         yield Pass(
             number=number,
             values=values.detach().clone(),
-            losses=mean_by_task(order, seen),
+            losses=_by_task(lessons, order, seen),
             n_answers=ANSWERS * len(lessons) + n_asked,
             seconds=time.perf_counter() - began,
             moments=(state["exp_avg"].clone(), state["exp_avg_sq"].clone()),
@@ -171,6 +171,14 @@ def go_to(
 def _cosine(share: float) -> float:
     """Fall from 1 to 0 as a share goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _by_task(
+    lessons: Sequence[Lesson], order: Sequence[Lesson], seen: Sequence[float]
+) -> dict[str, float]:
+    """Average losses by task, the tasks in the order of the lessons."""
+    means = mean_by_task(order, seen)
+    return {lesson.task: means[lesson.task] for lesson in lessons}
 
 
 def _ordered(lessons: Sequence[Lesson], seed: int, number: int) -> list[Lesson]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mergesearch.errors import InputError
+from mergesearch.logs import quiet
 from mergesearch.merging import LearnableModel, LiveModel, Plan, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
@@ -186,7 +187,8 @@ class CandidateEvaluator:
         if self._live.digest != self.merge(recipe):
             self._become(recipe)
         engine = self.evaluator.engine
-        engine.load(self._live.model)
+        with quiet():
+            engine.load(self._live.model)
         try:
             yield engine
         finally:

@@ -22,6 +22,7 @@ from mergesearch.learning import (
     labelled,
     prompted,
 )
+from mergesearch.logs import quiet
 from mergesearch.merging import Routes, plan_merge
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Pass, PassesOf
@@ -109,7 +110,8 @@ class Learner:
         self._observer.stage(self._what(lessons, course, len(known)))
         with self._candidates.learnable(self._plan) as learnable:
             engine = differentiable(self._candidates.evaluator.engine)
-            engine.load(learnable.model)
+            with quiet():
+                engine.load(learnable.model)
             slope = ModelSlope(engine, learnable, self._plan, self.coefficients, self._portion)
             try:
                 yield from follow(

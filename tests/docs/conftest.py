@@ -20,6 +20,7 @@ def _documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.task(folder / "tasks", name, seed=seed)
     for file in EXAMPLES.glob("*.yaml"):
         shutil.copy(file, folder)
+    (folder / "questions.jsonl").write_text('{"prompt": "w1 w2"}\n{"prompt": "w3 w4"}\n')
     space = folder / "space.yaml"
     space.write_text(space.read_text().replace("trials: 100", "trials: 6"))  # a test's patience
     return folder
