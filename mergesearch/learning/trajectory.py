@@ -70,7 +70,7 @@ def follow(
     n_asked: int = 0,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Generator[Pass]:
-    """Go on with a trajectory: Adam, its learning rate falling by a cosine in each pass.
+    """Go on with a trajectory: Adam, its rate falling by a cosine in each pass.
 
     Adam is that of arXiv:1412.6980, and the rate that starts again with each pass, here from a
     lower peak, that of SGDR (arXiv:1608.03983): so the end of every pass is a place of rest, and a

@@ -80,6 +80,8 @@ class TaskEntry:
     def json(self) -> dict[str, Any]:
         """Return the entry of a record; see `from_json`."""
         entry = asdict(self)
+        if not self.apart:
+            del entry["apart"]
         return {**entry.pop("id"), **entry}
 
 

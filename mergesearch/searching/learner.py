@@ -129,7 +129,7 @@ class Learner:
 
     @cached_property
     def _lessons(self) -> list[Lesson]:
-        """Make the lessons, for all trajectories, and count what parents are asked for them."""
+        """Make the lessons of all trajectories, and count what parents are asked."""
         documents, prompts = self._curriculum.documents, self._curriculum.prompts
         if self._learned.loss == "labels":
             return [lesson for task, of in documents for lesson in labelled(task, of)]

@@ -114,6 +114,7 @@ def prepare(
     """
     device = runtime.torch_device
     suite = Suite.none() if prompts is not None and space.suite is None else space.load_suite()
+    budget = space.search.documents if learned is None else None  # a search's
     learned = learned or space.learned
     vocabulary = space.tokenizer_source or "error"
     parents = Parents(
@@ -136,7 +137,7 @@ def prepare(
     evaluator = Evaluator(suite, tokenizer, runtime)
     if suite.search:
         check_goals(space, evaluator)
-    curriculum = _curriculum(space, learned, evaluator, prompts)
+    curriculum = _curriculum(space, learned, evaluator, prompts, budget)
     if curriculum is not None and curriculum.apart:
         evaluator.set_apart(curriculum.apart)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
@@ -184,6 +185,7 @@ def _curriculum(
     learned: Learned | None,
     evaluator: Evaluator,
     prompts: Mapping[str, tuple[str, ...]] | None,
+    budget: int | None,
 ) -> Curriculum | None:
     """Choose what is learned from, if coefficients are learned."""
     if learned is None:
@@ -191,7 +193,6 @@ def _curriculum(
     if prompts is not None:
         return Curriculum.of_prompts(learned, prompts, space.parents)
     curriculum = Curriculum.of_suite(learned, evaluator, space.parents)
-    budget = space.search.documents
     if budget is not None and curriculum.n_answers >= budget:
         raise InputError(
             f"learned: {curriculum.n_lessons} documents in {learned.passes} passes take "

@@ -183,7 +183,7 @@ def test_a_misspelt_recipe_does_not(text: str) -> None:
 
 def test_a_spaces_schema_knows_every_method_and_its_parameters() -> None:
     methods = SCHEMAS["space"]["$defs"]["SearchSpace"]["properties"]["methods"]["properties"]
-    assert methods.keys() == ({*METHODS} - {"passthrough"}) | {"greedy_soup", "stacking"}
+    assert methods.keys() == ({*METHODS} - {"passthrough"}) | {"greedy_soup", "stacking", "learned"}
     for name in METHODS.keys() & methods.keys():
         assert [*methods[name]["properties"]] == [p.name for p in METHODS[name].parameters]
 

@@ -105,14 +105,17 @@ def test_passes_count_in_the_budget(family: Path) -> None:
     assert taken == 3 * 3 * N_LESSONS + len({t.recipe_hash for t in history.trials}) * 20
 
 
-def test_a_killed_passs_answers_are_charged(family: Path) -> None:
-    space = learning(family, search={"trials": 50, "documents": 300})
-    with pytest.raises(Killed):
-        search(space, family / "run", observer=DyingObserver(passes=2), device="cpu")
-    with open_run(space, family / "run") as (setup, candidates):
-        opened = open_search(setup, candidates)
-        opened._ledger.recover()
-        assert opened.history.n_documents == 2 * 3 * N_LESSONS
+def test_a_kill_in_a_trajectory_changes_no_budget(family: Path) -> None:
+    space = learning(family, search={"trials": 50, "documents": 300, "racing": False})
+    taken = []
+    for run, kills in ((family / "whole", False), (family / "killed", True)):
+        if kills:
+            with pytest.raises(Killed):
+                search(space, run, observer=DyingObserver(passes=2), device="cpu")
+        with open_run(space, run) as (setup, candidates):
+            history = open_search(setup, candidates).run()
+        taken.append((history.n_documents, [trial.recipe_hash for trial in history.trials]))
+    assert taken[0] == taken[1]
 
 
 def test_without_labels_the_best_parent_is_imitated(family: Path) -> None:
