@@ -245,7 +245,7 @@ class MethodContract:
         assert torch.equal(case.merged(), plain.merged())
 
     @where(lambda contract: bool(contract.method.differentiable))
-    @examples(25)
+    @examples(12)
     @given(data=st.data())
     def test_derivatives_are_those_of_finite_differences(self, data: st.DataObject) -> None:
         """In float64, along each number and away from kinks."""
