@@ -227,7 +227,7 @@ def total_rank(plan: Plan, parents: Parents) -> int:
 def _route(job: Job, parents: Parents) -> str:
     """Name the field of `Routes` that a job belongs to."""
     if not job.method.differentiable:
-        raise RecipeError("the method has no number with a derivative")
+        raise RecipeError(f"{job.name}: its method has no parameter that is differentiable")
     if job.base is None or not job.n_entries:
         return "dense" if job.n_entries else "constant"
     base = parents.key(job.base.model, job.base.name)

@@ -40,7 +40,10 @@ def pull_back(
         ValueError: the method has no differentiable parameter.
     """
     if not method.differentiable:
-        raise ValueError("the method has no number with a derivative")
+        names = ", ".join(p.name for p in method.parameters) or "none"
+        raise ValueError(
+            f"a parameter must be differentiable, but none of the method's is: {names}"
+        )
     with torch.enable_grad():
         leaves = _leaves(method, arguments)
         formula = method.formula(inputs, **{**arguments, **_spread(leaves)})
@@ -64,7 +67,12 @@ def combination(method: Method, n_models: int, arguments: Mapping[str, Any]) -> 
 
     Returns:
         (1 + models,), the base's first, 0 where there is none.
+
+    Raises:
+        ValueError: the row is no combination.
     """
+    if not method.combination:
+        raise ValueError("the method must be a combination: its row says that it is not")
     columns = torch.eye(1 + n_models)
     base = None if method.base == "unused" else columns[:1]
     inputs = Inputs.of(base, [columns[i : i + 1] for i in range(1, 1 + n_models)])
@@ -137,7 +145,7 @@ def _to_constants(
     wide = replace(inputs, executor=replace(inputs.executor, call=_called_in(dtype)))
     for rows, value in wide.values(replace(formula, constants=constants)):
         found = torch.autograd.grad(
-            value, list(parts.values()), rows_of[rows].to(value.dtype), allow_unused=True
+            value, list(parts.values()), rows_of[rows].to(value), allow_unused=True
         )
         for k, part in zip(parts, found, strict=True):
             if part is not None:

@@ -36,15 +36,19 @@ def backward_bytes(
 ) -> int:
     """Estimate the bytes of a forward and backward pass over requests at its peak."""
     pairs = _pairs(requests, tokenizer)
-    kept, step = 0, 0
+    kept, step, n_batches = 0, 0, 0
     for group in groups_of(contexts_of(pairs, limits.columns_of_a_row), None):
         for rows, n_columns, _ in limits.cut(group):
             n_kept = sum(context.n_kept for row in rows for context in row)
             stays, passes = limits.backward_bytes(
                 len(rows), n_columns, n_kept, checkpointing=checkpointing, rank=rank
             )
-            kept, step = kept + stays, max(step, passes)
-    return kept + step + (limits.largest_gradient_bytes if rank is None else 0)
+            kept, step, n_batches = kept + stays, max(step, passes), n_batches + 1
+    if rank is not None:
+        return kept + step
+    # a weight's gradient waits for those of all batches
+    waiting = limits.layers_gradient_bytes if n_batches > 1 else 0
+    return kept + step + limits.largest_gradient_bytes + waiting
 
 
 def _scored(

@@ -157,13 +157,14 @@ class Limits:
         """
         dense = rank is None
         tokens = n_rows * n_columns
-        # inputs of norms, queries, keys, values and what attention gives, the gated product
-        of_token = 2 * self.hidden_size + 4 * self.query_size + 3 * self.intermediate_size
+        # queries, keys, values and what attention gives, and the gated product
+        of_token = 4 * self.query_size + 3 * self.intermediate_size
         if dense:  # and the inputs of linear layers and of norms' weights
             of_token += 5 * self.hidden_size + self.intermediate_size
         else:
             of_token += _LINEAR_LAYERS * (rank or 0)
-        layer = tokens * of_token * self.itemsize
+        # and the inputs of norms, which compute in float32
+        layer = tokens * (of_token * self.itemsize + 2 * self.hidden_size * max(4, self.itemsize))
         inputs = tokens * self.hidden_size * self.itemsize
         mask = n_rows * n_columns**2 * self.itemsize
         kept = self.n_layers * (inputs if checkpointing else layer) + mask
@@ -171,6 +172,13 @@ class Limits:
         # the logits' exponentials and gradients; a layer's gradients
         step = max(2 * logits, tokens * (4 * self.intermediate_size) * self.itemsize)
         return kept + logits, step + (layer if checkpointing else 0)
+
+    @property
+    def layers_gradient_bytes(self) -> int:
+        """The gradients of all weights of the layers at once."""
+        attention = 2 * self.hidden_size * (self.query_size + self.key_size)
+        gated = 3 * self.hidden_size * self.intermediate_size
+        return self.n_layers * (attention + gated) * self.itemsize
 
     @property
     def largest_gradient_bytes(self) -> int:
