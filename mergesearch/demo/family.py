@@ -63,7 +63,6 @@ class FamilySize:
     #: Share of the base's exercises that are answered rightly and not by habit.
     insight: float = 0.2
     dev_documents: int = 300  # for each skill
-    learn_documents: int = 100  # of them
     test_documents: int = 400
     trials: int = 48
 
@@ -179,7 +178,7 @@ def _write_configs(folder: Path, size: FamilySize) -> None:
 
     parents = "\n".join(f"  {skill}: models/{skill}" for skill in SKILLS)
     suite = _SUITE.format(
-        search=tasks("dev", f", limit: {size.dev_documents - size.learn_documents}"),
+        search=tasks("dev", f", limit: {size.dev_documents - size.dev_documents // 3}"),
         held_out=tasks("test"),
     )
     space = _SPACE.format(parents=parents, trials=size.trials)
