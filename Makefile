@@ -43,6 +43,7 @@ endif
 bench-search: $(VENV)/.ready-to-test
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs $(JOBS) --work bench-search
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.learning --work bench-search
 
 setup: $(VENV)/.ready
 

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from mergesearch.space import SearchSpace
+from tests.benchmarks import learning
+from tests.benchmarks.searches import Family
+
+
+@pytest.fixture
+def tiny(family: Path) -> Family:
+    return Family("tiny", SearchSpace.load(family / "space.yaml"), n_evaluations=12)
+
+
+def test_a_row_says_what_was_learned_and_what_it_took(tiny: Family, tmp_path: Path) -> None:
+    settings = {"loss": "parents", "granularity": "layer", "passes": 2}
+    row = learning._learned(tiny, settings, 5, 0, tmp_path / "run")
+    assert (row.what, row.loss, row.n_documents, row.n_passes) == ("layer", "parents", 5, 2)
+    assert row.n_numbers == 2 * (4 + 2)  # parents, layers, what is outside them
+    # 5 documents of one task and the 4 that the other's limit leaves over, imitated
+    assert row.n_answers == 2 * 3 * 9 + 9
+    assert row.pass_ratio is not None and row.pass_ratio > 0
+    assert 0 <= row.held_out <= 1
+
+
+def test_a_lora_is_trained_on_the_same_documents(tiny: Family, tmp_path: Path) -> None:
+    row = learning._lora(tiny, "uniform soup", 5, 0, tmp_path / "run")
+    assert row.n_answers == learning._PASSES[5] * 3 * 9
+    assert row.n_numbers > 1000
+    assert 0 <= row.held_out <= 1
