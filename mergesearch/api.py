@@ -11,8 +11,9 @@ from mergesearch.recipe import DType, ModelRef, Recipe, copy_of, load_recipe
 from mergesearch.runtime import Runtime, RuntimeOptions
 
 if TYPE_CHECKING:
+    from mergesearch.runs import LeaderboardRow
     from mergesearch.scores import Scores
-    from mergesearch.searching import Observer, Outcome
+    from mergesearch.searching import CandidateEvaluator, Observer, Outcome
     from mergesearch.space import SearchSpace
     from mergesearch.tasks import Suite
     from mergesearch.tasks.rows import ResultRow
@@ -170,15 +171,7 @@ def soup(
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
     from mergesearch.runs import LeaderboardRow
-    from mergesearch.searching import (
-        Outcome,
-        Silent,
-        greedy_soup,
-        open_run,
-        references,
-        score_beside,
-        score_in_full,
-    )
+    from mergesearch.searching import Silent, greedy_soup, open_run
 
     observer = observer or Silent()
     with open_run(space, out, Runtime.of(runtime), observer) as (_, candidates):
@@ -198,11 +191,7 @@ def soup(
         else:
             label, recipe = "uniform soup", space.soup()
         row = LeaderboardRow(label, "soup", recipe.hash)
-        score_in_full(candidates, recipe, row.label, observer)
-        candidates.record.add_row(row)
-        others = {r: one for r, one in references(space, candidates).items() if r.label != label}
-        score_beside(candidates, others, observer)
-        return Outcome(out, candidates.score(recipe, full=True))
+        return _beside_references(space, candidates, row, recipe, observer)
 
 
 def learn(
@@ -234,16 +223,7 @@ def learn(
     """
     from mergesearch.runs import LeaderboardRow
     from mergesearch.scores import Scores
-    from mergesearch.searching import (
-        Candidate,
-        Outcome,
-        Silent,
-        open_learner,
-        open_run,
-        references,
-        score_beside,
-        score_in_full,
-    )
+    from mergesearch.searching import Candidate, Outcome, Silent, open_learner, open_run
     from mergesearch.searching.setup import Learning
     from mergesearch.space import Learned
 
@@ -263,10 +243,24 @@ def learn(
             digest = candidates.merge(recipe)
             candidates.record.add_row(row)
             return Outcome(out, Candidate(recipe, digest, Scores(())))
-        score_in_full(candidates, recipe, row.label, observer)
-        candidates.record.add_row(row)
-        score_beside(candidates, references(space, candidates), observer)
-        return Outcome(out, candidates.score(recipe, full=True))
+        return _beside_references(space, candidates, row, recipe, observer)
+
+
+def _beside_references(
+    space: "SearchSpace",
+    candidates: "CandidateEvaluator",
+    row: "LeaderboardRow",
+    recipe: Recipe,
+    observer: "Observer",
+) -> "Outcome":
+    """Score what was made without a search in full, and beside it what it must beat."""
+    from mergesearch.searching import Outcome, references, score_beside, score_in_full
+
+    score_in_full(candidates, recipe, row.label, observer)
+    candidates.record.add_row(row)
+    others = {r: one for r, one in references(space, candidates).items() if r.label != row.label}
+    score_beside(candidates, others, observer)
+    return Outcome(candidates.record.folder, candidates.score(recipe, full=True))
 
 
 def _texts(given: Path | Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Tasks and an engine to scores, block by block."""
 
 from mergesearch.evaluation.evaluator import Evaluator
-from mergesearch.evaluation.learnable import Lesson, Lessons, lessons
+from mergesearch.evaluation.learnable import LearnableTask, Lessons, lessons
 from mergesearch.evaluation.stores import DocumentStore
 
-__all__ = ["DocumentStore", "Evaluator", "Lesson", "Lessons", "lessons"]
+__all__ = ["DocumentStore", "Evaluator", "LearnableTask", "Lessons", "lessons"]

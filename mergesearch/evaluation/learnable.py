@@ -14,7 +14,7 @@ Source = Literal["learn", "left over", "search"]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LearnableTask:
     """The documents of one task that coefficients are learned from."""
 
     task: "BuiltTask"
@@ -29,7 +29,7 @@ class Lesson:
 class Lessons:
     """The documents that coefficients are learned from, task by task."""
 
-    tasks: tuple[Lesson, ...]
+    tasks: tuple[LearnableTask, ...]
 
     @property
     def n_documents(self) -> int:
@@ -69,14 +69,14 @@ def lessons(evaluator: Evaluator, n: int | None = None) -> Lessons:
     return Lessons(tuple(_of_search(task, held_out, n) for task in evaluator.tasks("search")))
 
 
-def _of_search(task: "BuiltTask", held_out: set[str], n: int | None) -> Lesson:
+def _of_search(task: "BuiltTask", held_out: set[str], n: int | None) -> LearnableTask:
     over = _lesson(task, range(task.end, task.n_available), "left over", held_out, n)
     return over if over.doc_ids else _lesson(task, task.doc_ids, "search", held_out, n)
 
 
 def _lesson(
     task: "BuiltTask", doc_ids: Iterable[int], source: Source, held_out: set[str], n: int | None
-) -> Lesson:
+) -> LearnableTask:
     doc_ids = tuple(doc_ids)
     own = [i for i in doc_ids if task.questions[i] not in held_out]
-    return Lesson(task, task.ordered(own)[:n], source, len(doc_ids) - len(own))
+    return LearnableTask(task, task.ordered(own)[:n], source, len(doc_ids) - len(own))

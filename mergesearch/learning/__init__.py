@@ -5,6 +5,7 @@ from mergesearch.learning.curriculum import ANSWERS, N_WRITTEN, Curriculum
 from mergesearch.learning.lessons import Lesson, imitated, labelled, losses, prompted
 from mergesearch.learning.portion import Portion, largest_portion
 from mergesearch.learning.slope import ModelSlope
+from mergesearch.learning.subject import Subject
 from mergesearch.learning.trajectory import Course, Diverged, Passes, follow, go_to
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ModelSlope",
     "Passes",
     "Portion",
+    "Subject",
     "follow",
     "go_to",
     "imitated",

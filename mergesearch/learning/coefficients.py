@@ -183,7 +183,8 @@ class Coefficients:
         return found[0] if len(set(found)) == 1 else tuple(found)
 
     def _of_each(self, value: Callable[[Parameter], float]) -> Tensor:
-        return torch.tensor([value(c.parameter) for c in self.all], dtype=torch.float64)
+        of_each = {parameter: value(parameter) for parameter in self._learned.searched}
+        return torch.tensor([of_each[c.parameter] for c in self.all], dtype=torch.float64)
 
     @cached_property
     def _members(self) -> Mapping[tuple[str, ModelRef | None], Tensor]:

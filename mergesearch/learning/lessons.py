@@ -1,6 +1,6 @@
 """Lessons: documents whose loss coefficients are learned from."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -148,14 +148,6 @@ def interleaved(lessons: Iterable[Lesson], generator: torch.Generator) -> list[L
         jitter = torch.rand(len(of), generator=generator).tolist()
         placed += [((i + jitter[i]) / len(of), k, of[j]) for i, j in enumerate(order)]
     return [lesson for *_, lesson in sorted(placed, key=lambda item: item[:2])]
-
-
-def mean_by_task(lessons: Sequence[Lesson], values: Sequence[float]) -> Mapping[str, float]:
-    """Average losses by task."""
-    sums: dict[str, list[float]] = {}
-    for lesson, value in zip(lessons, values, strict=True):
-        sums.setdefault(lesson.task, []).append(value)
-    return {name: sum(of) / len(of) for name, of in sums.items()}
 
 
 def _apart(task: "BuiltTask", doc_id: int, theirs: Tensor, nll: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mergesearch.errors import CandidateError
 from mergesearch.learning.curriculum import ANSWERS
-from mergesearch.learning.lessons import Lesson, interleaved, mean_by_task
+from mergesearch.learning.lessons import Lesson, interleaved
 from mergesearch.runs import Pass
 
 
@@ -177,8 +177,10 @@ def _by_task(
     lessons: Sequence[Lesson], order: Sequence[Lesson], seen: Sequence[float]
 ) -> dict[str, float]:
     """Average losses by task, the tasks in the order of the lessons."""
-    means = mean_by_task(order, seen)
-    return {lesson.task: means[lesson.task] for lesson in lessons}
+    found: dict[str, list[float]] = {lesson.task: [] for lesson in lessons}
+    for lesson, loss in zip(order, seen, strict=True):
+        found[lesson.task].append(loss)
+    return {task: sum(of) / len(of) for task, of in found.items()}
 
 
 def _ordered(lessons: Sequence[Lesson], seed: int, number: int) -> list[Lesson]:

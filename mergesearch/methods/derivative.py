@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mergesearch.methods.declare import Method
 from mergesearch.methods.executor import Call
-from mergesearch.methods.formula import ByRow, Formula
+from mergesearch.methods.formula import ByRow, Formula, widened
 from mergesearch.methods.inputs import Inputs
 
 
@@ -46,7 +46,7 @@ def pull_back(
         )
     with torch.enable_grad():
         leaves = _leaves(method, arguments)
-        formula = method.formula(inputs, **{**arguments, **_spread(leaves)})
+        formula = method.formula(inputs, **{**arguments, **spread(leaves)})
         constants, sums = _to_constants(formula, inputs, gradient, dtype)
         if not constants:
             return _named(leaves, [None] * len(leaves))
@@ -97,7 +97,7 @@ def pull_back_combination(
     """
     with torch.enable_grad():
         leaves = _leaves(method, arguments)
-        coefficients = combination(method, n_models, {**arguments, **_spread(leaves)})[1:]
+        coefficients = combination(method, n_models, {**arguments, **spread(leaves)})[1:]
         found = torch.autograd.grad(
             coefficients, list(leaves.values()), gradient.to(coefficients), allow_unused=True
         )
@@ -122,7 +122,7 @@ def _leaves(method: Method, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def _spread(leaves: Mapping[str, Tensor]) -> dict[str, Any]:
+def spread(leaves: Mapping[str, Tensor]) -> dict[str, Any]:
     """Give leaves as formulas take numbers: one, or a list of one a model."""
     return {name: list(leaf.unbind()) if leaf.dim() else leaf for name, leaf in leaves.items()}
 
@@ -142,7 +142,7 @@ def _to_constants(
     }
     sums = {k: torch.zeros_like(v) for k, v in followed.items()}
     rows_of = gradient.reshape(inputs.shape)
-    wide = replace(inputs, executor=replace(inputs.executor, call=_called_in(dtype)))
+    wide = replace(inputs, executor=replace(inputs.executor, call=called_in(dtype)))
     for rows, value in wide.values(replace(formula, constants=constants)):
         found = torch.autograd.grad(
             value, list(parts.values()), rows_of[rows].to(value), allow_unused=True
@@ -153,7 +153,7 @@ def _to_constants(
     return list(followed.values()), list(sums.values())
 
 
-def _called_in(dtype: torch.dtype) -> Call:
+def called_in(dtype: torch.dtype) -> Call:
     """Make the call of formulas on inputs of a dtype."""
 
     def call(
@@ -162,7 +162,6 @@ def _called_in(dtype: torch.dtype) -> Call:
         models: Sequence[Tensor],
         constants: Mapping[str, Any],
     ) -> Any:
-        wide = None if base is None else base.to(dtype)
-        return formula.function(wide, [model.to(dtype) for model in models], **constants)
+        return widened(formula.function, base, models, constants, dtype)
 
     return call

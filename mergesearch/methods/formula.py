@@ -60,10 +60,11 @@ def widened(
     base: Tensor | None,
     models: Sequence[Tensor],
     constants: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> Any:
-    """`function(base, models, **constants)` in float32."""
-    wide = None if base is None else base.float()
-    return function(wide, [model.float() for model in models], **constants)
+    """`function(base, models, **constants)` on copies in a dtype."""
+    wide = None if base is None else base.to(dtype)
+    return function(wide, [model.to(dtype) for model in models], **constants)
 
 
 def index_of(first: Tensor, like: Tensor) -> Tensor:

@@ -43,10 +43,10 @@ def apply(
     Returns:
         float32 tensor of shape S.
     """
-    first = method.base == "first" and base is not None
-    inputs = Inputs.of(
-        None if first else base,
-        [base, *models] if first and base is not None else models,
+    inputs = as_inputs(
+        method,
+        base,
+        models,
         keys=keys,
         name=name,
         flat_range=flat_range,
@@ -58,3 +58,10 @@ def apply(
         for rows, value in inputs.values(formula):
             out[rows] = value
     return out.view(models[0].shape)
+
+
+def as_inputs(method: Method, base: Tensor | None, models: Sequence[Tensor], **more: Any) -> Inputs:
+    """Take tensors as a method's inputs: its base apart, or first of the models."""
+    if method.base == "first" and base is not None:
+        return Inputs.of(None, [base, *models], **more)
+    return Inputs.of(base, models, **more)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from mergesearch.learning import (
     Lesson,
     ModelSlope,
     Portion,
+    Subject,
     follow,
     go_to,
     imitated,
@@ -23,7 +25,6 @@ from mergesearch.learning import (
     prompted,
 )
 from mergesearch.logs import quiet
-from mergesearch.merging import Routes, plan_merge
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Pass, PassesOf
 from mergesearch.searching.candidates import CandidateEvaluator
@@ -40,6 +41,7 @@ class Learner:
     Args:
         space: names the models.
         curriculum: what is learned, from what.
+        subject: the recipe whose numbers are learned.
         candidates: merges, and asks parents.
         observer: is told of each pass.
         portion: of a step that goes forward and backward at once.
@@ -52,6 +54,7 @@ class Learner:
         self,
         space: SearchSpace,
         curriculum: Curriculum,
+        subject: Subject,
         candidates: CandidateEvaluator,
         observer: Observer,
         portion: Portion,
@@ -64,13 +67,9 @@ class Learner:
         self._portion = portion
         #: Answers that parents gave for lessons.
         self._n_asked = 0
-        self._template = learned.template(
-            space.base, space.parents, space.tokenizer_source, space.search.seed
-        )
-        self._plan = plan_merge(self._template, candidates.parents)
-        routes = Routes.of(self._plan, candidates.parents)
+        self._subject = subject
         self.coefficients = Coefficients(
-            self._template, self._plan, routes, learned, space.granularity
+            subject.template, subject.plan, subject.routes, learned, space.granularity
         )
 
     def recipe(self, point: LearnedPoint) -> Recipe:
@@ -108,11 +107,12 @@ class Learner:
         lessons = self._lessons
         n_asked = self._n_asked - n_before
         self._observer.stage(self._what(lessons, course, len(known)))
-        with self._candidates.learnable(self._plan) as learnable:
+        plan = self._subject.plan
+        with self._candidates.learnable(plan) as learnable:
             engine = differentiable(self._candidates.evaluator.engine)
             with quiet():
                 engine.load(learnable.model)
-            slope = ModelSlope(engine, learnable, self._plan, self.coefficients, self._portion)
+            slope = ModelSlope(engine, learnable, plan, self.coefficients, self._portion)
             try:
                 yield from follow(
                     course,
@@ -175,7 +175,7 @@ class Learner:
         learned, folder = self._learned, self._candidates.record.folder
         about = {
             # relative, so that a run and its models can be moved together
-            "template": self._template.with_paths(lambda ref: ref.relative(folder)).hash,
+            "template": self._subject.template.with_paths(lambda ref: ref.relative(folder)).hash,
             "learned": learned.model_dump(mode="json", exclude={"pull", "scale", "learning_rate"}),
             "learning_rate": learning_rate,
             "seed": self._space.search.seed,
@@ -187,9 +187,7 @@ class Learner:
 
     def _what(self, lessons: Sequence[Lesson], course: Course, n_before: int) -> str:
         """Say what is about to be learned, from what."""
-        counts: dict[str, int] = {}
-        for lesson in lessons:
-            counts[lesson.task] = counts.get(lesson.task, 0) + 1
+        counts = Counter(lesson.task for lesson in lessons)
         documents = ", ".join(f"{n} of {name}" for name, n in counts.items())
         passes = f"{course.n_passes} pass{'es' * (course.n_passes > 1)}"
         done = f", {n_before} of them done before" if n_before else ""

@@ -134,8 +134,10 @@ def open_learner(setup: SearchSetup, candidates: CandidateEvaluator, observer: O
     Raises:
         InputError: no tensor differs between the models.
     """
-    assert setup.curriculum is not None
-    return Learner(setup.space, setup.curriculum, candidates, observer, setup.portion)
+    assert setup.curriculum is not None and setup.subject is not None
+    return Learner(
+        setup.space, setup.curriculum, setup.subject, candidates, observer, setup.portion
+    )
 
 
 def check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:

@@ -11,10 +11,9 @@ import torch
 from mergesearch.engines import Cost, differentiable
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
-from mergesearch.learning import Curriculum, Portion, largest_portion
+from mergesearch.learning import Curriculum, Portion, Subject, largest_portion
 from mergesearch.merging import (
     Plan,
-    Routes,
     compute_dtype,
     merging_bytes,
     model_config,
@@ -69,6 +68,8 @@ class SearchSetup:
     scoring: Cost | None
     #: What coefficients are learned from, if they are.
     curriculum: Curriculum | None = None
+    #: The recipe whose numbers are learned, if they are.
+    subject: Subject | None = None
     #: Of a step of learning.
     portion: Portion = Portion()  # noqa: RUF009  frozen
 
@@ -155,10 +156,13 @@ def prepare(
     working = max([merging, *(cost.n_bytes for cost in costs)])
     # a candidate is merged, and then scored
     reserved = {"live model": max(live), "merging or scoring": working}
-    portion = Portion()
+    portion, subject = Portion(), None
     if curriculum is not None:
         del reserved["merging or scoring"]
-        portion = _portion(space, curriculum, parents, evaluator, dtype, device, reserved, working)
+        subject = Subject.of(space, curriculum.learned, parents)
+        portion = _portion(
+            subject, curriculum, parents, evaluator, dtype, device, reserved, working
+        )
         reserved[_WORKING] = max(working, portion.n_bytes)
     if deep:
         memory = reserve_stacks(parents, space.parents.values(), reserved, dtype, device)
@@ -176,6 +180,7 @@ def prepare(
         memory,
         costs[0] if costs else None,
         curriculum,
+        subject,
         portion,
     )
 
@@ -203,7 +208,7 @@ def _curriculum(
 
 
 def _portion(
-    space: SearchSpace,
+    subject: Subject,
     curriculum: Curriculum,
     parents: Parents,
     evaluator: Evaluator,
@@ -213,12 +218,8 @@ def _portion(
     working: int,
 ) -> Portion:
     """Find the largest portion of a step that keeps no more parents out of memory."""
-    learned = curriculum.learned
-    template = learned.template(
-        space.base, space.parents, space.tokenizer_source, space.search.seed
-    )
-    plan = plan_merge(template, parents)
-    routes, config = Routes.of(plan, parents), model_config(plan)
+    plan, routes = subject.plan, subject.routes
+    config = model_config(plan)
     engine = differentiable(evaluator.engine)
     rank = None if routes.dense else total_rank(plan, parents)
     # tensors are merged within the backward pass
@@ -243,7 +244,7 @@ def _portion(
         except InputError:
             return False
 
-    return largest_portion(asked, learned.batch, n_bytes, fits)
+    return largest_portion(asked, curriculum.learned.batch, n_bytes, fits)
 
 
 @dataclass(frozen=True)
