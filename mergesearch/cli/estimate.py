@@ -29,7 +29,7 @@ def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
     if (curriculum := setup.curriculum) is not None:
         n_passes = curriculum.learned.passes
         print(
-            f"learning   {curriculum.n_lessons} documents, {n_passes} passes, "
+            f"learning   {n_passes} passes of {curriculum.of_pass(1).n_lessons} documents, "
             f"{curriculum.n_answers} answers: about {estimate.seconds_per_pass:.1f} s a pass, "
             f"{setup.portion.n_lessons} documents at once"
             f"{', activations computed again' if setup.portion.checkpointing else ''}"

@@ -6,7 +6,7 @@ from mergesearch.learning.lessons import Lesson, imitated, labelled, losses, pro
 from mergesearch.learning.portion import Portion, largest_portion
 from mergesearch.learning.slope import ModelSlope
 from mergesearch.learning.subject import Subject
-from mergesearch.learning.trajectory import Course, Diverged, Passes, follow, go_to
+from mergesearch.learning.trajectory import Course, Diverged, Passes, go_to, next_pass
 
 __all__ = [
     "ANSWERS",
@@ -20,11 +20,11 @@ __all__ = [
     "Passes",
     "Portion",
     "Subject",
-    "follow",
     "go_to",
     "imitated",
     "labelled",
     "largest_portion",
     "losses",
+    "next_pass",
     "prompted",
 ]

@@ -1,8 +1,8 @@
 """The curriculum: the documents, or prompts, that coefficients are learned from."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mergesearch.config import unknown
 from mergesearch.errors import InputError
@@ -12,6 +12,8 @@ from mergesearch.space import Learned
 
 if TYPE_CHECKING:
     from mergesearch.tasks import BuiltTask
+
+_Item = TypeVar("_Item")
 
 #: What a forward and backward pass over a document counts, in answers.
 ANSWERS = 3
@@ -24,7 +26,7 @@ class Curriculum:
     """Settings of learning, and documents of tasks or prompts for parents."""
 
     learned: Learned
-    #: Each task with the ids of its documents.
+    #: Each task with the ids of its documents, in the order in which passes take them.
     documents: "tuple[tuple[BuiltTask, tuple[int, ...]], ...]" = ()
     #: Texts by parent, in place of documents: what each parent writes behind its own is imitated.
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -32,6 +34,8 @@ class Curriculum:
     left_out: tuple[str, ...] = ()
     #: Tasks whose documents are those that a search scores candidates on.
     searched: tuple[str, ...] = ()
+    #: Documents that are not learned from because a held-out task has the same text.
+    n_held_out: int = 0
     #: By task, those of the documents that a search's limits leave over: not to be scored any more.
     apart: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -42,14 +46,14 @@ class Curriculum:
         """Choose the documents of a suite's tasks.
 
         Args:
-            learned: says from how many, and by which loss.
+            learned: says from how many in how many passes, and by which loss.
             evaluator: of the suite.
             parents: the names that an expert may have.
 
         Raises:
             InputError: no task has what the loss asks for, or its expert is none of the parents.
         """
-        chosen = lessons(evaluator, learned.documents)
+        chosen = lessons(evaluator, learned.documents * learned.passes)
         documents, left_out = [], []
         for part in chosen.tasks:
             of = part.doc_ids
@@ -73,6 +77,7 @@ class Curriculum:
             tuple(documents),
             left_out=tuple(left_out),
             searched=tuple(n for n in names if sources[n] == "search"),
+            n_held_out=chosen.n_held_out,
             apart={t.id.task: of for t, of in documents if sources[t.id.task] == "left over"},
         )
 
@@ -92,19 +97,35 @@ class Curriculum:
                 raise InputError(f"prompts: {unknown('parent', name, parents)}")
         return cls(learned.model_copy(update={"loss": "parents"}), prompts=dict(prompts))
 
+    def of_pass(self, number: int) -> "Curriculum":
+        """Take what a pass learns from: others than the one before, while there are some.
+
+        Every pass has as many.
+
+        Args:
+            number: of the pass, from 1.
+        """
+        n = self.learned.documents
+        documents = tuple((task, _turn(of, n, number)) for task, of in self.documents)
+        prompts = {name: _turn(texts, n, number) for name, texts in self.prompts.items()}
+        return replace(self, documents=documents, prompts=prompts)
+
     @property
     def n_lessons(self) -> int:
-        """Documents, or prompts, of one pass."""
+        """Documents, and prompts."""
         return sum(len(of) for _, of in self.documents) + sum(map(len, self.prompts.values()))
 
     @property
     def n_answers(self) -> int:
         """Answers that one trajectory takes, those of parents included."""
-        n_asked = 0
-        if self.learned.loss == "parents":
-            n_asked = sum(len(of) for _, of in self.documents)
-            n_asked += 2 * sum(map(len, self.prompts.values()))  # written, and predicted
-        return ANSWERS * self.n_lessons * self.learned.passes + n_asked
+        passes = [self.of_pass(number + 1) for number in range(self.learned.passes)]
+        n_answers = sum(ANSWERS * one.n_lessons for one in passes)
+        if self.learned.loss == "parents":  # who are asked once for what a pass takes of a task
+            documents = {(task.id, of) for one in passes for task, of in one.documents}
+            prompts = {(name, of) for one in passes for name, of in one.prompts.items()}
+            n_answers += sum(len(of) for _, of in documents)
+            n_answers += 2 * sum(len(of) for _, of in prompts)  # written, and predicted
+        return n_answers
 
     @property
     def identity(self) -> list[Any]:
@@ -135,6 +156,10 @@ class Curriculum:
         found = []
         if self.left_out:
             found.append(f"nothing to learn from in {', '.join(self.left_out)}: left out")
+        if self.n_held_out:
+            found.append(
+                f"not learned from, for held-out has them too: {self.n_held_out} documents"
+            )
         if self.searched:
             found.append(
                 f"coefficients are learned from the documents that candidates are scored on, of "
@@ -154,6 +179,12 @@ def _check_expert(task: "BuiltTask", evaluator: Evaluator, parents: Collection[s
             f"task {task.id.task!r} is learned from and not searched on, so its expert must be "
             f"named; add expert: {' or '.join(parents)}"
         )
+
+
+def _turn(items: Sequence[_Item], n: int, number: int) -> tuple[_Item, ...]:
+    """Take at most n items for a turn, each turn behind the one before, and round again."""
+    n = min(n, len(items))
+    return tuple(items[((number - 1) * n + i) % len(items)] for i in range(n))
 
 
 def _written(request: Request) -> Request:

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,7 +59,7 @@ class Diverged(Exception):
     """A loss or a gradient is NaN or infinite."""
 
 
-def follow(
+def next_pass(
     course: Course,
     start: Tensor,
     lessons: Sequence[Lesson],
@@ -69,8 +68,8 @@ def follow(
     known: Sequence[Pass] = (),
     n_asked: int = 0,
     progress: Callable[[int, int], None] = lambda done, most: None,
-) -> Generator[Pass]:
-    """Go on with a trajectory: Adam, its rate falling by a cosine in each pass.
+) -> Pass:
+    """Go on with a trajectory by one pass: Adam, its rate falling by a cosine.
 
     Adam is that of arXiv:1412.6980, and the rate that starts again with each pass, here from a
     lower peak, that of SGDR (arXiv:1608.03983): so the end of every pass is a place of rest, and a
@@ -82,58 +81,55 @@ def follow(
     Args:
         course: the settings.
         start: the coefficients before the first pass, float64 (coefficients,).
-        lessons: what is learned from.
+        lessons: what this pass learns from.
         slope: gives losses and gradients.
         clamped: brings coefficients into their ranges.
         known: the passes before this one.
-        n_asked: answers that preparing the lessons took, charged to the next pass.
+        n_asked: answers that preparing the lessons took.
         progress: is told after each step how many lessons are done, of how many in all passes.
-
-    Yields:
-        Each further pass when it is done.
 
     Raises:
         Diverged: a loss or a gradient is NaN or infinite.
     """
+    began, number = time.perf_counter(), len(known) + 1
     values = (known[-1].values if known else start).clone().requires_grad_()
     optimizer = torch.optim.Adam([values], lr=course.learning_rate)
-    n_steps = math.ceil(len(lessons) / course.batch)
     if known:
         first, second = (moment.clone() for moment in known[-1].moments)
-        step = torch.tensor(float(len(known) * n_steps))
+        step = torch.tensor(float(known[-1].n_steps))
         optimizer.state[values] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
-    for number in range(len(known) + 1, course.n_passes + 1):
-        began, order = time.perf_counter(), _ordered(lessons, course.seed, number)
-        seen: list[float] = []
-        for k in range(n_steps):
-            peak = course.learning_rate * (1 - (number - 1) / course.n_passes)
-            optimizer.param_groups[0]["lr"] = peak * _cosine(k / n_steps)
-            batch = order[k * course.batch : (k + 1) * course.batch]
-            gradient, found = slope(values.detach(), batch)
-            if not (bool(gradient.isfinite().all()) and all(map(math.isfinite, found))):
-                raise Diverged(f"a loss is NaN or infinite in pass {number}, step {k + 1}")
-            values.grad = gradient
-            optimizer.step()
-            with torch.no_grad():
-                values.copy_(clamped(values))
-            seen += found
-            progress((number - 1) * len(lessons) + len(seen), course.n_passes * len(lessons))
-        state = optimizer.state[values]
-        yield Pass(
-            number=number,
-            values=values.detach().clone(),
-            losses=_by_task(lessons, order, seen),
-            n_answers=ANSWERS * len(lessons) + n_asked,
-            seconds=time.perf_counter() - began,
-            moments=(state["exp_avg"].clone(), state["exp_avg_sq"].clone()),
-        )
-        n_asked = 0
+    peak = course.learning_rate * (1 - (number - 1) / course.n_passes)
+    order = _ordered(lessons, course.seed, number)
+    n_steps = math.ceil(len(order) / course.batch)
+    seen: list[float] = []
+    for k in range(n_steps):
+        optimizer.param_groups[0]["lr"] = peak * _cosine(k / n_steps)
+        batch = order[k * course.batch : (k + 1) * course.batch]
+        gradient, found = slope(values.detach(), batch)
+        if not (bool(gradient.isfinite().all()) and all(map(math.isfinite, found))):
+            raise Diverged(f"a loss is NaN or infinite in pass {number}, step {k + 1}")
+        values.grad = gradient
+        optimizer.step()
+        with torch.no_grad():
+            values.copy_(clamped(values))
+        seen += found
+        progress((number - 1) * len(order) + len(seen), course.n_passes * len(order))
+    state = optimizer.state[values]
+    return Pass(
+        number=number,
+        values=values.detach().clone(),
+        losses=_by_task(lessons, order, seen),
+        n_answers=ANSWERS * len(lessons) + n_asked,
+        n_steps=int(state["step"]),
+        seconds=time.perf_counter() - began,
+        moments=(state["exp_avg"].clone(), state["exp_avg_sq"].clone()),
+    )
 
 
 def go_to(
     number: int,
     passes: Passes,
-    further: Callable[[Sequence[Pass]], Generator[Pass]],
+    further: Callable[[Sequence[Pass]], Pass],
     told: Callable[[Pass], None],
 ) -> Pass:
     """Give a pass of a trajectory, gone through as far as that takes.
@@ -143,24 +139,22 @@ def go_to(
     Args:
         number: of the pass, from 1.
         passes: keeps the trajectory.
-        further: goes on from the passes that are known.
+        further: gives the pass behind those that are known.
         told: hears of each new pass.
 
     Raises:
         CandidateError: not even one pass has a finite loss.
     """
     known = list(passes.known())
-    if len(known) < number and passes.end is None:
+    while len(known) < number and passes.end is None:
         try:
-            with closing(further(known)) as new:
-                for one in new:
-                    passes.add(one)
-                    told(one)
-                    known.append(one)
-                    if len(known) == number:
-                        break
+            one = further(known)
         except Diverged as error:
             passes.set_end(str(error))
+        else:
+            passes.add(one)
+            told(one)
+            known.append(one)
     if not known:
         raise CandidateError(
             f"learning has no good pass: {passes.end}; lower learned.learning_rate"

@@ -20,7 +20,7 @@ _FOLDER = "learned"
 
 @dataclass(frozen=True)
 class Pass:
-    """The end of one pass through all documents."""
+    """The end of one pass through documents."""
 
     #: From 1.
     number: int
@@ -30,6 +30,8 @@ class Pass:
     losses: Mapping[str, float]
     #: Answers that it took: three a document, and one for each that a parent was asked.
     n_answers: int
+    #: Of the optimiser, those of earlier passes included.
+    n_steps: int
     seconds: float
     #: The optimiser's two moments, (coefficients,) each.
     moments: "tuple[Tensor, Tensor]"
@@ -46,6 +48,8 @@ class PassEntry:
     number: int
     losses: Mapping[str, float]
     n_answers: int
+    #: Of the optimiser, those of earlier passes included.
+    n_steps: int
     seconds: float
     #: Tasks whose documents are those that candidates are scored on.
     searched: tuple[str, ...] = ()
@@ -102,6 +106,7 @@ class PassesOf:
             number=one.number,
             losses=dict(one.losses),
             n_answers=one.n_answers,
+            n_steps=one.n_steps,
             seconds=one.seconds,
             searched=self._searched,
         )
@@ -137,6 +142,7 @@ class PassesOf:
             values=values,
             losses=entry.losses,
             n_answers=entry.n_answers,
+            n_steps=entry.n_steps,
             seconds=entry.seconds,
             moments=moments,
         )

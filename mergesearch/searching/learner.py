@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,10 @@ from mergesearch.learning import (
     ModelSlope,
     Portion,
     Subject,
-    follow,
     go_to,
     imitated,
     labelled,
+    next_pass,
     prompted,
 )
 from mergesearch.logs import quiet
@@ -67,6 +67,8 @@ class Learner:
         self._portion = portion
         #: Answers that parents gave for lessons.
         self._n_asked = 0
+        #: Lessons of what a parent answers, by whose documents or prompts they are.
+        self._imitated: dict[tuple[str, tuple[int | str, ...]], list[Lesson]] = {}
         self._subject = subject
         self.coefficients = Coefficients(
             subject.template, subject.plan, subject.routes, learned, space.granularity
@@ -93,7 +95,7 @@ class Learner:
             learning_rate=point.learning_rate,
             seed=self._space.search.seed,
         )
-        one = go_to(point.n_passes, passes, partial(self._follow, course), self._tell)
+        one = go_to(point.n_passes, passes, partial(self._next, course), self._tell)
         if passes.end != ended:
             self._observer.stage(
                 f"learning stops after pass {one.number} of {course.n_passes}, its last good one: "
@@ -101,12 +103,10 @@ class Learner:
             )
         return one
 
-    def _follow(self, course: Course, known: Sequence[Pass]) -> Generator[Pass]:
-        """Go on with a trajectory, the live model lent to it."""
-        n_before = self._n_asked
-        lessons = self._lessons
-        n_asked = self._n_asked - n_before
-        self._observer.stage(self._what(lessons, course, len(known)))
+    def _next(self, course: Course, known: Sequence[Pass]) -> Pass:
+        """Go on with a trajectory by one pass, the live model lent to it."""
+        lessons, n_asked = self._lessons(self._curriculum.of_pass(len(known) + 1))
+        self._observer.stage(self._what(lessons, course, len(known) + 1))
         plan = self._subject.plan
         with self._candidates.learnable(plan) as learnable:
             engine = differentiable(self._candidates.evaluator.engine)
@@ -114,7 +114,7 @@ class Learner:
                 engine.load(learnable.model)
             slope = ModelSlope(engine, learnable, plan, self.coefficients, self._portion)
             try:
-                yield from follow(
+                return next_pass(
                     course,
                     self.coefficients.start,
                     lessons,
@@ -127,27 +127,31 @@ class Learner:
             finally:
                 engine.unload()
 
-    @cached_property
-    def _lessons(self) -> list[Lesson]:
-        """Make the lessons of all trajectories, and count what parents are asked."""
-        documents, prompts = self._curriculum.documents, self._curriculum.prompts
-        if self._learned.loss == "labels":
-            return [lesson for task, of in documents for lesson in labelled(task, of)]
-        lessons: list[Lesson] = []
-        for name, ref in self._space.parents.items():
-            mine = [(task, of) for task, of in documents if self._experts[task.id.task] == name]
-            texts = prompts.get(name, ())
-            if not mine and not texts:
-                continue
-            with self._candidates.asked(self._space.soup([ref])):
+    def _lessons(self, of: Curriculum) -> tuple[list[Lesson], int]:
+        """Make the lessons of a pass; and count what parents are asked for them."""
+        if of.learned.loss == "labels":
+            return [x for task, ids in of.documents for x in labelled(task, ids)], 0
+        n_before = self._n_asked
+        lessons = [x for name in self._space.parents for x in self._imitations(name, of)]
+        return lessons, self._n_asked - n_before
+
+    def _imitations(self, name: str, of: Curriculum) -> list[Lesson]:
+        """Make the lessons that imitate a parent; it is asked once for those of several passes."""
+        makers: dict[tuple[str, tuple[int | str, ...]], Callable[..., list[Lesson]]] = {
+            (task.id.task, ids): partial(imitated, task=task, doc_ids=ids)
+            for task, ids in of.documents
+            if self._experts[task.id.task] == name
+        }
+        if texts := of.prompts.get(name, ()):
+            makers[name, texts] = partial(prompted, name=name, prompts=texts, n_tokens=N_WRITTEN)
+        if new := [key for key in makers if key not in self._imitated]:
+            with self._candidates.asked(self._space.soup([self._space.parents[name]])):
                 engine = differentiable(self._candidates.evaluator.engine)
-                for task, of in mine:
-                    lessons += imitated(engine, task, of)
-                if texts:
-                    lessons += prompted(engine, name, texts, N_WRITTEN)
-        n_texts = sum(map(len, prompts.values()))
-        self._n_asked += len(lessons) + n_texts  # which were written as well
-        return lessons
+                for key in new:
+                    self._imitated[key] = makers[key](engine)
+                    self._n_asked += len(self._imitated[key])
+            self._n_asked += len(texts) if (name, texts) in new else 0  # which were written first
+        return [lesson for key in makers for lesson in self._imitated[key]]
 
     @cached_property
     def _experts(self) -> Mapping[str, str]:
@@ -185,15 +189,13 @@ class Learner:
         label = f"{learned.of} by {learned.granularity}, learning rate {learning_rate:g}"
         return PassesOf(self._candidates.record, key, label, self._curriculum.searched)
 
-    def _what(self, lessons: Sequence[Lesson], course: Course, n_before: int) -> str:
+    def _what(self, lessons: Sequence[Lesson], course: Course, number: int) -> str:
         """Say what is about to be learned, from what."""
         counts = Counter(lesson.task for lesson in lessons)
         documents = ", ".join(f"{n} of {name}" for name, n in counts.items())
-        passes = f"{course.n_passes} pass{'es' * (course.n_passes > 1)}"
-        done = f", {n_before} of them done before" if n_before else ""
         return (
             f"learning {len(self.coefficients)} coefficients of {self._learned.of} from "
-            f"{documents}, by {self._learned.loss}: {passes}{done}"
+            f"{documents}, by {self._learned.loss}: pass {number} of {course.n_passes}"
         )
 
     def _tell(self, one: Pass) -> None:

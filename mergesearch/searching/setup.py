@@ -200,7 +200,7 @@ def _curriculum(
     curriculum = Curriculum.of_suite(learned, evaluator, space.parents)
     if budget is not None and curriculum.n_answers >= budget:
         raise InputError(
-            f"learned: {curriculum.n_lessons} documents in {learned.passes} passes take "
+            f"learned: {learned.passes} passes of {curriculum.of_pass(1).n_lessons} documents take "
             f"{curriculum.n_answers:,} answers, of a budget of {budget:,} documents; lower "
             "learned.documents or learned.passes, or raise the budget"
         )
@@ -279,7 +279,7 @@ def _n_tokens_of_a_pass(setup: SearchSetup, device: torch.device) -> float:
     """Count the tokens of a pass of learning, in those of a forward pass."""
     if setup.curriculum is None:
         return 0.0
-    requests = [request for of in setup.curriculum.requests() for request in of]
+    requests = [request for of in setup.curriculum.of_pass(1).requests() for request in of]
     engine, config = setup.evaluator.engine, model_config(setup.soup)
     n_tokens = engine.cost(requests, config, setup.dtype, device).n_tokens
     return n_tokens * (_FORWARDS + setup.portion.checkpointing)

@@ -58,9 +58,9 @@ class Learned(Config):
     #: "labels": the tasks' right answers; "parents": the answers of the parent that is best at a
     #: task, or that the suite names as its expert.
     loss: Literal["labels", "parents"] = "labels"
-    #: Documents of each task that are learned from, at most.
+    #: Documents of each task that a pass learns from, at most.
     documents: int = Field(default=100, ge=1)
-    #: Times that each document is learned from.
+    #: Passes, each through documents of its own as long as there are some, and then from the start.
     passes: int = Field(default=3, ge=1)
     #: Documents of one step.
     batch: int = Field(default=15, ge=1)

@@ -106,11 +106,6 @@ class BuiltTask:
         doc_ids = tuple(doc_ids)
         return tuple(doc_ids[k] for k in stratified_order([self._stratum(i) for i in doc_ids]))
 
-    @cached_property
-    def has_labels(self) -> bool:
-        """Tell if any document has a labelled loss."""
-        return any(self._label(i) is not None for i in range(self.n_available))
-
     def labelled_docs(self, doc_ids: Iterable[int]) -> tuple[int, ...]:
         """Pick the documents that have a labelled loss.
 

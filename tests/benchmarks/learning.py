@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,13 @@ def _settings(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], int
 def _opened(
     family: Family, settings: Mapping[str, Any], n: int, seed: int, folder: Path
 ) -> Iterator[tuple[SearchSetup, CandidateEvaluator]]:
-    """Open a run that learns from n documents of each task and searches nothing."""
+    """Open a run that learns from the same n documents of each task in every pass."""
     space = family.space_for({"learned": None, "seed": seed})
     learned = Learned.model_validate({**settings, "documents": n})
     with open_run(space, folder, Runtime(device="cpu"), Silent(), learned=learned) as run:
-        yield run
+        setup, candidates = run
+        assert setup.curriculum is not None
+        yield replace(setup, curriculum=setup.curriculum.of_pass(1)), candidates
 
 
 def _learned(family: Family, settings: Mapping[str, Any], n: int, seed: int, folder: Path) -> Row:

@@ -1,7 +1,7 @@
 """The optimiser's way, on losses that are known by hand."""
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.errors import CandidateError
-from mergesearch.learning import Course, Diverged, Lesson, follow, go_to
+from mergesearch.learning import Course, Diverged, Lesson, go_to, next_pass
 from mergesearch.runs import Pass
 
 COURSE = Course(n_passes=4, batch=4, learning_rate=0.1, seed=7)
@@ -46,28 +46,48 @@ class Memory:
 
 def further(
     known: Sequence[Pass], slope: Callable[..., tuple[Tensor, list[float]]] = quadratic
-) -> Generator[Pass]:
+) -> Pass:
     start = torch.ones(2, dtype=torch.float64)
-    return follow(COURSE, start, LESSONS, slope, lambda x: x.clamp(0, 1.2), known)
+    return next_pass(COURSE, start, LESSONS, slope, lambda x: x.clamp(0, 1.2), known)
+
+
+def whole_way(go_on: Callable[[Sequence[Pass]], Pass] = further) -> list[Pass]:
+    passes: list[Pass] = []
+    while len(passes) < COURSE.n_passes:
+        passes.append(go_on(passes))
+    return passes
 
 
 def test_it_goes_down_and_stays_in_its_range() -> None:
-    passes = list(further([]))
+    passes = whole_way()
     losses = [one.losses["a"] for one in passes]
     assert losses == sorted(losses, reverse=True)
     assert passes[-1].values[1] <= 1.2
     assert [one.n_answers for one in passes] == [24] * 4
+    assert [one.n_steps for one in passes] == [2, 4, 6, 8]
     assert set(passes[0].losses) == {"a", "b"}
 
 
-def test_one_that_was_interrupted_goes_on_as_if_it_never_was() -> None:
-    whole = list(further([]))
-    for n in (1, 3):
-        rest = list(further(whole[:n]))
-        assert [one.number for one in rest] == list(range(n + 1, 5))
-        for one, other in zip(rest, whole[n:], strict=True):
-            assert torch.equal(one.values, other.values)
-            assert all(map(torch.equal, one.moments, other.moments))
+def test_passes_of_any_size_are_one_way_of_adam() -> None:
+    """Beside an optimiser that is never put away."""
+    sizes = [3, 8, 1, 6]
+    passes: list[Pass] = []
+    start = torch.ones(2, dtype=torch.float64)
+    moved = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([moved], lr=1.0)
+
+    def slope(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
+        return 2 * (values - TARGET), [0.0] * len(lessons)
+
+    for number, size in enumerate(sizes):
+        passes.append(next_pass(COURSE, start, LESSONS[:size], slope, lambda x: x, passes))
+        n_steps = math.ceil(size / COURSE.batch)
+        for k in range(n_steps):
+            peak = COURSE.learning_rate * (1 - number / COURSE.n_passes)
+            optimizer.param_groups[0]["lr"] = peak * (1 + math.cos(math.pi * k / n_steps)) / 2
+            moved.grad = 2 * (moved.detach() - TARGET)
+            optimizer.step()
+        assert torch.equal(passes[-1].values, moved.detach())
 
 
 def test_the_learning_rate_falls_by_a_cosine_in_each_pass() -> None:
@@ -78,7 +98,9 @@ def test_the_learning_rate_falls_by_a_cosine_in_each_pass() -> None:
         return torch.ones_like(values), [0.0] * len(lessons)
 
     start = torch.full((2,), 5.0, dtype=torch.float64)
-    (*_, last) = follow(COURSE, start, LESSONS, constant, lambda x: x)
+    (*_, last) = whole_way(
+        lambda known: next_pass(COURSE, start, LESSONS, constant, lambda x: x, known)
+    )
     taken = [a - b for a, b in zip(steps, [*steps[1:], float(last.values[0])], strict=True)]
     # Adam's step along a constant slope is the learning rate
     peaks = [0.1, 0.075, 0.05, 0.025]
@@ -92,7 +114,7 @@ def test_a_pass_is_gone_to_once() -> None:
     assert go_to(1, memory, further, told.append).number == 1
     assert go_to(4, memory, further, told.append).number == 4
     assert [one.number for one in told] == [1, 2, 3, 4]
-    assert torch.equal(memory.passes[-1].values, list(further([]))[-1].values)
+    assert torch.equal(memory.passes[-1].values, whole_way()[-1].values)
 
 
 def spoiled(after: int) -> Callable[..., tuple[Tensor, list[float]]]:
@@ -121,4 +143,4 @@ def test_without_a_good_pass_there_is_no_candidate() -> None:
     with pytest.raises(CandidateError, match=r"pass 1, step 1; lower learned\.learning_rate"):
         go_to(4, Memory(), partial(further, slope=spoiled(after=0)), lambda _: None)
     with pytest.raises(Diverged):
-        list(further([], slope=spoiled(after=0)))
+        further([], slope=spoiled(after=0))

@@ -87,7 +87,8 @@ def test_a_search_killed_in_a_trajectory_goes_on_in_it(family: Path, loss: str) 
     assert len(passes(family / "run")) == 2
     after = RecordingObserver()
     search(space, family / "run", observer=after, device="cpu")
-    assert any("2 of them done before" in line for line in after.stages)
+    (line,) = (line for line in after.stages if line.startswith("learning "))
+    assert line.endswith("pass 3 of 3")
     assert [one.losses for one in passes(family / "run")] == [
         one.losses for one in passes(family / "whole")
     ]
@@ -124,11 +125,12 @@ def test_without_labels_the_best_parent_is_imitated(family: Path) -> None:
     search(learning(family, learned={"loss": "parents"}), run, observer=observer, device="cpu")
     # its own answers, of the parents that are scored to find the experts, and the parents'
     assert observer.trials[0].n_documents == 3 * N_LESSONS + N_LESSONS + 2 * 20 + 20
-    line, _ = (line for line in observer.stages if line.startswith("learning "))
-    assert line == (
+    lines = [line for line in observer.stages if line.startswith("learning ")]
+    assert lines == [
         "learning 76 coefficients of task_arithmetic from 12 of first, 4 of second, by parents: "
-        "3 passes"
-    )
+        f"pass {number} of 3"
+        for number in (1, 2, 3)
+    ]
 
 
 def test_the_suite_may_name_the_experts(family: Path) -> None:
@@ -157,6 +159,18 @@ def test_the_report_says_where_it_learned_what_it_searches(family: Path) -> None
     assert told not in verdict(entries_of(family / "other"))
 
 
+def test_documents_that_are_held_out_too_are_left_out_and_counted(family: Path) -> None:
+    tiny.task(family / "tasks", "fourth", seed=9)
+    tiny.task(family / "tasks", "fifth", seed=9, n_documents=4)  # its first four
+    suite = tiny.SUITE.replace("task: third", "task: fifth")
+    suite += "learn:\n  - {task: fourth, metric: acc}\n"
+    (family / "suite.yaml").write_text(suite)
+    observer = RecordingObserver()
+    search(learning(family), family / "run", observer=observer, device="cpu")
+    assert "not learned from, for held-out has them too: 4 documents" in observer.stages
+    assert passes(family / "run")[0].n_answers == 3 * 8
+
+
 def test_learn_tasks_are_learned_from(family: Path) -> None:
     tiny.task(family / "tasks", "fourth", seed=9)
     suite = tiny.SUITE + "learn:\n  - {task: fourth, metric: acc, limit: 6}\n"
@@ -164,6 +178,25 @@ def test_learn_tasks_are_learned_from(family: Path) -> None:
     search(learning(family), family / "run", device="cpu")
     assert [set(one.losses) for one in passes(family / "run")] == [{"fourth"}] * 3
     assert passes(family / "run")[0].n_answers == 18
+
+
+@pytest.mark.parametrize("loss", ["labels", "parents"])
+def test_passes_take_other_documents_while_there_are_some(family: Path, loss: str) -> None:
+    learned = {"loss": loss, "documents": 5, "passes": 4}
+    with open_run(learning(family, learned=learned), family / "run") as (setup, candidates):
+        assert setup.curriculum is not None
+        search = open_search(setup, candidates)
+        search.run()
+        taken = [dict(setup.curriculum.of_pass(n).documents) for n in range(1, 5)]
+        n_known = candidates.record.n_answers_learning
+    first, second = taken[0]
+    ids = [of[first] for of in taken]
+    assert [len(of) for of in ids] == [5] * 4
+    assert len({*ids[0], *ids[1], *ids[2]}) == 12  # of all, before any comes again
+    assert ids[2][2:] == ids[0][:3]
+    assert [sorted(of[second]) for of in taken] == [sorted(taken[0][second])] * 4
+    # of `second` the parent is asked once, for its four documents are the same
+    assert n_known == setup.curriculum.n_answers == 4 * 3 * 9 + (loss == "parents") * (4 * 5 + 4)
 
 
 def test_a_range_of_learning_rates_is_three_trajectories(family: Path) -> None:
@@ -253,7 +286,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a budget that learning takes": (
         {"methods": {"learned": {}}, "search": {"documents": 100}},
-        "learned: 16 documents in 3 passes take 144 answers, of a budget of 100 documents; lower",
+        "learned: 3 passes of 16 documents take 144 answers, of a budget of 100 documents; lower",
     ),
     "no range": (
         {"methods": {"learned": {"pull": [0.5, 0.1]}}},
@@ -326,7 +359,7 @@ def test_check_has_a_line_for_learning(family: Path) -> None:
     result = CliRunner().invoke(app, ["check", str(family / "space.yaml"), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     (line,) = [line for line in result.output.splitlines() if line.startswith("learning")]
-    assert "16 documents, 3 passes, 144 answers" in line
+    assert "3 passes of 16 documents, 144 answers" in line
     assert "merging, scoring or learning" in result.output
 
 

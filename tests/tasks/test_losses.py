@@ -58,7 +58,6 @@ def test_choices_are_weighed_as_the_metric_weighs_them(
     tiny.write_task(tmp_path, "t", documents, metric_list=metrics)
     suite = Suite(include_path=(tmp_path,), search=(TaskSpec(task="t", metric=metric),))
     (task,) = Evaluator(suite, tiny.tokenizer()).tasks()
-    assert task.has_labels
     asked = (LogLikelihood("w0", " w1"), LogLikelihood("w0", " wé 2"))
     assert task.labelled_requests(0) == task.imitation_requests(0) == asked
     # the same objects, which engines know again
@@ -97,7 +96,6 @@ def test_documents_whose_choices_are_all_right_or_all_wrong_have_no_label(
     write_task("t", rows=rows, doc_to_target="gold")
     (task,) = build("t").tasks()
     assert task.labelled_docs(range(4)) == (0, 3)
-    assert task.has_labels
     with pytest.raises(ValueError, match="document 1 of task 't' has no label"):
         task.labelled_requests(1)
     with pytest.raises(ValueError, match="document 2 of task 't' has no label"):
@@ -187,7 +185,7 @@ def test_a_reference_stands_behind_its_prompt_as_a_solved_example_has_it(
     (task,) = build("t", metric="exact_match").tasks()
     (asked,) = task.requests([0])
     assert isinstance(asked, Generation)
-    assert task.has_labels is (answer is not None)
+    assert task.labelled_docs([0]) == ((0,) if answer is not None else ())
     if answer is not None:
         assert task.labelled_requests(0) == (LogLikelihood(asked.prompt, answer),)
 
@@ -235,7 +233,6 @@ def test_a_number_is_no_reference_where_a_task_grades_by_itself(
         "metric_list:\n  - {metric: good, aggregation: mean, higher_is_better: true}\n"
     )
     (task,) = build("t", metric="good").tasks()
-    assert not task.has_labels
     assert task.labelled_docs(task.doc_ids) == ()
     assert isinstance(task.imitation_requests(0)[0], Generation)
 
