@@ -2,12 +2,12 @@
 """Searches beside what users have now, over several seeds: better merges for fewer documents?
 
     python -m tests.benchmarks.search [--family NAME ...] [--seeds N ...] [--arms NAME ...]
-        [--jobs N] [--work FOLDER]
+        [--jobs N] [--work FOLDER] [--finished]
 
 The demo family of each seed is trained as `mergesearch demo` does; the test bed is the one beside
 the project, or that of --testbed. Seeds run side by side in so many --jobs: what counts here is
-documents, not seconds. A search that --work has is not run again. Writes search.json,
-search.md and search.svg.
+documents, not seconds. A search that --work has is not run again, and with --finished no other is
+run. Writes search.json, search.md and search.svg.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import torch
 
 from mergesearch.demo import build_family
@@ -51,11 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "testbed" in names and not testbed.exists():
             command = [sys.executable, str(PREPARE), str(testbed)]
             subprocess.run(command, check=True, capture_output=True)
-        search = partial(_searches, work=work, testbed=testbed, arms=options.arms)
+        search = partial(
+            _searches, work=work, testbed=testbed, arms=options.arms, finished=options.finished
+        )
         context = multiprocessing.get_context("spawn")
         with context.Pool(options.jobs, _start, (options.jobs,)) as pool:
             for done in pool.imap_unordered(search, seeds):
-                runs[done[0].family] += done
+                for run in done:
+                    runs[run.family].append(run)
                 _write(options.out, runs, _command(options))
     print(options.out / "search.md")
 
@@ -67,7 +71,7 @@ def _start(n_jobs: int) -> None:
 
 
 def _searches(
-    of: tuple[str, int], *, work: Path, testbed: Path, arms: Sequence[str]
+    of: tuple[str, int], *, work: Path, testbed: Path, arms: Sequence[str], finished: bool
 ) -> list[SearchResult]:
     """The searches of one seed of a family, each read from its file where it has one."""
     name, seed = of
@@ -77,6 +81,8 @@ def _searches(
         size = f"{family.n_evaluations}x{family.limit}"
         title = f"{name}-{size}-{arm.replace(' ', '-')}-{seed}"
         file = work / f"{title}.json"
+        if not file.exists() and finished:
+            continue
         if not file.exists():
             curve = name == "demo"  # elsewhere, it would cost more than the search
             with tempfile.TemporaryDirectory(prefix=f"{title}-") as folder:
@@ -118,7 +124,8 @@ def _write(out: Path, runs: dict[str, list[SearchResult]], command: str) -> None
     ]
     for name, of in whole.items():
         seeds = sorted({run.seed for run in of})
-        parts += [f"## {name}, {len(seeds)} seeds", _goal_table(goals(of)), _curve_table(of)]
+        parts += [f"## {name}, {len(seeds)} seeds", _goal_table(goals(of)), _winners(of)]
+        parts.append(_curve_table(of))
     (out / "search.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -153,6 +160,16 @@ def _goal_table(reached: Sequence[dict[str, Any]]) -> str:
             f"{'' if met else ' (**not met**)'} | {details} |"
         )
     return "\n".join(lines)
+
+
+def _winners(runs: Sequence[SearchResult]) -> str:
+    """The held-out score of each search's winner, a row an arm and a column a seed."""
+    rows = [[run.arm, run.seed, f"{run.winner_held_out:.3f}"] for run in runs]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "held-out"])
+    wide = frame.pivot(index="arm", columns="seed", values="held-out").fillna("-")
+    order = [arm for arm in (REFERENCE, *ARMS) if arm in wide.index]
+    table = wide.loc[order].to_markdown(disable_numparse=True)
+    return f"Held-out of the winners by seed; a dash was not run:\n\n{table}"
 
 
 def _judged(row: dict[str, Any]) -> tuple[str, float, bool]:
@@ -208,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side [1]")
     parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
     parser.add_argument("--work", type=Path, help="where finished searches are kept and found")
+    parser.add_argument("--finished", action="store_true", help="only searches that --work has")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser
 

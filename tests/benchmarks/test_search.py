@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from mergesearch.space import SearchSpace
 from tests.benchmarks import searches
 from tests.benchmarks.curves import at, curves, documents_to, goals, paired
+from tests.benchmarks.search import _searches, _winners
 from tests.benchmarks.searches import ARMS, REFERENCE, UNRACED, Family, Incumbent, SearchResult
 
 
@@ -68,6 +70,21 @@ def test_the_test_beds_goals_are_means_over_seeds() -> None:
     found = {row["goal"]: row for row in goals(runs)}
     assert found["held-out of the winner, mergesearch"]["reached"] == pytest.approx(0.89)
     assert found["held-out of the winner, without labels"]["at least"] == 0.86
+
+
+def test_the_winners_stand_by_seed_and_what_was_not_run_is_a_dash() -> None:
+    table = _winners([run("random", 4), run("mergesearch", 3), run("mergesearch", 4)])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[2][1:] == ["3", "4"]
+    assert rows[4:] == [["mergesearch", "0.650", "0.650"], ["random", "-", "0.650"]]
+
+
+def test_only_finished_searches_are_reported(family: Path, tmp_path: Path) -> None:
+    (tmp_path / "testbed-20x100-random-4.json").write_text(json.dumps(run("random", 4).as_json()))
+    found = _searches(
+        ("testbed", 4), work=tmp_path, testbed=family, arms=["mergesearch", "random"], finished=True
+    )
+    assert [(one.arm, one.seed) for one in found] == [("random", 4)]
 
 
 def test_a_lead_has_an_interval_over_the_documents_that_both_answered() -> None:
