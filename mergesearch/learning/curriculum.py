@@ -157,9 +157,8 @@ class Curriculum:
         if self.left_out:
             found.append(f"nothing to learn from in {', '.join(self.left_out)}: left out")
         if self.n_held_out:
-            found.append(
-                f"not learned from, for held-out has them too: {self.n_held_out} documents"
-            )
+            documents = f"{self.n_held_out} document{'s' * (self.n_held_out > 1)}"
+            found.append(f"not learned from, since held-out has the same text: {documents}")
         if self.searched:
             found.append(
                 f"coefficients are learned from the documents that candidates are scored on, of "

@@ -167,7 +167,7 @@ def test_documents_that_are_held_out_too_are_left_out_and_counted(family: Path) 
     (family / "suite.yaml").write_text(suite)
     observer = RecordingObserver()
     search(learning(family), family / "run", observer=observer, device="cpu")
-    assert "not learned from, for held-out has them too: 4 documents" in observer.stages
+    assert "not learned from, since held-out has the same text: 4 documents" in observer.stages
     assert passes(family / "run")[0].n_answers == 3 * 8
 
 
