@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,8 +27,10 @@ class ModelPath(Config):
     def _from_string(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        path, _, revision = value.partition("@")
-        if not path.strip() or "@" in revision:
+        path, at, revision = value.rpartition("@")
+        if not (at and path and revision) or _is_local(value):  # a folder has no revisions
+            path, revision = value, ""
+        if not path.strip():
             raise ValueError(f"a model is written path or path@revision, got {value!r}")
         return {"path": path, "revision": revision or None}
 
@@ -45,12 +48,24 @@ class ModelPath(Config):
         Raises:
             InputError: no such folder, and the text is no hub id either.
         """
-        local = folder / Path(self.path).expanduser()
-        if self.revision is None and local.exists():
+        local = self._in(folder)
+        if local.exists():
             return ModelPath(path=str(local.resolve()))
-        if not _HUB_ID.fullmatch(self.path):
+        if not self.is_hub_id:
             raise InputError(f"no such model folder: {local}")
         return self
+
+    def exists(self, folder: Path) -> bool:
+        """Tell if it is there, relative to `folder`: an @ may be part of a folder's name."""
+        return self._in(folder).exists()
+
+    @property
+    def is_hub_id(self) -> bool:
+        """True for what may be a repository's name."""
+        return bool(_HUB_ID.fullmatch(self.path))
+
+    def _in(self, folder: Path) -> Path:
+        return folder / Path(str(self)).expanduser()
 
     def relative(self, folder: Path) -> "ModelPath":
         """Write the path as a file in `folder` would: the inverse of `resolved`."""
@@ -59,8 +74,16 @@ class ModelPath(Config):
         return ModelPath(path=os.path.relpath(self.path, folder.resolve()))
 
 
+def _is_local(text: str) -> bool:
+    """Tell if a text can only be a folder of this machine."""
+    return text.startswith(("/", "./", "../", "~"))
+
+
 class ModelRef(Config):
-    """A model as recipes name it: `path`, `hub/id@revision`, or either `+adapter`."""
+    """A model as recipes name it: `path`, `hub/id@revision`, or either `+adapter`.
+
+    A folder's name may have a `+` or `@` as well: which is meant shows when it is `resolved`.
+    """
 
     shorthand: ClassVar = {"type": "string"}
 
@@ -79,10 +102,8 @@ class ModelRef(Config):
     def _from_string(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        model, *adapters = value.split("+")
-        if len(adapters) > 1:
-            raise ValueError(f"a model takes one adapter, written model+adapter, got {value!r}")
-        return {"model": model, "lora": adapters[0] if adapters else None}
+        model, _, adapter = value.rpartition("+")
+        return {"model": model, "lora": adapter} if model and adapter else {"model": value}
 
     @model_serializer
     def _to_string(self) -> str:
@@ -92,9 +113,42 @@ class ModelRef(Config):
         return f"{self.model}+{self.lora}" if self.lora else str(self.model)
 
     def resolved(self, folder: Path) -> "ModelRef":
-        """Make both parts' relative paths absolute; see `ModelPath.resolved`."""
+        """Make both parts' relative paths absolute; see `ModelPath.resolved`.
+
+        Raises:
+            InputError: no such folder, and the text is no hub id either.
+        """
+        # what is there decides where the adapter begins
+        meant = max(self._readings(), key=lambda ref: ref._found(folder))
+        if not meant._found(folder) and str(self).count("+") > 1:
+            raise InputError(
+                "no such model folder, and a model takes one adapter, written model+adapter, got "
+                f"{str(self)!r}"
+            )
+        meant = meant if meant._found(folder) else self
         return ModelRef(
-            model=self.model.resolved(folder), lora=self.lora and self.lora.resolved(folder)
+            model=meant.model.resolved(folder), lora=meant.lora and meant.lora.resolved(folder)
+        )
+
+    def _readings(self) -> "Iterator[ModelRef]":
+        """List what the text may mean, a folder without an adapter first."""
+        text = str(self)
+        yield ModelRef(model=ModelPath(path=text))
+        for i in (i for i, sign in enumerate(text) if sign == "+"):
+            parts = text[:i], text[i + 1 :]
+            if all(part.strip() for part in parts):
+                model, lora = map(ModelPath.model_validate, parts)
+                yield ModelRef(model=model, lora=lora)
+        yield self
+
+    def _found(self, folder: Path) -> int:
+        """Rank a reading: 2 where all of it is there, 1 where the rest may be on the hub, or 0."""
+        parts = [self.model, *([self.lora] if self.lora else [])]
+        there = [part.exists(folder) for part in parts]
+        if all(there):
+            return 2
+        return int(
+            all(is_there or part.is_hub_id for is_there, part in zip(there, parts, strict=True))
         )
 
     def relative(self, folder: Path) -> "ModelRef":

@@ -119,9 +119,7 @@ BAD = {
         "merge_method: linear\nmodels: [{model: a, parameters: &p {weight: *p}}]",
         "holds itself",
     ),
-    "two adapters": ("merge_method: linear\nmodels: [{model: a+b+c}]", "takes one adapter"),
-    "two revisions": ("merge_method: linear\nmodels: [{model: a@b@c}]", "path or path@revision"),
-    "no name": ("merge_method: linear\nmodels: [{model: '@main'}]", "path or path@revision"),
+    "no name": ("merge_method: linear\nmodels: [{model: ' '}]", "path or path@revision"),
     "a number for a model": ("merge_method: linear\nmodels: [{model: 7}]", "model"),
     "dtype": (f"dtype: int8\nmerge_method: linear\n{ONE}", "'float32', 'bfloat16' or 'float16'"),
     "tokenizer_source": (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mergesearch.errors import InputError
 from mergesearch.methods import METHODS, Parameter
-from mergesearch.recipe import Recipe, Source, load_recipe, read_recipe
+from mergesearch.recipe import ModelPath, Recipe, Source, load_recipe, read_recipe
 from mergesearch.recipe import write_recipe as write
 
 MODELS = ["one", "models/two", "org/three@v1", "a+b", "org/c@x+d/lora@y", "../up", "/abs/olute"]
@@ -240,6 +240,41 @@ def test_a_folder_whose_path_holds_signs_of_our_own_can_be_read(tmp_path: Path) 
     (ref,) = load_recipe(folder / "r.yaml").models
     assert ref.model.path == os.fspath(folder / "one")
     assert ref.lora is None
+
+
+@pytest.mark.parametrize("adapter", ["", "lora", "lo+ra", "+@+"])
+@pytest.mark.parametrize("model", ["c++/one", "release@v2/one", "a+b", "a@b@c", "+x", "me@", "x+"])
+def test_a_model_whose_name_holds_signs_of_our_own_is_the_folder_that_is_there(
+    tmp_path: Path, model: str, adapter: str
+) -> None:
+    for name in (model, adapter, "runs/x"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    text = f"{model}+{adapter}" if adapter else model
+    (tmp_path / "r.yaml").write_text(f"{{merge_method: passthrough, models: [{{model: {text}}}]}}")
+    recipe = load_recipe(tmp_path / "r.yaml")
+    (ref,) = recipe.models
+    assert ref.model.path == os.fspath(tmp_path / model)
+    assert ref.lora == (ModelPath(path=os.fspath(tmp_path / adapter)) if adapter else None)
+    (tmp_path / "runs/x/r.yaml").write_text(write(recipe, tmp_path / "runs/x"))
+    assert load_recipe(tmp_path / "runs/x/r.yaml") == recipe
+
+
+def test_what_is_not_there_is_read_as_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    line = "{merge_method: passthrough, models: [{model: org/m@v1+lora}]}"
+    (tmp_path / "r.yaml").write_text(line)
+    (ref,) = load_recipe(tmp_path / "r.yaml").models
+    assert str(ref) == f"org/m@v1+{tmp_path}/lora"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a+b+c", "a model takes one adapter"), ("a@b@c", "no such model folder: .*/a@b@c")],
+)
+def test_names_that_are_nothing_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(f"{{merge_method: passthrough, models: [{{model: {text}}}]}}")
+    with pytest.raises(InputError, match=message):
+        load_recipe(tmp_path / "r.yaml")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
