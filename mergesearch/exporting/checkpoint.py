@@ -7,24 +7,16 @@ from pathlib import Path
 
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
+from mergesearch.exporting.companions import (
+    chat_template,
+    write_chat_template,
+    write_companions,
+)
 from mergesearch.files import whole_folder
 from mergesearch.merging import Plan, merging_bytes, plan_merge, run, write_shards
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
 
-#: What a checkpoint has beside weights and configuration, copied from the first model; the
-#: tokenizer's files are written anew where it has tokens that the first model lacks.
-_GENERATION = ("generation_config.json",)
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 RECIPE_FILE = "mergekit_config.yml"
 _SHARD_BYTES = 5 * 10**9
 
@@ -68,7 +60,7 @@ def write_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; name another folder")
     parents = parents or Parents.of(recipe, keep=False, memory_budget=memory_budget)
-    plan = plan_merge(recipe, parents)
+    plan, template = plan_merge(recipe, parents), chat_template(recipe, parents)
     memory = parents.reserve({"merging": merging_bytes(plan, parents, streamed=True)})
     try:
         with whole_folder(out) as folder:
@@ -90,7 +82,11 @@ def write_checkpoint(
                     "Nothing was written"
                 )
             written = _with_dtypes(recipe, plan)
-            _write_companions(written, parents, dict(plan.config), folder, notes)
+            (folder / "config.json").write_text(json.dumps(dict(plan.config), indent=2) + "\n")
+            write_companions(parents, folder)
+            if template is not None:
+                write_chat_template(template, folder)
+            _describe(written, parents, folder, notes)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return digest
@@ -104,18 +100,8 @@ def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:
     return recipe.model_copy(update={"dtype": "float32", "out_dtype": results.pop()})
 
 
-def _write_companions(
-    recipe: Recipe, parents: Parents, config: dict[str, object], folder: Path, notes: str
-) -> None:
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    extended = parents.alignment.extends_tokenizer
-    if extended:
-        parents.alignment.write_tokenizer(folder)
-    for name in _GENERATION if extended else _GENERATION + _TOKENIZER:
-        if (parents.folder / name).exists():
-            shutil.copy(parents.folder / name, folder / name)
-    if recipe.chat_template is not None:
-        (folder / "chat_template.jinja").write_text(recipe.chat_template)
+def _describe(recipe: Recipe, parents: Parents, folder: Path, notes: str) -> None:
+    """Write the recipe, and the card that shows it."""
     text = write_recipe(recipe, folder)
     said = "".join(f"\n{note}.\n" for note in parents.alignment.notes)
     (folder / RECIPE_FILE).write_text(text)

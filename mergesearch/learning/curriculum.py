@@ -98,9 +98,9 @@ class Curriculum:
         return cls(learned.model_copy(update={"loss": "parents"}), prompts=dict(prompts))
 
     def of_pass(self, number: int) -> "Curriculum":
-        """Take what a pass learns from: others than the one before, while there are some.
+        """Take what a pass learns from.
 
-        Every pass has as many.
+        That is others than before, while there are some. Every pass has as many.
 
         Args:
             number: of the pass, from 1.
@@ -181,7 +181,7 @@ def _check_expert(task: "BuiltTask", evaluator: Evaluator, parents: Collection[s
 
 
 def _turn(items: Sequence[_Item], n: int, number: int) -> tuple[_Item, ...]:
-    """Take at most n items for a turn, each turn behind the one before, and round again."""
+    """Take at most n items, each turn behind the one before, and round again."""
     n = min(n, len(items))
     return tuple(items[((number - 1) * n + i) % len(items)] for i in range(n))
 

@@ -42,6 +42,7 @@ def merged_config(
             config[key] = len(layers)
         elif isinstance(value, list) and len(value) == depth and key.startswith("layer"):
             config[key] = [parents.checkpoint(m).config.get(key, value)[i] for m, i in layers]
+    config.pop("quantization_config", None)  # of weights that are quantized no more
     if dtype := recipe.out_dtype or recipe.dtype:
         config.pop("torch_dtype", None)
         config["dtype"] = dtype

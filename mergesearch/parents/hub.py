@@ -5,8 +5,11 @@ from pathlib import Path
 from mergesearch.errors import InputError
 from mergesearch.recipe import ModelPath
 
-# Weights as safetensors only; what else a checkpoint needs is small text.
-_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
+# Weights as safetensors only; what else a checkpoint needs is small.
+_PATTERNS = [
+    *("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.spm"),
+    *("*.vocab", "*.py", "LICENSE*", "NOTICE*"),
+]
 
 
 def locate(model: ModelPath) -> Path:

@@ -13,6 +13,7 @@ import yaml
 from mergesearch.config import parse, parse_yaml, read_text
 from mergesearch.errors import InputError
 from mergesearch.recipe.model import Recipe
+from mergesearch.recipe.spelling import respelled
 
 _NOTE = re.compile(r"^# mergesearch: (.*)$", re.MULTILINE)
 
@@ -38,32 +39,28 @@ def read_recipe(text: str, where: str = "recipe") -> Recipe:
     Raises:
         InputError: as `where: key: what is wrong`.
     """
-    data = parse_yaml(text, where)
-    if data.get("modules") is not None:
+    try:
+        data = _without_nulls(parse_yaml(text, where))
+    except RecursionError:
+        raise InputError(
+            f"{where}: a part of it holds itself: an alias within its anchor"
+        ) from None
+    data = respelled(data, where)
+    if "modules" in data:
         raise InputError(f"{where}: the modules form is not supported; write models or slices")
     _flatten_tokenizer(data, where)
-    data = {key: value for key, value in data.items() if value is not None}
     if ("models" in data) == ("slices" in data):
         raise InputError(f"{where}: give either models or slices, and one of them")
     if "models" in data:
         models = data.pop("models")
         if not isinstance(models, list) or not models:
             raise InputError(f"{where}: models must be a list of at least one model")
-        for entry in models:
-            if isinstance(entry, dict) and "layer_range" in entry:
-                raise InputError(f"{where}: models: layer_range belongs into slices")
         data["slices"] = [{"sources": models}]
     elif any("layer_range" not in source for source in _sources(data["slices"])):
         raise InputError(f"{where}: slices: every source needs a layer_range: [first, end]")
     note = _NOTE.search(text)
     extra = parse_yaml(note.group(1), f"{where}: comment") if note else {}
-    try:
-        data = _without_nulls({**data, **extra})
-    except RecursionError:
-        raise InputError(
-            f"{where}: a part of it holds itself: an alias within its anchor"
-        ) from None
-    return parse(Recipe, data, where)
+    return parse(Recipe, {**data, **_without_nulls(extra)}, where)
 
 
 def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
@@ -91,19 +88,18 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
 
 def _flatten_tokenizer(data: dict[str, Any], where: str) -> None:
     """Put what mergekit's tokenizer block says under the key tokenizer_source."""
-    block = data.pop("tokenizer", None)
-    if block is None:
+    if "tokenizer" not in data:
         return
-    if data.get("tokenizer_source") is not None:
+    block = data.pop("tokenizer")
+    if "tokenizer_source" in data:
         raise InputError(f"{where}: give either tokenizer or tokenizer_source")
     if not isinstance(block, dict):
         raise InputError(f"{where}: tokenizer must be a mapping, e.g. {{source: union}}")
-    if odd := [str(key) for key, value in block.items() if key != "source" and value is not None]:
+    if odd := [str(key) for key, value in block.items() if key != "source"]:
         raise InputError(
             f"{where}: tokenizer: only source is supported, got {', '.join(odd)}; leave it out"
         )
-    source = block.get("source")
-    data["tokenizer_source"] = "union" if source is None else source  # mergekit's default
+    data["tokenizer_source"] = block.get("source", "union")  # mergekit's default
 
 
 class _Dumper(yaml.SafeDumper):

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mergesearch.config import Config, unknown
 from mergesearch.methods import METHODS, Method
+from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.reference import ModelRef
 from mergesearch.recipe.setting import Setting, leaves
 
@@ -25,16 +26,17 @@ class Source(Config):
     """One model's part in a slice of the output."""
 
     model: ModelRef
-    #: Half-open range of layers; None means all of them.
+    #: Half-open range of layers; None means all of them. An empty one gives what lies before or
+    #: after all layers, where it is the first slice's or the last's.
     layer_range: tuple[int, int] | None = None
     parameters: Parameters = Field(default_factory=dict)
 
     @field_validator("layer_range")
     @classmethod
     def _ordered(cls, layers: tuple[int, int] | None) -> tuple[int, int] | None:
-        if layers is not None and not 0 <= layers[0] < layers[1]:
+        if layers is not None and not 0 <= layers[0] <= layers[1]:
             raise ValueError(
-                f"layer_range must be [first, end) with first < end, got {list(layers)}"
+                f"layer_range must be [first, end) with 0 <= first <= end, got {list(layers)}"
             )
         return layers
 
@@ -96,6 +98,7 @@ class Recipe(Config):
     #: Whose vocabulary the result has where the models' differ: the base's, or all of theirs. None
     #: means that they must not differ.
     tokenizer_source: TokenizerSource | None = None
+    #: A Jinja template, the name of one of `CHAT_TEMPLATES`, or "auto": what most models have.
     chat_template: str | None = None
     #: What random methods draw from.
     seed: int = Field(default=0, ge=0)
@@ -149,11 +152,12 @@ class Recipe(Config):
     def _buildable(self) -> "Recipe":
         if self.merge_method not in METHODS:
             raise ValueError(unknown("merge_method", self.merge_method, METHODS))
-        if self.chat_template is not None and "{" not in self.chat_template:
-            raise ValueError(
-                "chat_template must be a Jinja template; name a file's content, "
-                f"got {self.chat_template!r}"
-            )
+        template = self.chat_template
+        if template is not None and template not in (AUTO, *CHAT_TEMPLATES) and "{" not in template:
+            names = ", ".join((AUTO, *CHAT_TEMPLATES))
+            raise ValueError(f"chat_template must be {names} or a Jinja template, got {template!r}")
+        if all(source.n_layers == 0 for part in self.slices for source in part.sources):
+            raise ValueError("a model needs layers, but every layer_range is empty")
         for parameters in self._all_parameters():
             for name, setting in parameters.items():
                 _check_parameter(self.method, name, setting)

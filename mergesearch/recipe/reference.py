@@ -142,7 +142,7 @@ class ModelRef(Config):
         yield self
 
     def _found(self, folder: Path) -> int:
-        """Rank a reading: 2 where all of it is there, 1 where the rest may be on the hub, or 0."""
+        """Rank a reading: 2 if all of it is there, 1 if the rest may be on the hub."""
         parts = [self.model, *([self.lora] if self.lora else [])]
         there = [part.exists(folder) for part in parts]
         if all(there):

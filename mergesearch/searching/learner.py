@@ -136,7 +136,7 @@ class Learner:
         return lessons, self._n_asked - n_before
 
     def _imitations(self, name: str, of: Curriculum) -> list[Lesson]:
-        """Make the lessons that imitate a parent; it is asked once for those of several passes."""
+        """Make the lessons that imitate a parent, asked once for several passes."""
         makers: dict[tuple[str, tuple[int | str, ...]], Callable[..., list[Lesson]]] = {
             (task.id.task, ids): partial(imitated, task=task, doc_ids=ids)
             for task, ids in of.documents

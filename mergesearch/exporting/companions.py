@@ -1,0 +1,135 @@
+"""Companions of a checkpoint's weights: tokenizer, processors, code, licence."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from mergesearch.errors import InputError
+from mergesearch.parents import Parents, load_tokenizer, read_json
+from mergesearch.recipe import AUTO, CHAT_TEMPLATES, Recipe
+
+#: Files by suffix, and others by how their names begin. Weights, and what a hub adds, are none.
+_SUFFIXES = frozenset(
+    {".bpe", ".jinja", ".json", ".model", ".py", ".spm", ".tiktoken", ".txt", ".vocab"}
+)
+_BEGINNINGS = ("license", "licence", "notice", "copying")
+#: Written for each model anew, or true of the first model's own weights or training only.
+_OWN = """
+adapter_config.json all_results.json config.json eval_results.json generation_results.json
+quantize_config.json requirements.txt train_results.json trainer_state.json training_args.json
+"""
+_NOT_COPIED = frozenset(_OWN.split())
+_TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
+#: Written with a tokenizer that is extended; other models' would contradict it.
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    _TEMPLATE,
+)
+#: Words, numbers, signs, several scripts and spaces: where tokenizers differ, they differ here.
+_PAGE = """\
+The quick brown fox, 1,234.56 of them — "don't!" (e.g. <tag> & C++).
+    def f(x):\n\treturn x ** 2  # 日本語、中文、한국어, русский, العربية, हिन्दी, ελληνικά
+Größe naïve café Ångström 🙂👩‍💻 ½ ² ﬁ \u200b\u00a0 ... https://example.org/a_b?c=d#e
+"""
+
+
+def write_companions(parents: Parents, folder: Path) -> None:
+    """Put what stands beside the first model's weights into a folder.
+
+    The tokenizer is written anew where it has tokens that the first model lacks. Code is copied,
+    and never run.
+
+    Raises:
+        InputError: the tokenizer that was written is not the first model's.
+    """
+    source, extended = parents.folder, parents.alignment.extends_tokenizer
+    written: set[str] = set()
+    if extended:
+        parents.alignment.write_tokenizer(folder)
+        written = {*_TOKENIZER, *load_tokenizer(folder).vocab_files_names.values()}
+    for file in _companions(source):
+        if file.name not in written:
+            shutil.copy(file, folder / file.name)
+    if (source / _MORE_TEMPLATES).is_dir() and not extended:
+        shutil.copytree(source / _MORE_TEMPLATES, folder / _MORE_TEMPLATES, dirs_exist_ok=True)
+    if not extended:
+        _check_tokenizer(source, folder)
+
+
+def chat_template(recipe: Recipe, parents: Parents) -> str | None:
+    """Give the chat template that a recipe asks for; None for that of the first model.
+
+    "auto" is the one that most models have, of several the first.
+
+    Raises:
+        InputError: "auto", and no model has one.
+    """
+    if recipe.chat_template != AUTO:
+        return CHAT_TEMPLATES.get(recipe.chat_template or "", recipe.chat_template)
+    folders = [parents.checkpoint(ref).folder for ref in parents.models]
+    found = Counter(text for folder in folders if (text := _template_of(folder)) is not None)
+    if not found:
+        raise InputError(
+            f"chat_template: auto takes what most models have, and none of {len(folders)} has one; "
+            f"name one of {', '.join(CHAT_TEMPLATES)}, or give a Jinja template"
+        )
+    return found.most_common(1)[0][0]
+
+
+def write_chat_template(text: str, folder: Path) -> None:
+    """Make a text the only chat template of a folder."""
+    shutil.rmtree(folder / _MORE_TEMPLATES, ignore_errors=True)
+    (folder / _TEMPLATE).write_text(text, encoding="utf-8")
+
+
+def _companions(folder: Path) -> Iterator[Path]:
+    """List the files of a checkpoint that a merge of it needs as well."""
+    for file in sorted(folder.iterdir()):
+        name = file.name.lower()
+        if not file.is_file() or name in _NOT_COPIED or name.endswith(".index.json"):
+            continue
+        if not name.startswith(".") and (
+            file.suffix.lower() in _SUFFIXES or name.startswith(_BEGINNINGS)
+        ):
+            yield file
+
+
+def _template_of(folder: Path) -> str | None:
+    """Read a model's chat template: a file, or a part of the tokenizer's settings."""
+    if (folder / _TEMPLATE).is_file():
+        return (folder / _TEMPLATE).read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    template = read_json(settings).get("chat_template") if settings.is_file() else None
+    if isinstance(template, list):  # several, by name
+        named = [t.get("template") for t in template if t.get("name") == "default"]
+        template = named[0] if named else None
+    return template if isinstance(template, str) else None
+
+
+def _check_tokenizer(source: Path, folder: Path) -> None:
+    """Compare the written tokenizer with its source: its words, and a page of text.
+
+    One file that is the same is the same tokenizer. Of what transformers cannot load, as a
+    tokenizer with code of its own, nothing is known.
+
+    Raises:
+        InputError: it cannot be loaded, or gives other tokens.
+    """
+    one, other = (path / "tokenizer.json" for path in (source, folder))
+    if one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes():
+        return
+    try:
+        expected = load_tokenizer(source)
+    except InputError:
+        return
+    found = load_tokenizer(folder)
+    same_words = found.get_vocab() == expected.get_vocab()
+    if not same_words or found(_PAGE)["input_ids"] != expected(_PAGE)["input_ids"]:
+        raise InputError(
+            f"{source}: its tokenizer gives other tokens once it is copied; which file does it "
+            "need beside the weights?"
+        )
