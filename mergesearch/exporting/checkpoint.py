@@ -13,7 +13,7 @@ from mergesearch.exporting.companions import (
     write_companions,
 )
 from mergesearch.files import whole_folder
-from mergesearch.merging import Plan, merging_bytes, plan_merge, run, write_shards
+from mergesearch.merging import Plan, check_stack, merging_bytes, plan_merge, run, write_shards
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe, write_recipe
 
@@ -61,6 +61,8 @@ def write_checkpoint(
         raise InputError(f"{out} exists and is not empty; name another folder")
     parents = parents or Parents.of(recipe, keep=False, memory_budget=memory_budget)
     plan, template = plan_merge(recipe, parents), chat_template(recipe, parents)
+    if plan.is_stack:
+        check_stack(plan, parents)
     memory = parents.reserve({"merging": merging_bytes(plan, parents, streamed=True)})
     try:
         with whole_folder(out) as folder:
@@ -72,7 +74,7 @@ def write_checkpoint(
                     "make room or name a folder elsewhere"
                 )
             if say is not None:
-                for note in (*parents.alignment.notes, *memory.lines()):
+                for note in (*parents.alignment.notes, *_left_out(plan), *memory.lines()):
                     say(note)
             digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes)
             if expected_digest not in (None, digest):
@@ -90,6 +92,15 @@ def write_checkpoint(
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return digest
+
+
+def _left_out(plan: Plan) -> tuple[str, ...]:
+    """Say which tensors of the first model are not written."""
+    if not plan.left_out:
+        return ()
+    n, name = len(plan.left_out), plan.left_out[0]
+    what = name if n == 1 else f"{name} and {n - 1} more"
+    return (f"{len(plan.jobs)} tensors; not written, since transformers ties or computes: {what}",)
 
 
 def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:

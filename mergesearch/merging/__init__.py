@@ -9,7 +9,7 @@ from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.shards import write_shards
-from mergesearch.merging.skeleton import build, compute_dtype, model_config, skeleton
+from mergesearch.merging.skeleton import build, check_stack, compute_dtype, model_config, skeleton
 from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Routes",
     "Stacks",
     "build",
+    "check_stack",
     "compute_dtype",
     "fill",
     "merge_into",

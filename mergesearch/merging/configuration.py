@@ -1,14 +1,18 @@
 """The configuration of a merged model, from its parents' and its layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergesearch.errors import RecipeError
 from mergesearch.parents import Parents
 from mergesearch.recipe import ModelRef, Recipe
 
-#: The keys under which a configuration says how many layers a model has.
-_DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
+#: The keys under which a configuration says how many layers a model has, and those of a part of it
+#: that is a configuration by itself: of the language model of a vision-language model.
+_DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
+#: Endings of keys that count layers.
+_COUNTS = ("layers", "n_layer")
+_LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
 
 
 def n_layers(parents: Parents, model: ModelRef) -> int:
@@ -18,16 +22,17 @@ def n_layers(parents: Parents, model: ModelRef) -> int:
         RecipeError: the configuration does not say.
     """
     config = parents.checkpoint(model).config
-    for key in _DEPTH_KEYS:
-        if isinstance(config.get(key), int):
-            return int(config[key])
+    for part in (config, *(config.get(key) for key in _LANGUAGE_KEYS)):
+        for key in _DEPTH_KEYS:
+            if isinstance(part, dict) and isinstance(part.get(key), int):
+                return int(part[key])
     raise RecipeError(f"{model}: config.json has none of {', '.join(_DEPTH_KEYS)}")
 
 
 def merged_config(
     recipe: Recipe, layers: Sequence[tuple[ModelRef, int]], parents: Parents
 ) -> dict[str, Any]:
-    """Change the first model's configuration to another depth, vocabulary or dtype.
+    """Change the first model's configuration to other layers, vocabulary or dtype.
 
     Args:
         recipe: what is merged.
@@ -36,14 +41,41 @@ def merged_config(
     """
     first = recipe.models[0]
     config = parents.alignment.config(parents.checkpoint(first).config)
-    depth = n_layers(parents, first)
-    for key, value in config.items():
-        if key in _DEPTH_KEYS:
-            config[key] = len(layers)
-        elif isinstance(value, list) and len(value) == depth and key.startswith("layer"):
-            config[key] = [parents.checkpoint(m).config.get(key, value)[i] for m, i in layers]
+    theirs = [(parents.checkpoint(model).config, layer) for model, layer in layers]
+    config = _of_layers(config, theirs, n_layers(parents, first))
     config.pop("quantization_config", None)  # of weights that are quantized no more
     if dtype := recipe.out_dtype or recipe.dtype:
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
     return config
+
+
+def _of_layers(
+    config: Mapping[str, Any], layers: Sequence[tuple[Mapping[str, Any], int]], depth: int
+) -> dict[str, Any]:
+    """Say in a configuration, and in the parts of it, which layers the model has now.
+
+    A number that is the depth and whose key speaks of layers is one; a list of as many values has
+    one a layer; any other list of layers names some of them.
+
+    Args:
+        config: of the first model.
+        layers: of each layer the configuration of its model, and its index there.
+        depth: layers that the first model has.
+    """
+    changed: dict[str, Any] = {}
+    for key, value in config.items():
+        theirs = [(of.get(key, value), i) for of, i in layers]
+        changed[key] = value
+        if isinstance(value, dict):
+            parts = [(of if isinstance(of, dict) else value, i) for of, i in theirs]
+            changed[key] = _of_layers(value, parts, depth)
+        elif "layer" not in key:
+            continue
+        elif isinstance(value, list) and len(value) == depth:
+            changed[key] = [of[i] for of, i in theirs]
+        elif isinstance(value, list) and all(type(i) is int and 0 <= i < depth for i in value):
+            changed[key] = [at for at, (of, i) in enumerate(theirs) if i in of]
+        elif type(value) is int and value == depth and key.endswith(_COUNTS):
+            changed[key] = len(layers)
+    return changed

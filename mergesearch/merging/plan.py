@@ -59,6 +59,10 @@ class Plan:
     config: Mapping[str, Any]
     #: The recipe's seed, for methods that draw random numbers.
     seed: int = 0
+    #: Tensors of the first model that are not written: transformers ties or computes them.
+    left_out: tuple[str, ...] = ()
+    #: Whether a layer stands where it stands in no parent.
+    is_stack: bool = False
 
     def with_arguments(self, arguments: Mapping[str, Mapping[str, Any]]) -> "Plan":
         """Change arguments of some jobs.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -10,11 +11,19 @@ from mergesearch.errors import RecipeError
 from mergesearch.merging.arguments import Target, arguments_of
 from mergesearch.merging.configuration import merged_config, n_layers
 from mergesearch.merging.plan import Input, Job, Plan
-from mergesearch.parents import Parents, TensorSpec, in_layer, layer_of
+from mergesearch.parents import (
+    Parents,
+    TensorSpec,
+    in_layer,
+    layer_of,
+    tower_depths,
+    tower_of,
+)
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
 
-#: The layers that tensors before and after all layers count as.
-_BEFORE, _AFTER = -1, -2
+#: The layers that tensors before and after all layers count as, and those of layers that a
+#: model's configuration does not count: of a deeper decoder, or that predict further tokens.
+_BEFORE, _AFTER, _BEYOND = -1, -2, -3
 
 
 def plan_merge(recipe: Recipe, parents: Parents) -> Plan:
@@ -46,9 +55,14 @@ class _Planner:
         models = {source.model for part in self._slices for source in part.sources}
         #: Each model's tensor names by layer.
         self._names = {model: self._names_by_layer(model) for model in models}
+        first = self._slices[0].sources[0].model
+        self._depth = n_layers(parents, first)
+        self._towers = tower_depths(parents.checkpoint(first).specs)
 
     def plan(self) -> Plan:
         """Plan every tensor, in the order of the layers."""
+        if self._is_stack:
+            self._check_towers()
         jobs = list(self._jobs())
         ends = list(accumulate((job.n_entries for job in jobs), initial=0))
         laid_out = (
@@ -56,7 +70,17 @@ class _Planner:
             for job, start in zip(jobs, ends, strict=False)
         )
         config = merged_config(self._recipe, self._first_layers(), self._parents)
-        return Plan(tuple(laid_out), config, self._recipe.seed)
+        written = {job.name for job in jobs}
+        first = self._parents.checkpoint(self._slices[0].sources[0].model)
+        left_out = () if self._is_stack else tuple(n for n in first.specs if n not in written)
+        return Plan(tuple(laid_out), config, self._recipe.seed, left_out, self._is_stack)
+
+    @cached_property
+    def _is_stack(self) -> bool:
+        """Tell if a layer of the output is another layer of a source."""
+        taken = [[_first(s) + i for s in part.sources] for part in self._slices for i in _of(part)]
+        stays = all(layer == i for i, layers in enumerate(taken) for layer in layers)
+        return not (stays and len(taken) == self._depth)
 
     def _with_ranges(self, part: Slice) -> Slice:
         """Put a slice's base among its sources, and make every layer range explicit.
@@ -99,7 +123,7 @@ class _Planner:
         A tied output head is left out: transformers restores it from the embeddings. So are rotary
         tables, which old checkpoints store and transformers computes.
         """
-        checkpoint = self._parents.checkpoint(model)
+        checkpoint, n = self._parents.checkpoint(model), n_layers(self._parents, model)
         tied = checkpoint.config.get("tie_word_embeddings", False)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
@@ -109,7 +133,7 @@ class _Planner:
             if layer is None:
                 before = any(word in name for word in ("embed", "wte", "wpe"))
                 layer = _BEFORE if before else _AFTER
-            groups.setdefault(layer, []).append(name)
+            groups.setdefault(layer if layer < n else _BEYOND, []).append(name)
         return groups
 
     def _jobs(self) -> Iterator[Job]:
@@ -118,8 +142,8 @@ class _Planner:
         yield from self._layer(first, [_BEFORE] * len(first.sources), _BEFORE, 0.0)
         layer = 0
         for part in self._slices:
-            length = part.sources[0].n_layers or 0
-            for offset in range(length):
+            length = len(_of(part))
+            for offset in _of(part):
                 # a slice of one layer lies at its end
                 depth = offset / (length - 1) if length > 1 else 1.0
                 layers = [_first(source) + offset for source in part.sources]
@@ -127,6 +151,22 @@ class _Planner:
                 layer += 1
         # mergekit takes what follows the layers from the last slice, at depth 0
         yield from self._layer(last, [_AFTER] * len(last.sources), _AFTER, 0.0)
+        yield from self._layer(last, [_BEYOND] * len(last.sources), _BEYOND, 1.0)
+
+    def _check_towers(self) -> None:
+        """Refuse to move layers of a model whose towers have other depths than it says.
+
+        Raises:
+            RecipeError: as an encoder has more layers than its decoder, or a vision tower other.
+        """
+        for model, names in self._names.items():
+            depth = n_layers(self._parents, model)
+            towers = tower_depths(name for of in names.values() for name in of)
+            if odd := [f"{tower}* {n}" for tower, n in towers.items() if n != depth]:
+                raise RecipeError(
+                    f"layers are moved of models whose layers are all counted in config.json, but "
+                    f"{model} has {depth} by that, and {', '.join(odd)}; merge whole models"
+                )
 
     def _layer(self, part: Slice, layers: Sequence[int], layer: int, depth: float) -> Iterator[Job]:
         """Plan one layer of the output, of which each source gives one of its `layers`."""
@@ -136,10 +176,18 @@ class _Planner:
             raise RecipeError(f"{first.model} has no tensors of layer {layers[0]}")
         for source, theirs in zip(others, layers[1:], strict=True):
             for name in self._names[source.model].get(theirs, []):
-                self._spec(first.model, in_layer(name, layers[0]))
+                self._spec(first.model, _moved(name, layers[0]))
         for name in own:
-            names = [in_layer(name, theirs) for theirs in layers]
-            yield self._job(Target(part, in_layer(name, layer), depth), names)
+            names = [_moved(name, theirs) for theirs in layers]
+            at = self._position(name, depth)
+            yield self._job(Target(part, _moved(name, layer), at), names)
+
+    def _position(self, name: str, depth: float) -> float:
+        """Give a tensor's place in depth, for gradients: that in a tower of its own depth."""
+        tower = self._towers.get(tower_of(name), self._depth)
+        if self._is_stack or tower == self._depth:
+            return depth
+        return (layer_of(name) or 0) / max(tower - 1, 1)
 
     def _job(self, target: Target, names: Sequence[str]) -> Job:
         """Plan one tensor, which each source of its slice has under one of `names`."""
@@ -184,8 +232,18 @@ class _Planner:
         return [
             (part.sources[0].model, _first(part.sources[0]) + offset)
             for part in self._slices
-            for offset in range(part.sources[0].n_layers or 0)
+            for offset in _of(part)
         ]
+
+
+def _of(part: Slice) -> range:
+    """Count through the layers of a planned slice."""
+    return range(part.sources[0].n_layers or 0)
+
+
+def _moved(name: str, layer: int) -> str:
+    """Name the same tensor of another layer; what lies outside of the layers stays."""
+    return in_layer(name, layer) if layer >= 0 else name
 
 
 def _first(source: Source) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from mergesearch.errors import InputError
 from mergesearch.merging.plan import Plan
+from mergesearch.parents import Parents, in_layer
 
 
 def compute_dtype(plan: Plan, device: torch.device) -> torch.dtype:
@@ -68,6 +69,57 @@ def build(plan: Plan, device: torch.device, dtype: torch.dtype | None = None) ->
             setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
     model.tie_weights()
     return model
+
+
+def check_stack(plan: Plan, parents: Parents) -> None:
+    """Refuse a stack that its configuration would not load.
+
+    Its class in transformers is made without memory, and compared by names and shapes. A class that
+    names the tensors of the parent itself otherwise says nothing, and neither does code of a
+    model's own, which is never run.
+
+    Raises:
+        InputError: naming a tensor that would be missing, unexpected, or of another shape.
+    """
+    first = parents.checkpoint(parents.models[0])
+    known = _shapes(first.config)
+    if known is None or not known.keys() <= first.specs.keys():
+        return
+    expected = _shapes(plan.config)
+    if expected is None:
+        raise InputError("transformers cannot build the stack's configuration; merge whole models")
+    written = {job.name: job.shape for job in plan.jobs}
+    parameters = {in_layer(name, 0) for name in known}
+    for name in sorted(written.keys() | expected.keys()):
+        # what is beside the class's parameters is so in the parent as well
+        if in_layer(name, 0) in parameters and written.get(name) != expected.get(name):
+            raise InputError(
+                f"a stack must have the tensors that its config.json means, but {name} is "
+                f"{_shape(written.get(name))} of the stack's, and {_shape(expected.get(name))} "
+                "there; merge whole models"
+            )
+
+
+def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """Give the shapes of a configuration's parameters; None where it makes no model."""
+    import transformers
+
+    config = dict(config)
+    names = config.get("architectures") or [""]
+    architecture = getattr(transformers, str(names[0]), None)
+    if architecture is None:
+        return None
+    try:
+        with torch.device("meta"):
+            made = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+            model = architecture(made)
+    except (KeyError, ValueError, TypeError):
+        return None
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))
 
 
 def check_names(plan: Plan, parameters: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json
-from mergesearch.parents.layers import in_layer, layer_of
+from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.opening import open_parents
@@ -25,4 +25,6 @@ __all__ = [
     "open_parents",
     "read_json",
     "tokenizer_of",
+    "tower_depths",
+    "tower_of",
 ]

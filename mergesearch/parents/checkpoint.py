@@ -53,6 +53,8 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
+        #: The file of each tensor, by the index of several.
+        self._weight_map: Mapping[str, str] = {}
         self._files = {file: MappedFile(file) for file in self._weight_files()}
         self.specs = self._read_specs()
 
@@ -89,6 +91,7 @@ class Checkpoint:
             weight_map = read_json(self.folder / INDEX).get("weight_map", {})
             if not isinstance(weight_map, dict):
                 raise InputError(f"{self.folder / INDEX}: weight_map must map tensors to files")
+            self._weight_map = weight_map
             files = [self.folder / str(name) for name in sorted(set(weight_map.values()))]
             missing = [file.name for file in files if not file.exists()]
             if missing or not files:
@@ -113,6 +116,8 @@ class Checkpoint:
         specs = {}
         for file, mapped in self._files.items():
             for name, entry in mapped.entries.items():
+                if self._weight_map.get(name, file.name) != file.name:
+                    continue  # a copy that was left in another shard
                 dtype = DTYPES.get(entry.dtype)
                 if dtype is None:
                     raise InputError(
@@ -120,6 +125,11 @@ class Checkpoint:
                         f"only {', '.join(DTYPES)} are merged: dequantize the model first"
                     )
                 specs[name] = TensorSpec(entry.shape, dtype, file)
+        if lost := sorted(self._weight_map.keys() - specs.keys()):
+            raise InputError(
+                f"{self.folder}: {INDEX} names {lost[0]} in {self._weight_map[lost[0]]}, which does "
+                "not have it; download the model again"
+            )
         return specs
 
 

@@ -153,6 +153,30 @@ def test_a_split_checkpoint_reads_as_the_whole_one(copy: Path, llama: Path) -> N
     assert all(torch.equal(whole.read(name), split.read(name)) for name in whole.specs)
 
 
+@pytest.mark.parametrize("kept", ["a.safetensors", "b.safetensors"])
+def test_a_tensor_in_two_shards_is_the_one_that_the_index_names(copy: Path, kept: str) -> None:
+    _sharded(copy)
+    index = copy / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    name = "model.norm.weight"
+    index.write_text(json.dumps({"weight_map": {**weight_map, name: kept}}))
+    for i, file in enumerate(("a.safetensors", "b.safetensors")):
+        tensors = {**load_file(copy / file), name: torch.full((16,), float(i))}
+        save_file(tensors, copy / file)
+    checkpoint = Checkpoint(copy)
+    assert checkpoint.specs[name].file.name == kept
+    assert (checkpoint.read(name) == float(kept == "b.safetensors")).all()
+
+
+def test_a_tensor_that_the_index_names_and_no_shard_has_is_refused(copy: Path) -> None:
+    _sharded(copy)
+    index = copy / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": {**weight_map, "model.gone": "a.safetensors"}}))
+    with pytest.raises(InputError, match=r"names model\.gone in a\.safetensors, which does not"):
+        Checkpoint(copy)
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model folder"):
         Parents([ref(tmp_path / "gone")])
