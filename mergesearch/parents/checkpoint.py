@@ -126,9 +126,10 @@ class Checkpoint:
                     )
                 specs[name] = TensorSpec(entry.shape, dtype, file)
         if lost := sorted(self._weight_map.keys() - specs.keys()):
+            file = self._weight_map[lost[0]]
             raise InputError(
-                f"{self.folder}: {INDEX} names {lost[0]} in {self._weight_map[lost[0]]}, which does "
-                "not have it; download the model again"
+                f"{self.folder}: {INDEX} names {lost[0]} in {file}, which does not have it; "
+                "download the model again"
             )
         return specs
 
