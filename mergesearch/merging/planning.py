@@ -12,6 +12,7 @@ from mergesearch.merging.arguments import Target, arguments_of
 from mergesearch.merging.configuration import merged_config, n_layers
 from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.parents import (
+    HEAD,
     Parents,
     TensorSpec,
     in_layer,
@@ -71,6 +72,8 @@ class _Planner:
         )
         config = merged_config(self._recipe, self._first_layers(), self._parents)
         written = {job.name for job in jobs}
+        if HEAD in written and self._parents.checkpoint(self._recipe.models[0]).says_tied:
+            config["tie_word_embeddings"] = False  # it is written, and transformers loads it
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
         left_out = () if self._is_stack else tuple(n for n in first.specs if n not in written)
         return Plan(tuple(laid_out), config, self._recipe.seed, left_out, self._is_stack)
@@ -124,10 +127,9 @@ class _Planner:
         tables, which old checkpoints store and transformers computes.
         """
         checkpoint, n = self._parents.checkpoint(model), n_layers(self._parents, model)
-        tied = checkpoint.config.get("tie_word_embeddings", False)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
-            if (tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
+            if name.endswith("rotary_emb.inv_freq") or (name == HEAD and checkpoint.is_tied):
                 continue
             layer = layer_of(name)
             if layer is None:

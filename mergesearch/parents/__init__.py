@@ -1,7 +1,7 @@
 """Parents: models opened once, whose tensors are read on demand or kept."""
 
 from mergesearch.parents.alignment import Alignment
-from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json
+from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
@@ -11,6 +11,7 @@ from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
 __all__ = [
+    "HEAD",
     "Alignment",
     "Checkpoint",
     "Memo",

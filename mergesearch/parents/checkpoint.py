@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from mergesearch.errors import InputError
+from mergesearch.parents.layers import layer_of
 from mergesearch.parents.mapping import DTYPES, MappedFile
 
+#: The output head, under the name that nearly all causal models give it.
+HEAD = "lm_head.weight"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -84,6 +87,32 @@ class Checkpoint:
         added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
         return {**vocabulary, **added}
 
+    @cached_property
+    def says_tied(self) -> bool:
+        """True where the configuration, or else its class, makes the output head the embeddings."""
+        parts = [self.config, *(part for part in self.config.values() if isinstance(part, dict))]
+        said = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
+        if said or HEAD not in self.specs:
+            return bool(said and said[0])
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        kind = self.config.get("model_type")
+        return kind in CONFIG_MAPPING and bool(
+            getattr(CONFIG_MAPPING[kind](), "tie_word_embeddings", False)
+        )
+
+    @cached_property
+    def is_tied(self) -> bool:
+        """True where the output head is the embeddings, as transformers loads the model.
+
+        A stored head with values of its own is a head of its own, whatever the configuration says.
+        """
+        if not self.says_tied or HEAD not in self.specs:
+            return self.says_tied
+        head, shape = self.read(HEAD), self.specs[HEAD].shape
+        same = [n for n, of in self.specs.items() if n != HEAD and of.shape == shape]
+        return any(torch.equal(head, self.read(n)) for n in same if layer_of(n) is None)
+
     def _weight_files(self) -> list[Path]:
         if (self.folder / SINGLE).exists():  # which transformers looks for first
             return [self.folder / SINGLE]
@@ -126,9 +155,9 @@ class Checkpoint:
                     )
                 specs[name] = TensorSpec(entry.shape, dtype, file)
         if lost := sorted(self._weight_map.keys() - specs.keys()):
-            file = self._weight_map[lost[0]]
+            shard = self._weight_map[lost[0]]
             raise InputError(
-                f"{self.folder}: {INDEX} names {lost[0]} in {file}, which does not have it; "
+                f"{self.folder}: {INDEX} names {lost[0]} in {shard}, which does not have it; "
                 "download the model again"
             )
         return specs

@@ -39,7 +39,7 @@ def documents_to(run: SearchResult, score: float) -> float:
 def goals(runs: Sequence[SearchResult]) -> list[dict[str, Any]]:
     """The goals of one family's runs, each with what was reached."""
     arms = by_arm(runs)
-    ours = arms[OURS]
+    ours = arms.get(OURS, {})
     reached: list[dict[str, Any]] = []
     if any(run.family == "testbed" for run in ours.values()):
         for arm, goal in _HELD_OUT.items():
@@ -53,11 +53,11 @@ def goals(runs: Sequence[SearchResult]) -> list[dict[str, Any]]:
                         "by seed": scores,
                     }
                 )
-    if REFERENCE in arms:
-        reference = arms[REFERENCE]
+    reference = arms.get(REFERENCE, {})
+    if both := sorted(set(ours) & set(reference)):
         shares = [
             documents_to(ours[s], reference[s].incumbents[-1].score) / reference[s].n_documents
-            for s in sorted(set(ours) & set(reference))
+            for s in both
         ]
         reached.append(
             {
@@ -68,7 +68,8 @@ def goals(runs: Sequence[SearchResult]) -> list[dict[str, Any]]:
             }
         )
     for arm in (a for a in arms if a not in (OURS, "without labels")):
-        seeds = sorted(set(ours) & set(arms[arm]))
+        if not (seeds := sorted(set(ours) & set(arms[arm]))):
+            continue
         leads = _leads(ours, arms[arm], seeds)
         reached.append(
             {

@@ -72,6 +72,11 @@ def test_the_test_beds_goals_are_means_over_seeds() -> None:
     assert found["held-out of the winner, without labels"]["at least"] == 0.86
 
 
+def test_goals_ask_only_what_was_run() -> None:
+    found = {row["goal"] for row in goals([run("without labels"), run(REFERENCE, 1)])}
+    assert found == {"search score less held-out of the winner, without labels"}
+
+
 def test_the_winners_stand_by_seed_and_what_was_not_run_is_a_dash() -> None:
     table = _winners([run("random", 4), run("mergesearch", 3), run("mergesearch", 4)])
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]

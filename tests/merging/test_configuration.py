@@ -1,20 +1,22 @@
 """Towers, depths and configurations: no tensor is lost, and what is written loads."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import Gemma2Config, Gemma2ForCausalLM, T5Config, T5ForConditionalGeneration
 
 from mergesearch import merge
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.exporting import write_checkpoint
-from mergesearch.merging import plan_merge
+from mergesearch.merging import build, merge_into, plan_merge
 from mergesearch.merging.configuration import _of_layers
 from mergesearch.parents import Parents
 from mergesearch.recipe import read_recipe
+from tests import tiny
 from tests.merging import recipes
 
 
@@ -137,3 +139,44 @@ def test_a_stack_that_its_configuration_would_not_load_is_refused(
     with pytest.raises(InputError, match=r"model\.layers\.4.* of the stack's, and none there"):
         merge(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("said", [True, None, False], ids=["said", "by the class", "untied"])
+@pytest.mark.parametrize("own", [False, True], ids=["the embeddings", "its own"])
+def test_a_stored_head_is_merged_as_transformers_loads_it(
+    tmp_path: Path, own: bool, said: bool | None
+) -> None:
+    """Gemma ties by default, and trainers store the head all the same."""
+    config = Gemma2Config(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, pad_token_id=3,
+    )  # fmt: skip
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        Gemma2ForCausalLM(config).save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+        path = tmp_path / name / "model.safetensors"
+        tensors = load_file(path)
+        embeddings = tensors["model.embed_tokens.weight"]
+        head = torch.randn(embeddings.shape) if own else embeddings.clone()
+        save_file({**tensors, "lm_head.weight": head}, path, {"format": "pt"})
+        data = json.loads((tmp_path / name / "config.json").read_text())
+        data.pop("tie_word_embeddings", None)
+        data |= {} if said is None else {"tie_word_embeddings": said}
+        (tmp_path / name / "config.json").write_text(json.dumps(data))
+    text = "{merge_method: linear, parameters: {weight: 1}, models: [{model: one}, {model: two}]}"
+    recipe = read_recipe(text).resolved(tmp_path)
+    merge(recipe, tmp_path / "out")
+    one, two, out = (
+        Gemma2ForCausalLM.from_pretrained(tmp_path / name) for name in ("one", "two", "out")
+    )
+    expected = (one.lm_head.weight + two.lm_head.weight) / 2
+    assert torch.allclose(out.lm_head.weight, expected, atol=1e-6)
+    tied = said is not False and not own
+    assert (out.lm_head.weight is out.model.embed_tokens.weight) == tied
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert ("lm_head.weight" in stored) == (not tied)
+    plan = plan_merge(recipe, Parents(recipe.models))
+    live = build(plan, torch.device("cpu"))
+    merge_into(live, recipe, Parents(recipe.models))
+    assert torch.allclose(live.lm_head.weight, expected, atol=1e-6)  # and is scored so
