@@ -76,7 +76,8 @@ def write_checkpoint(
             if say is not None:
                 for note in (*parents.alignment.notes, *_left_out(plan), *memory.lines()):
                     say(note)
-            digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes)
+            buffers = (parents.checkpoint(b.source.model).read(b.name) for b in plan.buffers)
+            digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes, buffers)
             if expected_digest not in (None, digest):
                 raise ExportMismatchError(
                     f"the rebuilt model differs from the one that was scored ({digest[:12]} "

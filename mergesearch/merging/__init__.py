@@ -6,13 +6,14 @@ from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, tota
 from mergesearch.merging.kernel import merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
-from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.shards import write_shards
 from mergesearch.merging.skeleton import build, check_stack, compute_dtype, model_config, skeleton
 from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
+    "Buffer",
     "Digest",
     "Gradients",
     "Input",

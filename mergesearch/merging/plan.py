@@ -51,6 +51,21 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """A tensor that is copied as it is stored: a mask, or positions."""
+
+    name: str
+    source: Input
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is known of a merged model before a weight is read."""
 
@@ -61,6 +76,8 @@ class Plan:
     seed: int = 0
     #: Tensors of the first model that are not written: transformers ties or computes them.
     left_out: tuple[str, ...] = ()
+    #: Tensors of the first model that a checkpoint has as well, and that are no parameters.
+    buffers: tuple[Buffer, ...] = ()
     #: Whether a layer stands where it stands in no parent.
     is_stack: bool = False
 

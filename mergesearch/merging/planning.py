@@ -1,6 +1,6 @@
 """From a recipe and its parents to the plan of the merged model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
@@ -10,7 +10,7 @@ import torch
 from mergesearch.errors import RecipeError
 from mergesearch.merging.arguments import Target, arguments_of
 from mergesearch.merging.configuration import merged_config, n_layers
-from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.parents import (
     HEAD,
     Parents,
@@ -74,9 +74,44 @@ class _Planner:
         written = {job.name for job in jobs}
         if HEAD in written and self._parents.checkpoint(self._recipe.models[0]).says_tied:
             config["tie_word_embeddings"] = False  # it is written, and transformers loads it
+        buffers = tuple(self._buffers())
+        return Plan(
+            jobs=tuple(laid_out),
+            config=config,
+            seed=self._recipe.seed,
+            left_out=self._left_out(written | {buffer.name for buffer in buffers}),
+            buffers=buffers,
+            is_stack=self._is_stack,
+        )
+
+    def _left_out(self, written: Set[str]) -> tuple[str, ...]:
+        """List what is not written of the first model; of a stack, layers aside."""
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
-        left_out = () if self._is_stack else tuple(n for n in first.specs if n not in written)
-        return Plan(tuple(laid_out), config, self._recipe.seed, left_out, self._is_stack)
+        names = (*first.specs, *first.buffers)
+        outside = (n for n in names if not self._is_stack or layer_of(n) is None)
+        return tuple(name for name in outside if name not in written)
+
+    def _buffers(self) -> Iterator[Buffer]:
+        """Plan the copies of the first model's masks and positions.
+
+        Raises:
+            RecipeError: another model stores another.
+        """
+        first, *others = self._recipe.models
+        stored = self._parents.checkpoint(first).buffers
+        for name, spec in stored.items():
+            if self._is_stack and layer_of(name) is not None:
+                continue  # which transformers computes
+            for other in others:
+                theirs = self._parents.checkpoint(other)
+                if name not in theirs.buffers:
+                    continue
+                if not torch.equal(self._parents.checkpoint(first).read(name), theirs.read(name)):
+                    raise RecipeError(
+                        f"masks and positions are copied, so {name} must be the same in all "
+                        f"models, but {first} and {other} differ; remove it from one of them"
+                    )
+            yield Buffer(name, Input(first, name), spec.shape, spec.dtype)
 
     @cached_property
     def _is_stack(self) -> bool:
@@ -124,12 +159,12 @@ class _Planner:
         """Group a model's tensor names by layer, and those before and after the layers.
 
         A tied output head is left out: transformers restores it from the embeddings. So are rotary
-        tables, which old checkpoints store and transformers computes.
+        tables and masks, which old checkpoints store and transformers computes.
         """
         checkpoint, n = self._parents.checkpoint(model), n_layers(self._parents, model)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
-            if name.endswith("rotary_emb.inv_freq") or (name == HEAD and checkpoint.is_tied):
+            if _is_computed(name, checkpoint.specs[name]) or (name == HEAD and checkpoint.is_tied):
                 continue
             layer = layer_of(name)
             if layer is None:
@@ -236,6 +271,12 @@ class _Planner:
             for part in self._slices
             for offset in _of(part)
         ]
+
+
+def _is_computed(name: str, spec: TensorSpec) -> bool:
+    """Tell a table that transformers computes: of rotary positions, or GPT's causal masks."""
+    is_mask = name.endswith((".attn.bias", ".attention.bias")) and len(spec.shape) == 4
+    return is_mask or name.endswith(("rotary_emb.inv_freq", ".masked_bias"))
 
 
 def _of(part: Slice) -> range:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,17 +13,22 @@ from torch import Tensor
 from mergesearch.errors import InputError, MergesearchError
 from mergesearch.files import whole_file
 from mergesearch.merging.digest import Digest
-from mergesearch.merging.plan import Job, Plan
+from mergesearch.merging.plan import Buffer, Job, Plan
 from mergesearch.parents.checkpoint import INDEX, SINGLE
-from mergesearch.parents.mapping import DTYPES
+from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES
 
 #: The format is https://github.com/huggingface/safetensors#format.
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in {**DTYPES, **BUFFER_DTYPES}.items()}
+_Planned = Job | Buffer
 _ALIGNMENT = 8
 
 
 def write_shards(
-    plan: Plan, tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int
+    plan: Plan,
+    tensors: Iterable[tuple[str, Tensor]],
+    folder: Path,
+    max_shard_bytes: int,
+    buffers: Iterable[Tensor] = (),
 ) -> str:
     """Write a plan's tensors as they come; one of them is in memory at a time.
 
@@ -31,16 +37,18 @@ def write_shards(
         tensors: the stream.
         folder: where the files go; it must exist.
         max_shard_bytes: a shard is closed before it would grow beyond this.
+        buffers: the plan's buffers, in its order.
 
     Returns:
-        The hash of all tensors, as `merge_into` returns it.
+        The hash of all tensors but the buffers, as `merge_into` returns it.
 
     Raises:
         InputError: the device is full, or the folder cannot be written to.
         MergesearchError: the stream is not what was planned.
     """
-    groups = list(_groups(plan.jobs, max_shard_bytes))
-    digest, weight_map, stream = Digest(), {}, iter(tensors)
+    copies = ((buffer.name, tensor) for buffer, tensor in zip(plan.buffers, buffers, strict=True))
+    groups = list(_groups((*plan.jobs, *plan.buffers), max_shard_bytes))
+    digest, weight_map, stream = Digest(), {}, chain(tensors, copies)
     try:
         for number, group in enumerate(groups, start=1):
             name = SINGLE
@@ -50,13 +58,15 @@ def write_shards(
                 # the stream second: a shard must not take the next one's first tensor
                 for job, (tensor_name, tensor) in zip(group, stream, strict=False):
                     tensor = tensor.detach().cpu().contiguous()
-                    digest.add(tensor_name, tensor)
+                    if not isinstance(job, Buffer):
+                        digest.add(tensor_name, tensor)
                     writer.write(tensor_name, tensor)
                     weight_map[job.name] = name
         if (extra := next(stream, None)) is not None:
             raise MergesearchError(f"more tensors than planned: {extra[0]} after the last one")
         if len(groups) > 1:
-            index = {"metadata": {"total_size": plan.n_bytes}, "weight_map": weight_map}
+            size = plan.n_bytes + sum(buffer.n_bytes for buffer in plan.buffers)
+            index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             (folder / INDEX).write_text(json.dumps(index, indent=2))
     except OSError as error:
         raise InputError(
@@ -67,7 +77,7 @@ def write_shards(
 
 
 @contextlib.contextmanager
-def shard(file: Path, jobs: Sequence[Job]) -> Iterator["ShardWriter"]:
+def shard(file: Path, jobs: Sequence[_Planned]) -> Iterator["ShardWriter"]:
     """Write one safetensors file; it has its name when it is whole and on the disk.
 
     Args:
@@ -92,7 +102,7 @@ class ShardWriter:
         jobs: the tensors that it will hold.
     """
 
-    def __init__(self, file: BinaryIO, jobs: Sequence[Job]) -> None:
+    def __init__(self, file: BinaryIO, jobs: Sequence[_Planned]) -> None:
         self._file = file
         self._missing = {job.name: job for job in jobs}
         self._header, self._starts = _layout(jobs)
@@ -129,7 +139,7 @@ class ShardWriter:
         self._file.write(self._header)
 
 
-def _layout(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:
+def _layout(jobs: Sequence[_Planned]) -> tuple[bytes, dict[str, int]]:
     """Lay out a file: its header, and the offset at which each tensor starts.
 
     The widest dtypes come first, so that every tensor is aligned to its own.
@@ -152,8 +162,8 @@ def _layout(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:
     )
 
 
-def _groups(jobs: Iterable[Job], max_bytes: int) -> Iterator[list[Job]]:
-    group: list[Job] = []
+def _groups(jobs: Iterable[_Planned], max_bytes: int) -> Iterator[list[_Planned]]:
+    group: list[_Planned] = []
     size = 0
     for job in jobs:
         if group and size + job.n_bytes > max_bytes:

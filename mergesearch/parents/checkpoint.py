@@ -13,11 +13,16 @@ from torch import Tensor
 
 from mergesearch.errors import InputError
 from mergesearch.parents.layers import layer_of
-from mergesearch.parents.mapping import DTYPES, MappedFile
+from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 
 #: The output head, under the name that nearly all causal models give it.
 HEAD = "lm_head.weight"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+#: Endings of what quantized checkpoints store as whole numbers.
+_QUANTIZED = (
+    *("weight", "qweight", "qzeros", "scales", "g_idx", "absmax", "quant_map", "weight_packed"),
+    *("weight_shape", "SCB", "quant_state", "perm"),
+)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -59,11 +64,16 @@ class Checkpoint:
         #: The file of each tensor, by the index of several.
         self._weight_map: Mapping[str, str] = {}
         self._files = {file: MappedFile(file) for file in self._weight_files()}
-        self.specs = self._read_specs()
+        #: What is merged.
+        self.specs: dict[str, TensorSpec] = {}
+        #: Masks and positions, of whole numbers or truth values, which are copied.
+        self.buffers: dict[str, TensorSpec] = {}
+        self._read_specs()
 
     def read(self, name: str) -> Tensor:
         """Give a tensor as stored: a view of the file, on the CPU, not to be written to."""
-        return self._files[self.specs[name].file].tensor(name)
+        spec = self.specs.get(name) or self.buffers[name]
+        return self._files[spec.file].tensor(name)
 
     def release(self, name: str) -> None:
         """Let go of the memory that reading a tensor took; views of it stay valid."""
@@ -141,26 +151,36 @@ class Checkpoint:
             )
         raise InputError(f"{self.folder}: no *.safetensors weights in the folder")
 
-    def _read_specs(self) -> dict[str, TensorSpec]:
-        specs = {}
+    def _read_specs(self) -> None:
         for file, mapped in self._files.items():
             for name, entry in mapped.entries.items():
                 if self._weight_map.get(name, file.name) != file.name:
                     continue  # a copy that was left in another shard
-                dtype = DTYPES.get(entry.dtype)
-                if dtype is None:
-                    raise InputError(
-                        f"{file}: {name} has dtype {entry.dtype}; "
-                        f"only {', '.join(DTYPES)} are merged: dequantize the model first"
-                    )
-                specs[name] = TensorSpec(entry.shape, dtype, file)
-        if lost := sorted(self._weight_map.keys() - specs.keys()):
+                if entry.dtype in DTYPES:
+                    self.specs[name] = TensorSpec(entry.shape, DTYPES[entry.dtype], file)
+                else:
+                    self.buffers[name] = self._buffer(file, name, entry)
+        if lost := sorted(self._weight_map.keys() - self.specs.keys() - self.buffers.keys()):
             shard = self._weight_map[lost[0]]
             raise InputError(
                 f"{self.folder}: {INDEX} names {lost[0]} in {shard}, which does not have it; "
                 "download the model again"
             )
-        return specs
+
+    def _buffer(self, file: Path, name: str, entry: Entry) -> TensorSpec:
+        """Describe a tensor that is copied.
+
+        Raises:
+            InputError: it is a weight, of a dtype that is not merged.
+        """
+        quantized = "quantization_config" in self.config or name.endswith(_QUANTIZED)
+        if quantized or entry.dtype not in BUFFER_DTYPES:
+            remedy = "dequantize the model" if quantized else "convert it with transformers"
+            raise InputError(
+                f"{file}: {name} has dtype {entry.dtype}; only {', '.join(DTYPES)} are merged: "
+                f"{remedy} first"
+            )
+        return TensorSpec(entry.shape, BUFFER_DTYPES[entry.dtype], file)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,6 +19,14 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
 }
+#: What is copied: masks and positions that old checkpoints store.
+BUFFER_DTYPES: Mapping[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+_STORED = {**DTYPES, **BUFFER_DTYPES}
 #: Where a page is missing, Linux maps those around it as well: since 6.18 all that it cached as
 #: one, of up to this many bytes.
 _AROUND = 2 * 1024**2
@@ -56,9 +64,9 @@ class MappedFile:
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def tensor(self, name: str) -> Tensor:
-        """Give a tensor as stored: a view of the map on the CPU, of one of `DTYPES`."""
+        """Give a tensor as stored: a view of the map on the CPU."""
         entry = self.entries[name]
-        dtype, n_entries = DTYPES[entry.dtype], math.prod(entry.shape)
+        dtype, n_entries = _STORED[entry.dtype], math.prod(entry.shape)
         if n_entries == 0:
             return torch.empty(entry.shape, dtype=dtype)
         if entry.start % dtype.itemsize:  # the format does not rule it out, processors may
