@@ -274,7 +274,7 @@ class _Planner:
 
 
 def _is_computed(name: str, spec: TensorSpec) -> bool:
-    """Tell a table that transformers computes: of rotary positions, or GPT's causal masks."""
+    """Tell a table that transformers computes: rotary positions, or causal masks."""
     is_mask = name.endswith((".attn.bias", ".attention.bias")) and len(spec.shape) == 4
     return is_mask or name.endswith(("rotary_emb.inv_freq", ".masked_bias"))
 

@@ -99,7 +99,7 @@ class Checkpoint:
 
     @cached_property
     def says_tied(self) -> bool:
-        """True where the configuration, or else its class, makes the output head the embeddings."""
+        """True where the configuration, or its class, ties the head to the embeddings."""
         parts = [self.config, *(part for part in self.config.values() if isinstance(part, dict))]
         said = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
         if said or HEAD not in self.specs:
