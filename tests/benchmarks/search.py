@@ -212,7 +212,7 @@ def _command(options: argparse.Namespace) -> str:
     for name in ("family", "seeds", "arms", "jobs"):
         if (value := getattr(options, name)) != _parser().get_default(name):
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--finished"] if options.finished else [])])
 
 
 def _parser() -> argparse.ArgumentParser:
