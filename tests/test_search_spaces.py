@@ -72,8 +72,9 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 tiny.adapter(path, base, seed)
     for file in SUITES:
         suite = yaml.safe_load(file.read_text())
-        for spec in (*suite["search"], *suite["held_out"]):
-            tiny.task(root / file.parent.name / suite["include_path"], spec["task"])
+        # other documents each: what is held out is not learned from
+        for seed, spec in enumerate((*suite["search"], *suite["held_out"])):
+            tiny.task(root / file.parent.name / suite["include_path"], spec["task"], seed=seed)
     return root
 
 

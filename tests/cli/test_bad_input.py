@@ -273,7 +273,7 @@ RECIPES: dict[str, tuple[dict[str, Any], str]] = {
         sliced(2, 5),
         "layer_range must lie within the model's 4 layers, got [2, 5]",
     ),
-    "layers upside down": (sliced(3, 1), "layer_range must be [first, end) with first < end"),
+    "layers upside down": (sliced(3, 1), "layer_range must be [first, end) with 0 <= first <= end"),
     "missing model": (
         recipe_of(models=[{"model": "models/three/x/y"}]),
         "no such model folder: ",
