@@ -21,9 +21,18 @@ def model_config(plan: Plan) -> Any:
     Raises:
         InputError: transformers knows no such architecture.
     """
+    return _configuration(plan.config)
+
+
+def _configuration(config: Mapping[str, Any]) -> Any:
+    """Make the transformers configuration of a `config.json`.
+
+    Raises:
+        InputError: transformers knows no such architecture.
+    """
     from transformers import AutoConfig
 
-    config = dict(plan.config)
+    config = dict(config)
     try:
         return AutoConfig.for_model(config.pop("model_type"), **config)
     except (KeyError, ValueError, TypeError) as error:
@@ -104,16 +113,14 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
     """Give the shapes of a configuration's parameters; None where it makes no model."""
     import transformers
 
-    config = dict(config)
     names = config.get("architectures") or [""]
     architecture = getattr(transformers, str(names[0]), None)
     if architecture is None:
         return None
     try:
         with torch.device("meta"):
-            made = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
-            model = architecture(made)
-    except (KeyError, ValueError, TypeError):
+            model = architecture(_configuration(config))
+    except (InputError, KeyError, ValueError, TypeError):
         return None
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 

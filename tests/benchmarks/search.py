@@ -81,9 +81,9 @@ def _searches(
         size = f"{family.n_evaluations}x{family.limit}"
         title = f"{name}-{size}-{arm.replace(' ', '-')}-{seed}"
         file = work / f"{title}.json"
-        if not file.exists() and finished:
-            continue
         if not file.exists():
+            if finished:
+                continue
             curve = name == "demo"  # elsewhere, it would cost more than the search
             with tempfile.TemporaryDirectory(prefix=f"{title}-") as folder:
                 if arm == REFERENCE:

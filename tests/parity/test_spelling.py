@@ -37,35 +37,32 @@ slices:
   - {model: plain/two, layer_range: [1, 4], parameters: {weight: 0.6}}
   - {model: plain/base, layer_range: [1, 4]}
 """
-#: An output head of one model alone.
-_HEAD = """\
+_SLERP = """\
 merge_method: slerp
 base_model: plain/one
 dtype: float32
 parameters: {t: 0.5}
 slices:
+"""
+#: An output head of one model alone.
+_HEAD = f"""\
+{_SLERP}- sources:
+  - {{model: plain/one, layer_range: [0, 4]}}
+  - {{model: plain/two, layer_range: [0, 4]}}
 - sources:
-  - {model: plain/one, layer_range: [0, 4]}
-  - {model: plain/two, layer_range: [0, 4]}
-- sources:
-  - {model: plain/one, layer_range: [4, 4]}
-  - {model: plain/two, layer_range: [4, 4]}
-  parameters: {t: 0}
+  - {{model: plain/one, layer_range: [4, 4]}}
+  - {{model: plain/two, layer_range: [4, 4]}}
+  parameters: {{t: 0}}
 """
 #: Embeddings of one model alone.
-_EMBEDDINGS = """\
-merge_method: slerp
-base_model: plain/one
-dtype: float32
-parameters: {t: 0.5}
-slices:
+_EMBEDDINGS = f"""\
+{_SLERP}- sources:
+  - {{model: plain/one, layer_range: [0, 0]}}
+  - {{model: plain/two, layer_range: [0, 0]}}
+  parameters: {{t: 0}}
 - sources:
-  - {model: plain/one, layer_range: [0, 0]}
-  - {model: plain/two, layer_range: [0, 0]}
-  parameters: {t: 0}
-- sources:
-  - {model: plain/one, layer_range: [0, 4]}
-  - {model: plain/two, layer_range: [0, 4]}
+  - {{model: plain/one, layer_range: [0, 4]}}
+  - {{model: plain/two, layer_range: [0, 4]}}
 """
 
 WRITTEN = {
