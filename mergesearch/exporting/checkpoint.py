@@ -96,12 +96,13 @@ def write_checkpoint(
 
 
 def _left_out(plan: Plan) -> tuple[str, ...]:
-    """Say which tensors of the first model are not written."""
+    """Say which tensors of the models are not written."""
     if not plan.left_out:
         return ()
     n, name = len(plan.left_out), plan.left_out[0]
     what = name if n == 1 else f"{name} and {n - 1} more"
-    return (f"{len(plan.jobs)} tensors; not written, since transformers ties or computes: {what}",)
+    why = "since transformers ties, computes or does not load"
+    return (f"{len(plan.jobs)} tensors; not written, {why}: {what}",)
 
 
 def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:

@@ -9,7 +9,14 @@ from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.shards import write_shards
-from mergesearch.merging.skeleton import build, check_stack, compute_dtype, model_config, skeleton
+from mergesearch.merging.skeleton import (
+    build,
+    check_stack,
+    compute_dtype,
+    conversion_of,
+    model_config,
+    skeleton,
+)
 from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "build",
     "check_stack",
     "compute_dtype",
+    "conversion_of",
     "fill",
     "merge_into",
     "merged_tensors",

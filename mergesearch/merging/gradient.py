@@ -8,7 +8,7 @@ Where W = W0 + sum(c_i B_i A_i) is made of LoRA adapters (arXiv:2106.09685), a l
 W0 x + sum(c_i B_i (A_i x)) instead, and the gradient of c_i needs no gradient of a weight.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mergesearch.errors import RecipeError
+from mergesearch.merging.conversion import Conversion, Group
 from mergesearch.merging.kernel import inputs_of, release_inputs, write
 from mergesearch.merging.plan import Job, Plan
-from mergesearch.merging.skeleton import check_names
 from mergesearch.methods.derivative import combination, pull_back, pull_back_combination
 from mergesearch.methods.formula import plain
 from mergesearch.parents import Parents
@@ -72,6 +72,14 @@ class Routes:
             names[_route(job, parents)].append(job.name)
         return cls(**{route: tuple(of) for route, of in names.items()})
 
+    def with_groups(self, groups: Iterable[Group]) -> "Routes":
+        """Merge as a whole what becomes parameters together, if any of it changes."""
+        constant = set(self.constant)
+        dense = {n for group in groups if group.sources.keys() - constant for n in group.sources}
+        rest = ([n for n in of if n not in dense] for of in (self.low_rank, self.constant))
+        low_rank, same = (tuple(of) for of in rest)
+        return Routes(low_rank, tuple(dict.fromkeys((*self.dense, *sorted(dense)))), same)
+
 
 class LearnableModel:
     """A model in memory whose loss has a gradient with respect to a plan's arguments.
@@ -95,19 +103,25 @@ class LearnableModel:
         model: of the plan's configuration, with memory for every parameter.
         plan: what the model becomes; its arguments may change later (`become`).
         parents: where the inputs are read, now and in each backward pass.
+        conversion: of the plan's tensors to the model's, where it is known.
 
     Raises:
         RecipeError: the method has no differentiable parameter.
         InputError: the model has other parameters than the plan.
     """
 
-    def __init__(self, model: "PreTrainedModel", plan: Plan, parents: Parents) -> None:
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        plan: Plan,
+        parents: Parents,
+        conversion: Conversion | None = None,
+    ) -> None:
         self.model = model
-        self.routes = Routes.of(plan, parents)
+        self._conversion = conversion or Conversion(model, plan.shapes)
+        self.routes = Routes.of(plan, parents).with_groups(self._conversion.groups)
         self._parents = parents
         self._plan = plan
-        self._parameters = dict(model.named_parameters())
-        check_names(plan, self._parameters)
         self._jobs = {job.name: job for job in plan.jobs}
         #: Leaves: the coefficients of the models in each low-rank layer, float32 (models,).
         self._leaves: dict[str, Tensor] = {}
@@ -117,18 +131,27 @@ class LearnableModel:
         for name in self.routes.low_rank:
             self._add_low_rank(self._jobs[name])
         for name in self.routes.dense:
-            parameter = self._parameters[name].requires_grad_()
-            hook = partial(self._take_back, name)
-            self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+            if name in self._conversion.plain:
+                self._hook(self._conversion.tensor(name), partial(self._take_back, name))
+        for group in self._conversion.groups:
+            if not group.sources.keys() <= set(self.routes.constant):
+                collected: dict[str, Tensor] = {}
+                for name in group.parameters:
+                    hook = partial(self._collect, group, name, collected)
+                    self._hook(self._conversion.made(name), hook)
         self.become(plan)
 
     @classmethod
     @contextmanager
     def over(
-        cls, model: "PreTrainedModel", plan: Plan, parents: Parents
+        cls,
+        model: "PreTrainedModel",
+        plan: Plan,
+        parents: Parents,
+        conversion: Conversion | None = None,
     ) -> Iterator["LearnableModel"]:
         """Make a model learnable until the block ends; see the class."""
-        learnable = cls(model, plan, parents)
+        learnable = cls(model, plan, parents, conversion)
         try:
             yield learnable
         finally:
@@ -167,7 +190,7 @@ class LearnableModel:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for parameter in self._parameters.values():
+        for parameter in self.model.parameters():
             parameter.requires_grad_(False).grad = None
 
     def _write_base(self) -> None:
@@ -180,13 +203,19 @@ class LearnableModel:
             self._write(replace(self._plan, jobs=jobs))
 
     def _write(self, plan: Plan) -> None:
-        targets = {job.name: self._parameters[job.name].data for job in plan.jobs}
-        write(plan, self._parents, targets)
+        names = {job.name for job in plan.jobs}
+        targets = {n: of for n, of in self._conversion.targets().items() if n in names}
+        write(plan, self._parents, targets, self._conversion.loads())
+
+    def _hook(self, parameter: Tensor, take_back: Callable[[Tensor], None]) -> None:
+        """Have a parameter's gradient taken back as soon as it is there."""
+        handle = parameter.requires_grad_().register_post_accumulate_grad_hook(take_back)
+        self._handles.append(handle)
 
     def _add_low_rank(self, job: Job) -> None:
         """Let a linear layer compute W0 x + sum(c_i B_i A_i x)."""
-        module = self.model.get_submodule(job.name.rpartition(".")[0])
-        weight = self._parameters[job.name]
+        module = self.model.get_submodule(self._conversion.plain[job.name].rpartition(".")[0])
+        weight = self._conversion.tensor(job.name)
         low_rank = _low_rank(job, self._parents, weight)
         leaf = torch.zeros(len(job.models), device=weight.device, requires_grad=True)
         self._leaves[job.name] = leaf
@@ -196,10 +225,21 @@ class LearnableModel:
 
         self._handles.append(module.register_forward_hook(add))
 
-    def _take_back(self, name: str, parameter: nn.Parameter) -> None:
+    def _take_back(self, name: str, parameter: Tensor) -> None:
         """Turn a weight's gradient into those of its job's arguments, and let go of it."""
-        gradient, parameter.grad = parameter.grad, None
-        assert gradient is not None
+        self._pull_back(name, _taken(parameter))
+
+    def _collect(
+        self, group: Group, name: str, collected: dict[str, Tensor], parameter: Tensor
+    ) -> None:
+        """Wait for the gradients of all parameters of a group, and take them back together."""
+        collected[name] = _taken(parameter)
+        if collected.keys() == group.parameters.keys():
+            for source, gradient in group.take_back(collected).items():
+                self._pull_back(source, gradient)
+            collected.clear()
+
+    def _pull_back(self, name: str, gradient: Tensor) -> None:
         job = self._jobs[name]
         inputs = inputs_of(job, self._plan.seed, self._parents, plain)
         try:
@@ -209,6 +249,13 @@ class LearnableModel:
         before = self._gradients.setdefault(name, {})
         for argument, value in found.items():
             before[argument] = before.get(argument, 0) + value.cpu()
+
+
+def _taken(parameter: Tensor) -> Tensor:
+    """Take a parameter's gradient, so that it has none."""
+    gradient, parameter.grad = parameter.grad, None
+    assert gradient is not None
+    return gradient
 
 
 def total_rank(plan: Plan, parents: Parents) -> int:

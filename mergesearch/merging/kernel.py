@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,13 +52,31 @@ def run(plan: Plan, parents: Parents) -> Iterator[tuple[str, Tensor]]:
         yield from pool.map(merged, plan.jobs)
 
 
-def write(plan: Plan, parents: Parents, targets: Mapping[str, Tensor]) -> str:
+@dataclass(frozen=True)
+class Load:
+    """Tensors that a model takes together, since its parameters are made of them."""
+
+    names: frozenset[str]
+    #: What they are computed in, and where.
+    dtype: torch.dtype
+    device: torch.device
+    #: Called with the tensors by name.
+    into: Callable[[Mapping[str, Tensor]], None]
+
+
+def write(
+    plan: Plan,
+    parents: Parents,
+    targets: Mapping[str, Tensor],
+    loads: Sequence[Load] = (),
+) -> str:
     """Write a plan's tensors over those of a model, in place.
 
     Args:
         plan: what is merged.
         parents: where the inputs are read.
         targets: tensors of the jobs' shapes by name, of any float dtype and on any device.
+        loads: what becomes of the jobs that have no target, together.
 
     Returns:
         The hash of the merged tensors.
@@ -67,16 +86,26 @@ def write(plan: Plan, parents: Parents, targets: Mapping[str, Tensor]) -> str:
     """
     call = call_for(parents.device, plan.n_entries)
 
-    def merged(job: Job) -> tuple[str, str]:
+    def merged(job_and_target: tuple[Job, Tensor]) -> tuple[str, str]:
+        job, target = job_and_target
         digest = TensorDigest(job.name, job.dtype, job.shape)
-        merge_tensor(job, plan.seed, parents, targets[job.name], call=call, digest=digest)
+        merge_tensor(job, plan.seed, parents, target, call=call, digest=digest)
         return job.name, digest.hexdigest()
 
     digest = Digest()
-    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)  # so that none is waited for
+    # so that none is waited for
+    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)
     with workers(parents.device) as pool:
-        for name, part in pool.map(merged, largest_first):
+        at_once = [(job, targets[job.name]) for job in largest_first if job.name in targets]
+        for name, part in pool.map(merged, at_once):
             digest.put(name, part)
+        for load in loads:
+            jobs = [job for job in largest_first if job.name in load.names]
+            made = [torch.empty(j.shape, dtype=load.dtype, device=load.device) for j in jobs]
+            for name, part in pool.map(merged, list(zip(jobs, made, strict=True))):
+                digest.put(name, part)
+            if jobs:
+                load.into({job.name: tensor for job, tensor in zip(jobs, made, strict=True)})
     return digest.hexdigest()
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from mergesearch.errors import InputError
+from mergesearch.merging.conversion import Conversion
 from mergesearch.merging.gradient import LearnableModel
 from mergesearch.merging.kernel import write
 from mergesearch.merging.plan import Plan
 from mergesearch.merging.planning import plan_merge
-from mergesearch.merging.skeleton import build, check_names, skeleton
+from mergesearch.merging.skeleton import allocate, skeleton
 from mergesearch.merging.stack import Stacks
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
@@ -42,17 +42,19 @@ def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
     return fill(model, plan_merge(recipe, parents), parents)
 
 
-def fill(model: nn.Module, plan: Plan, parents: Parents) -> str:
-    """Do what `merge_into` does, for a recipe that is planned already."""
-    parameters = {name: parameter.data for name, parameter in model.named_parameters()}
-    check_names(plan, parameters)
-    for job in plan.jobs:
-        if parameters[job.name].shape != job.shape:
-            raise InputError(
-                f"the model's {job.name} must have the recipe's shape {list(job.shape)}, "
-                f"got {list(parameters[job.name].shape)}"
-            )
-    return write(plan, parents, parameters)
+def fill(
+    model: nn.Module, plan: Plan, parents: Parents, conversion: Conversion | None = None
+) -> str:
+    """Do what `merge_into` does, for a recipe that is planned already.
+
+    Args:
+        model: see `merge_into`.
+        plan: of the recipe.
+        parents: its models.
+        conversion: of the plan's tensors to the model's, where it is known.
+    """
+    conversion = conversion or Conversion(model, plan.shapes)
+    return write(plan, parents, conversion.targets(), conversion.loads())
 
 
 class LiveModel:
@@ -88,6 +90,7 @@ class LiveModel:
         self._dtype = dtype
         self._stacks = Stacks(parents, device)
         self._model: PreTrainedModel | None = None
+        self._conversion: Conversion | None = None
         #: What the model can become without being built anew.
         self._shape: object = None
         self._plan: Plan | None = None
@@ -109,12 +112,12 @@ class LiveModel:
         # parents that are opened for one merge have no tensors for the next to share
         stacked = recipe.merge_method == "passthrough" and self._parents.keep
         # never the same for both: into a stack, whose tensors are the parents', nothing is written
-        shape = dict(plan.config) if stacked else len(plan.jobs)
-        model = self._of_shape(plan, shape, stacked=stacked)
-        if stacked:
-            self._digest = self._stacks.stack_into(model, plan)
+        shape = dict(plan.config) if stacked else plan.shapes
+        model, conversion = self._of_shape(plan, shape, stacked=stacked)
+        if stacked and conversion.is_plain:
+            self._digest = self._stacks.stack_into(model, plan, conversion)
         else:
-            self._digest = fill(model, plan, self._parents)
+            self._digest = fill(model, plan, self._parents, conversion)
         return self._digest
 
     def learnable(self, plan: Plan) -> AbstractContextManager[LearnableModel]:
@@ -127,16 +130,21 @@ class LiveModel:
             RecipeError: the plan's method has no differentiable parameter.
         """
         self._digest = None
-        model = self._of_shape(plan, len(plan.jobs), stacked=False)
-        return LearnableModel.over(model, plan, self._parents)
+        model, conversion = self._of_shape(plan, plan.shapes, stacked=False)
+        return LearnableModel.over(model, plan, self._parents, conversion)
 
-    def _of_shape(self, plan: Plan, shape: object, *, stacked: bool) -> "PreTrainedModel":
+    def _of_shape(
+        self, plan: Plan, shape: object, *, stacked: bool
+    ) -> tuple["PreTrainedModel", Conversion]:
         """Take the model, built anew where the plan needs another shape."""
-        if self._model is None or shape != self._shape:
-            self._model = None  # its memory is free before the next takes some
-            self._model = (skeleton if stacked else build)(plan, self._device, self._dtype)
+        if self._model is None or self._conversion is None or shape != self._shape:
+            self._model = self._conversion = None  # memory is free before the next takes some
+            self._model = skeleton(plan, self._device, self._dtype)
+            self._conversion = Conversion(self._model, plan.shapes)
+            if not (stacked and self._conversion.is_plain):
+                allocate(self._model, self._device)
             self._shape = shape
-        return self._model
+        return self._model, self._conversion
 
     @property
     def digest(self) -> str | None:

@@ -74,7 +74,7 @@ class Plan:
     config: Mapping[str, Any]
     #: The recipe's seed, for methods that draw random numbers.
     seed: int = 0
-    #: Tensors of the first model that are not written: transformers ties or computes them.
+    #: Tensors that are not written: transformers ties or computes them, or has no place for them.
     left_out: tuple[str, ...] = ()
     #: Tensors of the first model that a checkpoint has as well, and that are no parameters.
     buffers: tuple[Buffer, ...] = ()
@@ -92,6 +92,11 @@ class Plan:
             for job in self.jobs
         )
         return replace(self, jobs=tuple(jobs))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by name."""
+        return {job.name: job.shape for job in self.jobs}
 
     @property
     def n_entries(self) -> int:

@@ -54,6 +54,8 @@ class _Planner:
         #: Every source's layer range explicit, the base among the sources.
         self._slices = [self._with_ranges(part) for part in recipe.slices]
         models = {source.model for part in self._slices for source in part.sources}
+        #: Whether no model has an output head beside its embeddings.
+        self._ties = all(parents.checkpoint(model).is_tied for model in models)
         #: Each model's tensor names by layer.
         self._names = {model: self._names_by_layer(model) for model in models}
         first = self._slices[0].sources[0].model
@@ -85,11 +87,13 @@ class _Planner:
         )
 
     def _left_out(self, written: Set[str]) -> tuple[str, ...]:
-        """List what is not written of the first model; of a stack, layers aside."""
+        """List what is not written of the models; of a stack, layers aside."""
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
         names = (*first.specs, *first.buffers)
-        outside = (n for n in names if not self._is_stack or layer_of(n) is None)
-        return tuple(name for name in outside if name not in written)
+        outside = [n for n in names if not self._is_stack or layer_of(n) is None]
+        others = (self._parents.checkpoint(model).specs for model in self._recipe.models)
+        more = {n for of in others for n in of} - set(names)  # which `_layer` let pass
+        return tuple(n for n in (*outside, *sorted(more)) if n not in written)
 
     def _buffers(self) -> Iterator[Buffer]:
         """Plan the copies of the first model's masks and positions.
@@ -158,13 +162,13 @@ class _Planner:
     def _names_by_layer(self, model: ModelRef) -> Mapping[int, list[str]]:
         """Group a model's tensor names by layer, and those before and after the layers.
 
-        A tied output head is left out: transformers restores it from the embeddings. So are rotary
-        tables and masks, which old checkpoints store and transformers computes.
+        An output head is left out where all are tied: transformers restores it from the embeddings.
+        So are rotary tables and masks, which old checkpoints store and transformers computes.
         """
         checkpoint, n = self._parents.checkpoint(model), n_layers(self._parents, model)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
-            if _is_computed(name, checkpoint.specs[name]) or (name == HEAD and checkpoint.is_tied):
+            if _is_computed(name, checkpoint.specs[name]) or (name == HEAD and self._ties):
                 continue
             layer = layer_of(name)
             if layer is None:
@@ -213,11 +217,20 @@ class _Planner:
             raise RecipeError(f"{first.model} has no tensors of layer {layers[0]}")
         for source, theirs in zip(others, layers[1:], strict=True):
             for name in self._names[source.model].get(theirs, []):
-                self._spec(first.model, _moved(name, layers[0]))
+                if self._is_shared(name, [(first.model, _moved(name, layers[0]))]):
+                    self._spec(first.model, _moved(name, layers[0]))
         for name in own:
             names = [_moved(name, theirs) for theirs in layers]
+            pairs = [(s.model, n) for s, n in zip(part.sources, names, strict=True)]
+            if not self._is_shared(name, pairs):
+                continue
             at = self._position(name, depth)
             yield self._job(Target(part, _moved(name, layer), at), names)
+
+    def _is_shared(self, name: str, pairs: Sequence[tuple[ModelRef, str]]) -> bool:
+        """Tell a tensor of the model from a value head that training left in some."""
+        everywhere = all(n in self._parents.specs(model) for model, n in pairs)
+        return everywhere or name not in self._parents.foreign
 
     def _position(self, name: str, depth: float) -> float:
         """Give a tensor's place in depth, for gradients: that in a tower of its own depth."""

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mergesearch.errors import RecipeError
+from mergesearch.merging.conversion import Conversion
 from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.kernel import merge_tensor, read
 from mergesearch.merging.plan import Job, Plan
-from mergesearch.merging.skeleton import check_names
 from mergesearch.merging.threads import workers
 from mergesearch.methods.formula import plain
 from mergesearch.parents import Memo, MemoryPlan, Parents
@@ -36,7 +35,7 @@ class Stacks:
         self._kept = Memo()
         self._parts = Memo()
 
-    def stack_into(self, model: Any, plan: Plan) -> str:
+    def stack_into(self, model: Any, plan: Plan, conversion: Conversion | None = None) -> str:
         """Make a model the stack of a plan; any number of times, one stack after another.
 
         Nothing may write into such a model, as `fill` does: its tensors are the parents'.
@@ -45,6 +44,7 @@ class Stacks:
             model: of the plan's configuration, such as a `skeleton`; its parameters are replaced
                 by others of the same dtypes, and what the last stack alone had is freed.
             plan: of a passthrough recipe.
+            conversion: of the plan's tensors to the model's, where it is known; a plain one.
 
         Returns:
             The hash of the tensors, the same as that of a checkpoint of the recipe.
@@ -54,14 +54,8 @@ class Stacks:
             RecipeError: the parents' tensors are not shaped as the model's.
             CandidateError: a tensor has NaN or infinite entries; the model is then no candidate.
         """
-        dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
-        check_names(plan, dtypes)
-        for job in plan.jobs:
-            if (shape := model.get_parameter(job.name).shape) != job.shape:
-                raise RecipeError(
-                    f"the layers of a stack must have the shapes of its first model, got "
-                    f"{job.name} {list(job.shape)} for {list(shape)}"
-                )
+        conversion = conversion or Conversion(model, plan.shapes)
+        dtypes = {name: conversion.tensor(name).dtype for name in conversion.plain}
 
         def shared(job: Job) -> tuple[Job, Tensor, str]:
             return job, *self._tensor(job, dtypes[job.name])
@@ -69,7 +63,7 @@ class Stacks:
         digest = Digest()
         with workers(self._parents.device) as pool:
             for job, tensor, part in pool.map(shared, plan.jobs):
-                owner, _, name = job.name.rpartition(".")
+                owner, _, name = conversion.plain[job.name].rpartition(".")
                 # a parameter for each name: one tensor of several layers is several parameters
                 parameter = nn.Parameter(tensor, requires_grad=False)
                 setattr(model.get_submodule(owner), name, parameter)

@@ -1,6 +1,13 @@
 """Parents: models opened once, whose tensors are read on demand or kept."""
 
 from mergesearch.parents.alignment import Alignment
+from mergesearch.parents.architecture import (
+    Destination,
+    configuration,
+    conversion_rules,
+    destinations,
+    empty_model,
+)
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
@@ -14,12 +21,17 @@ __all__ = [
     "HEAD",
     "Alignment",
     "Checkpoint",
+    "Destination",
     "Memo",
     "MemoryPlan",
     "Parents",
     "Policy",
     "Residence",
     "TensorSpec",
+    "configuration",
+    "conversion_rules",
+    "destinations",
+    "empty_model",
     "in_layer",
     "layer_of",
     "load_tokenizer",

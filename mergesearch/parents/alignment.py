@@ -8,22 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.parents.checkpoint import Checkpoint, TensorSpec, read_json
+from mergesearch.parents.checkpoint import EMBEDDINGS, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
 from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
 from mergesearch.recipe import ModelRef, Recipe
 
 #: The last parts of the names of tensors that have one row a token.
-_NAMES = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "word_embeddings.weight",
-    "embed_in.weight",
-    "lm_head.weight",
-    "lm_head.bias",
-    "embed_out.weight",
-)
+_NAMES = (*EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
 _TOKENIZER = "tokenizer.json"
 
 

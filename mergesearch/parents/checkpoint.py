@@ -17,6 +17,8 @@ from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 
 #: The output head, under the name that nearly all causal models give it.
 HEAD = "lm_head.weight"
+#: Endings of the names of input embeddings.
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 #: Endings of what quantized checkpoints store as whole numbers.
 _QUANTIZED = (
@@ -68,16 +70,34 @@ class Checkpoint:
         self.specs: dict[str, TensorSpec] = {}
         #: Masks and positions, of whole numbers or truth values, which are copied.
         self.buffers: dict[str, TensorSpec] = {}
+        #: The names in the files, of tensors that are known by another.
+        self._stored: dict[str, str] = {}
         self._read_specs()
 
     def read(self, name: str) -> Tensor:
         """Give a tensor as stored: a view of the file, on the CPU, not to be written to."""
         spec = self.specs.get(name) or self.buffers[name]
-        return self._files[spec.file].tensor(name)
+        return self._files[spec.file].tensor(self._stored.get(name, name))
 
     def release(self, name: str) -> None:
         """Let go of the memory that reading a tensor took; views of it stay valid."""
-        self._files[self.specs[name].file].release(name)
+        self._files[self.specs[name].file].release(self._stored.get(name, name))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Know tensors by other names than those that they are stored under.
+
+        Args:
+            names: for each name that is known now the one that is known from now on.
+        """
+        self._stored = {new: self._stored.get(old, old) for old, new in names.items() if new != old}
+        self.specs = {names.get(old, old): spec for old, spec in self.specs.items()}
+        self.buffers = {names.get(old, old): spec for old, spec in self.buffers.items()}
+
+    def untie(self) -> None:
+        """Take the embeddings of a tied model for its output head as well, under its name."""
+        if HEAD not in self.specs and (embeddings := self._embeddings()) is not None:
+            self.specs[HEAD] = self.specs[embeddings]
+            self._stored[HEAD] = self._stored.get(embeddings, embeddings)
 
     def release_all(self) -> None:
         """Let go of the memory that reading took so far."""
@@ -102,8 +122,8 @@ class Checkpoint:
         """True where the configuration, or its class, ties the head to the embeddings."""
         parts = [self.config, *(part for part in self.config.values() if isinstance(part, dict))]
         said = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
-        if said or HEAD not in self.specs:
-            return bool(said and said[0])
+        if said:
+            return bool(said[0])
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         kind = self.config.get("model_type")
@@ -122,6 +142,11 @@ class Checkpoint:
         head, shape = self.read(HEAD), self.specs[HEAD].shape
         same = [n for n, of in self.specs.items() if n != HEAD and of.shape == shape]
         return any(torch.equal(head, self.read(n)) for n in same if layer_of(n) is None)
+
+    def _embeddings(self) -> str | None:
+        """Find the input embeddings, outside of the layers."""
+        names = (n for n in self.specs if n.endswith(EMBEDDINGS) and layer_of(n) is None)
+        return next(names, None)
 
     def _weight_files(self) -> list[Path]:
         if (self.folder / SINGLE).exists():  # which transformers looks for first

@@ -107,6 +107,11 @@ class Parents:
         """
         return self._files.checkpoint(ref)
 
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Tensors that the models' class does not load; none where it is not known."""
+        return self._files.foreign
+
     def resolve(self, ref: ModelRef) -> ModelRef:
         """Find the model that a recipe names, by a name or by its path from here.
 

@@ -1,12 +1,14 @@
 """The files of models: checkpoints and adapters, read tensor by tensor."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 from torch import Tensor
 
 from mergesearch.errors import InputError
 from mergesearch.parents.adapter import Adapter
-from mergesearch.parents.checkpoint import Checkpoint
+from mergesearch.parents.architecture import destinations, empty_model, spelled_as
+from mergesearch.parents.checkpoint import HEAD, Checkpoint
 from mergesearch.parents.hub import locate
 from mergesearch.recipe import ModelPath, ModelRef
 
@@ -41,6 +43,7 @@ class ModelFiles:
                 self._adapters[ref] = Adapter(locate(ref.lora), self._checkpoints[ref.model])
         for ref in self.models[1:]:
             self._check_family(ref)
+        self._agree_on_names()
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -88,6 +91,31 @@ class ModelFiles:
         """Let go of the memory that reading took so far."""
         for checkpoint in self._checkpoints.values():
             checkpoint.release_all()
+
+    @cached_property
+    def foreign(self) -> frozenset[str]:
+        """Tensors that the models' class does not load; none where it is not known."""
+        checkpoints = self.checkpoints
+        if (model := empty_model(checkpoints[0].config)) is None:
+            return frozenset()
+        found = [checkpoint.specs.keys() for checkpoint in checkpoints]
+        return frozenset().union(*(names - destinations(model, names).keys() for names in found))
+
+    def _agree_on_names(self) -> None:
+        """Give tensors the first model's names, and each model a head if one has its own.
+
+        The published files of an old class are spelled otherwise than those that transformers
+        writes of it today.
+        """
+        first, *others = self.checkpoints
+        for other in others:
+            if not first.specs.keys() >= other.specs.keys():
+                names = spelled_as(first.config, first.specs, [*other.specs, *other.buffers])
+                other.rename(names)
+        if any(HEAD in of.specs and not of.is_tied for of in self.checkpoints):
+            for checkpoint in self.checkpoints:
+                if checkpoint.says_tied:
+                    checkpoint.untie()
 
     def _check_family(self, ref: ModelRef) -> None:
         """Refuse another architecture or hidden size than the first model's."""

@@ -15,6 +15,7 @@ from mergesearch.learning import Curriculum, Portion, Subject, largest_portion
 from mergesearch.merging import (
     Plan,
     compute_dtype,
+    conversion_of,
     merging_bytes,
     model_config,
     n_layers,
@@ -151,8 +152,17 @@ def prepare(
         for split in splits
         for plan in (soup, *deep)
     ]
+    conversion = conversion_of(soup)
     merging = max(merging_bytes(plan, parents, streamed=False) for plan in plans)
-    live = [soup.n_entries * dtype.itemsize, *(own_bytes(plan, dtype) for plan in deep)]
+    merging += conversion.n_bytes(dtype)
+    live = [
+        soup.n_entries * dtype.itemsize,
+        *(
+            # tensors of parents are shared where they are parameters as they are
+            own_bytes(plan, dtype) if conversion.is_plain else plan.n_entries * dtype.itemsize
+            for plan in deep
+        ),
+    ]
     working = max([merging, *(cost.n_bytes for cost in costs)])
     # a candidate is merged, and then scored
     reserved = {"live model": max(live), "merging or scoring": working}

@@ -1,0 +1,200 @@
+"""From the tensors of a checkpoint to the parameters of its model.
+
+Most are parameters, under another name at the most. Where a class fuses what files hold apart, as
+the experts of a mixture, or holds apart what files fuse, transformers' own rules make the one of
+the other; they move entries and change none, so that they are taken back for gradients.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mergesearch.errors import InputError, RecipeError
+from mergesearch.merging.kernel import Load
+from mergesearch.parents import Destination, conversion_rules, destinations, in_layer
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stored tensors that a rule of transformers makes parameters of, together."""
+
+    #: Stored names, and for each the name by which the rule knows it, and the pattern of that.
+    sources: Mapping[str, tuple[str, str]]
+    #: What it makes: shapes by name.
+    parameters: Mapping[str, tuple[int, ...]]
+    _rule: Any = field(repr=False)
+    _model: Any = field(repr=False)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Make the parameters of stored tensors."""
+        first = next(iter(self.parameters))
+        return _made(self._rule, first, self.sources, tensors, self._model)
+
+    def take_back(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Make the stored tensors of parameters, or of their gradients."""
+        rule = self._rule.reverse_transform()
+        renamed = {name: rule.rename_source_key(name) for name in self.parameters}
+        first = next(iter(renamed.values()))[0]
+        made = _made(rule, first, renamed, parameters, self._model)
+        return {name: made[known] for name, (known, _) in self.sources.items()}
+
+
+class Conversion:
+    """The way from a checkpoint's tensors to the parameters of a model.
+
+    Args:
+        model: a transformers model, or a module whose parameters are named as the tensors.
+        shapes: of the tensors, by name.
+
+    Raises:
+        RecipeError: a tensor is of another shape than the model's.
+        InputError: a parameter is none of the tensors, or there are tensors of more layers than the
+            model has, and its class does not say that they are left out.
+    """
+
+    def __init__(self, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._model = model
+        found = destinations(model, shapes)
+        #: Parameter by stored name, where the one is the other.
+        self.plain = {n: to.parameter for n, to in found.items() if to.pattern is None}
+        #: The tensors that are parameters together only.
+        self.groups = tuple(_groups(model, shapes, found))
+        #: The tensors that transformers does not load: value heads, further tokens' layers.
+        self.unused = tuple(name for name in shapes if name not in found)
+        self._check(model, shapes)
+
+    @property
+    def is_plain(self) -> bool:
+        """True where each tensor is a parameter."""
+        return not (self.groups or self.unused)
+
+    def n_bytes(self, dtype: torch.dtype) -> int:
+        """Bound what the largest group takes while it is made: twice, and once stacked."""
+        sizes = (math.prod(s) for group in self.groups for s in group.parameters.values())
+        return 3 * max(sizes, default=0) * dtype.itemsize
+
+    def tensor(self, name: str) -> Tensor:
+        """Give the model's tensor that a plain one becomes."""
+        return self.made(self.plain[name])
+
+    def targets(self) -> dict[str, Tensor]:
+        """Give the memory of each plain tensor."""
+        return {name: self.tensor(name).data for name in self.plain}
+
+    def loads(self) -> list[Load]:
+        """List how the others get into the model, by groups; what is unused is let go of."""
+        groups = [self._load(group) for group in self.groups]
+        some = next(self._model.parameters())
+        unused = [
+            Load(frozenset((name,)), some.dtype, some.device, lambda _: None)
+            for name in self.unused
+        ]
+        return [*groups, *unused]
+
+    def _load(self, group: Group) -> Load:
+        def into(tensors: Mapping[str, Tensor]) -> None:
+            for name, made in group.load(tensors).items():
+                self.made(name).data.copy_(made)
+
+        first = self.made(next(iter(group.parameters)))
+        return Load(frozenset(group.sources), first.dtype, first.device, into)
+
+    def made(self, name: str) -> Tensor:
+        """Give a tensor of the model, by its own name."""
+        owner, _, leaf = name.rpartition(".")
+        tensor: Tensor = getattr(self._model.get_submodule(owner), leaf)
+        return tensor
+
+    def _check(self, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        known = model.state_dict(keep_vars=True)
+        made = {to: shapes[name] for name, to in self.plain.items()}
+        for group in self.groups:
+            made |= group.parameters
+        written = {id(known[name]) for name in made if name in known}
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in written:
+                raise _only("model", name)
+        kinds = {in_layer(name, 0) for name in known}
+        for name in self.unused:
+            # a value head is another kind of tensor; a further layer is not
+            if in_layer(name, 0) in kinds and not _is_ignored(model, name):
+                raise _only("recipe", name)
+        for name, shape in made.items():
+            if name in known and tuple(known[name].shape) != shape:
+                raise RecipeError(
+                    f"every tensor must have the shape that the first model's config.json means, "
+                    f"{list(known[name].shape)} for {name}, got {list(shape)}"
+                )
+
+
+def _groups(
+    model: Any, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Destination]
+) -> Iterator[Group]:
+    """Put the tensors together that become parameters together.
+
+    Raises:
+        InputError: transformers' rule does not fit their shapes.
+    """
+    from transformers.core_model_loading import WeightConverter
+
+    sources: dict[str, dict[str, tuple[str, str]]] = {}
+    for name, to in found.items():
+        if to.pattern is not None:
+            sources.setdefault(to.parameter, {})[name] = (to.canonical, to.pattern)
+    rules = {
+        pattern: rule
+        for rule in (conversion_rules(model) if sources else ())
+        if isinstance(rule, WeightConverter)
+        for pattern in rule.source_patterns
+    }
+    for first, members in sources.items():
+        rule = rules[next(iter(members.values()))[1]]
+        empty = {name: torch.empty(shapes[name], device="meta") for name in members}
+        try:
+            made = _made(rule, first, members, empty, model)
+        except (RuntimeError, ValueError, IndexError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"transformers cannot make {first} of its tensors: {reason}") from None
+        yield Group(members, {name: tuple(t.shape) for name, t in made.items()}, rule, model)
+
+
+def _only(owner: str, name: str) -> InputError:
+    return InputError(
+        "the model must have the parameters that the recipe writes, but only the "
+        f"{owner} has {name}"
+    )
+
+
+def _is_ignored(model: Any, name: str) -> bool:
+    """Tell a tensor that the model's class leaves in the file, as it says itself."""
+    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _made(
+    rule: Any,
+    first: str,
+    sources: Mapping[str, tuple[str, str]],
+    tensors: Mapping[str, Tensor],
+    model: Any,
+) -> dict[str, Tensor]:
+    """Let a rule of transformers make tensors of others.
+
+    Args:
+        rule: a `WeightConverter`.
+        first: the name of the first that it makes.
+        sources: of each tensor that it takes the name that it knows, and the pattern of that.
+        tensors: by the keys of `sources`.
+        model: whose configuration some rules ask.
+    """
+    rule = deepcopy(rule)
+    for key, (name, pattern) in sources.items():
+        rule.add_tensor(first, name, pattern, tensors[key])
+    made = rule.convert(first, model=model, config=model.config)
+    return {name: of[0] if isinstance(of, list) else of for name, of in made.items()}

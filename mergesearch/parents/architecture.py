@@ -1,0 +1,131 @@
+"""Classes of transformers, and their rules for names in files."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mergesearch.errors import InputError
+
+
+def configuration(config: Mapping[str, Any]) -> Any:
+    """Make the transformers configuration of a `config.json`.
+
+    Raises:
+        InputError: transformers knows no such architecture.
+    """
+    from transformers import AutoConfig
+
+    config = dict(config)
+    try:
+        return AutoConfig.for_model(config.pop("model_type"), **config)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"transformers cannot build this architecture: {error}") from None
+
+
+def empty_model(config: Mapping[str, Any]) -> Any:
+    """Make the model of the class that a `config.json` names, on the meta device.
+
+    Returns:
+        None where transformers has no such class, or cannot make it.
+    """
+    import transformers
+
+    names = config.get("architectures") or [""]
+    architecture = getattr(transformers, str(names[0]), None)
+    if architecture is None:
+        return None
+    try:
+        with torch.device("meta"):
+            return architecture(configuration(config))
+    except (InputError, AttributeError, KeyError, ValueError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The tensor of a module that a stored tensor becomes, or becomes a part of."""
+
+    #: Of several that are made of it, the first.
+    parameter: str
+    #: Of the rule by which tensors become parts of one, or one becomes several; None: it is that
+    #: tensor.
+    pattern: str | None
+    #: One for all spellings of the stored name.
+    canonical: str
+
+
+def destinations(model: Any, names: Iterable[str]) -> dict[str, Destination]:
+    """Find the tensors of a model that stored tensors are loaded into.
+
+    Args:
+        model: a `PreTrainedModel`, or any module, whose own names files have.
+        names: of the tensors of one checkpoint.
+
+    Returns:
+        By stored name, in natural order; a tensor that the model does not have is left out.
+    """
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        apply_renamings,
+        dot_natural_key,
+        rename_source_key,
+    )
+
+    known = model.state_dict()
+    if not isinstance(model, PreTrainedModel):
+        return {name: Destination(name, None, name) for name in names if name in known}
+    prefix = model.base_model_prefix
+    rules = conversion_rules(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    found = {}
+    for name in sorted(names, key=dot_natural_key):
+        parameter, pattern = rename_source_key(name, renamings, converters, prefix, known)
+        if parameter not in known and name in known:
+            parameter, pattern = name, None  # it has the module's name already
+        if parameter in known:
+            renamed = parameter
+            if pattern is not None:
+                renamed = _with_prefix(apply_renamings(name, renamings), parameter, prefix)
+            found[name] = Destination(parameter, pattern, renamed)
+    return found
+
+
+def conversion_rules(model: Any) -> list[Any]:
+    """List transformers' own rules from a checkpoint's tensors to a model's."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    return list(get_model_conversion_mapping(model))
+
+
+def spelled_as(
+    config: Mapping[str, Any], first: Iterable[str], other: Iterable[str]
+) -> dict[str, str]:
+    """Match the names of two checkpoints of one class, spelled in two ways.
+
+    Args:
+        config: the `config.json` of both.
+        first: the names that are kept.
+        other: those of the other checkpoint.
+
+    Returns:
+        For each of the other's names the first's for the same tensor, or itself.
+    """
+    first, other = list(first), list(other)
+    same = {name: name for name in other}
+    if set(first) >= set(other) or (model := empty_model(config)) is None:
+        return same
+    ours = {to.canonical: name for name, to in destinations(model, first).items()}
+    theirs = destinations(model, other)
+    return same | {name: ours.get(to.canonical, name) for name, to in theirs.items()}
+
+
+def _with_prefix(name: str, parameter: str, prefix: str) -> str:
+    """Give a name the inner model's prefix, or take it, as a parameter has it."""
+    bare = re.sub(rf"^{re.escape(prefix)}\.", "", name) if prefix else name
+    return f"{prefix}.{bare}" if prefix and parameter.startswith(f"{prefix}.") else bare
