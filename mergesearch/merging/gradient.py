@@ -232,7 +232,7 @@ class LearnableModel:
     def _collect(
         self, group: Group, name: str, collected: dict[str, Tensor], parameter: Tensor
     ) -> None:
-        """Wait for the gradients of all parameters of a group, and take them back together."""
+        """Wait for the gradients of all parameters of a group, and take them back."""
         collected[name] = _taken(parameter)
         if collected.keys() == group.parameters.keys():
             for source, gradient in group.take_back(collected).items():
