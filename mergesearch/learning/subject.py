@@ -25,5 +25,6 @@ class Subject:
         """
         seed = space.search.seed
         template = learned.template(space.base, space.parents, space.tokenizer_source, seed)
+        template = space.with_towers(template)
         plan = plan_merge(template, parents)
         return cls(template, plan, Routes.of(plan, parents))

@@ -275,6 +275,8 @@ def _route(job: Job, parents: Parents) -> str:
     """Name the field of `Routes` that a job belongs to."""
     if not job.method.differentiable:
         raise RecipeError(f"{job.name}: its method has no parameter that is differentiable")
+    if not job.models:
+        return "constant"
     if job.base is None or not job.n_entries:
         return "dense" if job.n_entries else "constant"
     base = parents.key(job.base.model, job.base.name)

@@ -18,6 +18,7 @@ from mergesearch.parents import (
     in_layer,
     layer_of,
     tower_depths,
+    tower_names,
     tower_of,
 )
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
@@ -68,6 +69,11 @@ class _Planner:
             self._check_towers()
         jobs = list(self._jobs())
         ends = list(accumulate((job.n_entries for job in jobs), initial=0))
+        if self._recipe.towers == "refuse" and (odd := self._apart & {job.name for job in jobs}):
+            raise RecipeError(
+                f"towers: refuse takes models without towers, and {min(odd)} is one's; merge them, "
+                "or copy the base's (towers: base)"
+            )
         laid_out = (
             replace(job, flat_range=(start, ends[-1]))
             for job, start in zip(jobs, ends, strict=False)
@@ -103,9 +109,14 @@ class _Planner:
         """
         first, *others = self._recipe.models
         stored = self._parents.checkpoint(first).buffers
+        if self._is_stack:
+            for at, (model, layer) in enumerate(self._first_layers()):
+                for name, spec in self._parents.checkpoint(model).buffers.items():
+                    if layer_of(name) == layer:
+                        yield Buffer(in_layer(name, at), Input(model, name), spec.shape, spec.dtype)
         for name, spec in stored.items():
             if self._is_stack and layer_of(name) is not None:
-                continue  # which transformers computes
+                continue
             for other in others:
                 theirs = self._parents.checkpoint(other)
                 if name not in theirs.buffers:
@@ -116,6 +127,14 @@ class _Planner:
                         f"models, but {first} and {other} differ; remove it from one of them"
                     )
             yield Buffer(name, Input(first, name), spec.shape, spec.dtype)
+
+    @cached_property
+    def _apart(self) -> frozenset[str]:
+        """The first model's tensors of towers, where the recipe tells them from others."""
+        if self._recipe.towers is None:
+            return frozenset()
+        first = self._parents.checkpoint(self._slices[0].sources[0].model)
+        return tower_names(first.config, first.specs)
 
     @cached_property
     def _is_stack(self) -> bool:
@@ -251,14 +270,17 @@ class _Planner:
                 for source, spec in zip(sources, specs, strict=True)
             )
             raise RecipeError(f"{target.name} must have one shape in all models, got {shapes}")
-        models = [(s, n) for s, n in named if s.model != base_model]
+        copied = recipe.towers == "base" and target.name in self._apart
+        if copied:  # from the base, or else from the first model; without models to merge with it
+            base_model = recipe.base_model or sources[0].model
+        models = [] if copied else [(s, n) for s, n in named if s.model != base_model]
         out = recipe.out_dtype or recipe.dtype
         return Job(
             name=target.name,
             method=recipe.method,
             base=next((Input(s.model, n) for s, n in named if s.model == base_model), None),
             models=tuple(Input(s.model, n) for s, n in models),
-            arguments=arguments_of(recipe, target, models),
+            arguments={} if copied else arguments_of(recipe, target, models),
             shape=specs[0].shape,
             dtype=getattr(torch, out) if out else self._stored_dtype(named),
         )

@@ -37,21 +37,42 @@ def skeleton(plan: Plan, device: torch.device, dtype: torch.dtype | None = None)
         InputError: transformers knows no such architecture.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
     dtype, config = dtype or compute_dtype(plan, device), model_config(plan)
+    auto = _auto_class(config)
     try:
         # Parameters on the meta device are neither allocated nor initialized; buffers are real,
         # since non-persistent ones (rotary tables) are in no checkpoint.
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = auto.from_config(config, dtype=dtype)
     except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"transformers cannot build this architecture: {error}") from None
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"transformers cannot build this architecture: {reason}") from None
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
     model.tie_weights()
     return model.eval()
+
+
+def _auto_class(config: Any) -> Any:
+    """Choose the class that answers to text: of causal models, or of such with towers.
+
+    Raises:
+        InputError: there is none of this architecture.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    # half of an encoder-decoder is listed among causal models too, but is not what people have
+    if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+            if type(config) in auto._model_mapping:
+                return auto
+    raise InputError(
+        "only models that continue a text are scored, and transformers has none of the type "
+        f"{config.model_type}; merge it without scores, with `mergesearch merge`"
+    )
 
 
 def build(plan: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:

@@ -76,14 +76,14 @@ class Stacks:
         if is_scaled(job):
             digest = TensorDigest(job.name, job.dtype, job.shape)
             return self._merged(job, dtype, digest), digest.hexdigest()
-        (source,) = job.models
+        (source,) = job.inputs
         key = (self._parents.key(source.model, source.name), job.dtype)
         kept = self._kept.recall((*key, dtype), lambda: self._as_it_is(job, dtype))
         return kept, self._parts.recall((*key, job.name), lambda: self._part(job))
 
     def _as_it_is(self, job: Job, dtype: torch.dtype) -> Tensor:
         """Take the parent's own tensor, or convert it where it must be."""
-        (source,) = job.models
+        (source,) = job.inputs
         stored = read(self._parents, source)
         if stored.dtype == job.dtype == dtype and self._parents.device == self._device:
             return stored
@@ -96,7 +96,7 @@ class Stacks:
 
     def _part(self, job: Job) -> str:
         """Hash a tensor as it is, by its name in the stack."""
-        (source,) = job.models
+        (source,) = job.inputs
         digest = TensorDigest(job.name, job.dtype, job.shape)
         digest.update(self._parents.read(source.model, source.name).to(job.dtype))
         self._parents.release(source.model, source.name)
@@ -105,7 +105,7 @@ class Stacks:
 
 def is_scaled(job: Job) -> bool:
     """Check whether a passthrough changes what it passes."""
-    return job.arguments["scale"][0] not in (None, 1)
+    return bool(job.models) and job.arguments["scale"][0] not in (None, 1)
 
 
 def own_bytes(plan: Plan, dtype: torch.dtype) -> int:

@@ -7,6 +7,7 @@ from mergesearch.parents.architecture import (
     conversion_rules,
     destinations,
     empty_model,
+    tower_names,
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
@@ -39,5 +40,6 @@ __all__ = [
     "read_json",
     "tokenizer_of",
     "tower_depths",
+    "tower_names",
     "tower_of",
 ]

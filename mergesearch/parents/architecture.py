@@ -96,6 +96,33 @@ def destinations(model: Any, names: Iterable[str]) -> dict[str, Destination]:
     return found
 
 
+def tower_names(config: Mapping[str, Any], names: Iterable[str]) -> frozenset[str]:
+    """List the tensors that are no language model's: of towers, and of their projectors.
+
+    Args:
+        config: the model's `config.json`.
+        names: of its tensors, as stored.
+
+    Raises:
+        InputError: transformers does not have the class, so that it is not known.
+    """
+    if (model := empty_model(config)) is None:
+        raise InputError(
+            "towers are told from the language model by the class in transformers, which has none "
+            f"of {config.get('architectures')}; leave towers out, and they are merged like all else"
+        )
+    language = [model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings()]
+    inside = {
+        id(p)
+        for part in language
+        if part is not None
+        for p in part.state_dict(keep_vars=True).values()
+    }
+    known = model.state_dict(keep_vars=True)
+    found = destinations(model, names).items()
+    return frozenset(name for name, to in found if id(known[to.parameter]) not in inside)
+
+
 def conversion_rules(model: Any) -> list[Any]:
     """List transformers' own rules from a checkpoint's tensors to a model's."""
     from transformers.conversion_mapping import get_model_conversion_mapping

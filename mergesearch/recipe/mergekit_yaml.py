@@ -1,7 +1,7 @@
 """Reading and writing recipes as mergekit configurations.
 
-What mergekit has no key for (the seed) stands in a comment that starts with `# mergesearch:`,
-which mergekit skips and `read_recipe` reads.
+What mergekit has no key for (the seed, and towers) stands in a comment that starts with
+`# mergesearch:`, which mergekit skips and `read_recipe` reads.
 """
 
 import re
@@ -73,14 +73,16 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
     if folder is not None:
         recipe = recipe.with_paths(lambda ref: ref.relative(folder))
     data = recipe.model_dump(mode="json", exclude_defaults=True)
-    seed = data.pop("seed", 0)
+    seed, towers = data.pop("seed", 0), data.pop("towers", None)
     parts = data.pop("slices")
     if all(source.layer_range is None for part in recipe.slices for source in part.sources):
         data["models"] = parts[0]["sources"]
     else:
         data["slices"] = parts
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100)
-    note = f"# mergesearch: {{seed: {seed}}}\n" if recipe.method.random or seed else ""
+    said = [f"seed: {seed}"] if recipe.method.random or seed else []
+    said += [f"towers: {towers}"] if towers else []  # mergekit merges them like all else
+    note = f"# mergesearch: {{{', '.join(said)}}}\n" if said else ""
     if not recipe.method.in_mergekit:
         note += f"# mergekit has no method {recipe.merge_method}: only mergesearch merges this\n"
     return note + body

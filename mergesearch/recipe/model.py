@@ -17,6 +17,7 @@ from mergesearch.recipe.setting import Setting, leaves
 Parameters = Mapping[str, Setting]
 DType = Literal["float32", "bfloat16", "float16"]
 TokenizerSource = Literal["base", "union"]
+Towers = Literal["merge", "base", "refuse"]
 
 #: Accepted for mergekit's sake: it chooses how mergekit stores a mask, and no value of the result.
 IGNORED = ("int8_mask",)
@@ -100,6 +101,9 @@ class Recipe(Config):
     tokenizer_source: TokenizerSource | None = None
     #: A Jinja template, the name of one of `CHAT_TEMPLATES`, or "auto": what most models have.
     chat_template: str | None = None
+    #: Vision and audio towers, where a model has them, with their projectors: merged like all else
+    #: (None), the base's own or without a base the first model's ("base"), or an error ("refuse").
+    towers: Towers | None = None
     #: What random methods draw from.
     seed: int = Field(default=0, ge=0)
 
@@ -147,6 +151,11 @@ class Recipe(Config):
     def resolved(self, folder: Path) -> "Recipe":
         """Resolve relative paths against `folder`."""
         return self.with_paths(lambda ref: ref.resolved(folder))
+
+    @field_validator("towers")
+    @classmethod
+    def _merged_is_nothing_said(cls, towers: Towers | None) -> Towers | None:
+        return None if towers == "merge" else towers  # one hash for one model
 
     @model_validator(mode="after")
     def _buildable(self) -> "Recipe":

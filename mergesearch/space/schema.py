@@ -14,6 +14,7 @@ from mergesearch.recipe import (
     ModelRef,
     Recipe,
     TokenizerSource,
+    Towers,
     soup_recipe,
     task_arithmetic_recipe,
 )
@@ -54,6 +55,8 @@ class SearchSpace(Config):
     methods: Methods
     #: Whose vocabulary every candidate has; None means that the models' must not differ.
     tokenizer_source: TokenizerSource | None = None
+    #: Vision and audio towers of every candidate; see the recipe's.
+    towers: Towers | None = None
     #: A file, or the suite itself; None is for learning from prompts alone.
     suite: Suite | Path | None = None
     search: SearchSettings = SearchSettings()
@@ -97,13 +100,18 @@ class SearchSpace(Config):
             models: what goes in; None is every parent.
         """
         chosen = list(self.parents.values()) if models is None else models
-        return soup_recipe(chosen, self.tokenizer_source, self.models)
+        return self.with_towers(soup_recipe(chosen, self.tokenizer_source, self.models))
 
     def task_arithmetic(self, scale: float) -> Recipe:
         """Add every parent's task vector to the base at one scale; there must be a base."""
         assert self.base is not None
         parents = list(self.parents.values())
-        return task_arithmetic_recipe(self.base, parents, scale, self.tokenizer_source)
+        recipe = task_arithmetic_recipe(self.base, parents, scale, self.tokenizer_source)
+        return self.with_towers(recipe)
+
+    def with_towers(self, recipe: Recipe) -> Recipe:
+        """Let a recipe do with towers what the space says."""
+        return recipe.model_copy(update={"towers": self.towers}) if self.towers else recipe
 
     @field_validator("parents")
     @classmethod

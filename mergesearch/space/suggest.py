@@ -54,7 +54,8 @@ def suggest(
     if (learned := space.learned) and name == LEARNED:
         return suggest_learned(learned, tuple(space.parents), trial)
     if (stacking := space.stacking) and name == STACKING:
-        return suggest_stack(stacking, space.parents, trial, shape.n_layers, shape.writers)
+        stack = suggest_stack(stacking, space.parents, trial, shape.n_layers, shape.writers)
+        return space.with_towers(stack)
     base, models = _inputs(space, name, trial)
     drawn = _Drawn(space, trial, shape, METHODS[name], name)
     # of parents that are switched off as well: parameters that come and go teach a sampler less
@@ -77,6 +78,7 @@ def suggest(
         parameters={**drawn.everywhere(), **everywhere},
         slices=slices,
         tokenizer_source=space.tokenizer_source,
+        towers=space.towers,
         seed=space.search.seed,
     )
 

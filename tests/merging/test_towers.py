@@ -1,0 +1,105 @@
+"""Vision-language models: the language model inside is merged, and its towers as is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from mergesearch import Parents, merge, read_recipe, write_recipe
+from mergesearch.errors import InputError
+from mergesearch.merging import LiveModel, plan_merge
+from tests import tiny
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([[1, 5, 9, 20, 31, 4]])
+TEXT: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+VISION: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "image_size": 28, "patch_size": 14,
+}  # fmt: skip
+RECIPE = """
+merge_method: linear
+parameters: {weight: 1}
+models: [{model: one}, {model: two}]
+"""
+
+
+def gemma3(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    config = transformers.Gemma3Config(
+        text_config={**TEXT, "sliding_window": 16}, vision_config=VISION, mm_tokens_per_image=4,
+        image_token_index=40, boi_token_index=41, eoi_token_index=42,
+    )  # fmt: skip
+    transformers.Gemma3ForConditionalGeneration(config).float().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+
+
+def llava(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**TEXT),
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        image_token_id=40,
+    )
+    transformers.LlavaForConditionalGeneration(config).float().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=[gemma3, llava])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param.__name__)
+    for seed, name in enumerate(("one", "two")):
+        request.param(folder / name, seed)
+    return folder
+
+
+def is_language(name: str) -> bool:
+    return "vision" not in name and "projector" not in name
+
+
+@pytest.mark.parametrize("towers", [None, "merge", "base"])
+def test_towers_are_merged_or_the_bases(pair: Path, tmp_path: Path, towers: str | None) -> None:
+    recipe = read_recipe(RECIPE + (f"# mergesearch: {{towers: {towers}}}\n" if towers else ""))
+    recipe = recipe.resolved(pair)
+    merge(recipe, tmp_path / "out")
+    one, two, out = (
+        load_file(folder / "model.safetensors")
+        for folder in (pair / "one", pair / "two", tmp_path / "out")
+    )
+    assert out.keys() == one.keys()
+    assert {is_language(name) for name in one} == {True, False}
+    for name, tensor in out.items():
+        mean = towers != "base" or is_language(name)
+        assert torch.equal(tensor, (one[name] + two[name]) / 2 if mean else one[name]), name
+
+
+def test_text_is_scored_through_the_language_model(pair: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(RECIPE + "# mergesearch: {towers: base}\n").resolved(pair)
+    live = LiveModel(Parents.of(recipe), CPU)
+    assert live.become(recipe) == merge(recipe, tmp_path / "out")
+    loaded = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        assert torch.equal(live.model(input_ids=IDS).logits, loaded(input_ids=IDS).logits)
+
+
+def test_towers_are_refused_where_they_should_not_be(pair: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(RECIPE + "# mergesearch: {towers: refuse}\n").resolved(pair)
+    with pytest.raises(InputError, match=r"towers: refuse takes models without towers, and .*"):
+        merge(recipe, tmp_path / "out")
+    for name in ("one", "two"):
+        tiny.llama(tmp_path / name, 1)
+    without = read_recipe(RECIPE + "# mergesearch: {towers: refuse}\n").resolved(tmp_path)
+    assert plan_merge(without, Parents.of(without)).jobs
+
+
+def test_towers_are_said_in_a_comment_and_merging_them_is_the_default() -> None:
+    recipe = read_recipe(RECIPE + "# mergesearch: {towers: base}\n")
+    assert read_recipe(write_recipe(recipe)) == recipe
+    assert "# mergesearch: {towers: base}" in write_recipe(recipe)
+    assert read_recipe(RECIPE + "# mergesearch: {towers: merge}\n").hash == read_recipe(RECIPE).hash
