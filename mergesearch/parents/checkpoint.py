@@ -17,6 +17,7 @@ from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 
 #: The output head, under the name that nearly all causal models give it.
 HEAD = "lm_head.weight"
+TOKENIZER = "tokenizer.json"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 #: Endings of what quantized checkpoints store as whole numbers.
 _QUANTIZED = (
@@ -84,10 +85,20 @@ class Checkpoint:
         for file in self._files.values():
             file.release_all()
 
+    @property
+    def base(self) -> "Checkpoint | None":
+        """The checkpoint below, where an adapter is merged into it."""
+        return None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder that the tokenizer lies in."""
+        return self.folder
+
     @cached_property
     def vocabulary(self) -> Mapping[str, int] | None:
         """Token to id, added tokens included, if the folder has a `tokenizer.json`."""
-        path = self.folder / "tokenizer.json"
+        path = self.tokenizer_folder / TOKENIZER
         if not path.exists():
             return None
         data = read_json(path)
