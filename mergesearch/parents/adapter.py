@@ -22,7 +22,7 @@ _PREFIX = "base_model.model."  # what peft puts before the names of the model it
 _WRAPPERS = (".base_layer", ".original_module", ".token_adapter")
 #: Starts of training that take a part of the base's weights into the adapter.
 _STARTS_FROM_THE_BASE = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
-#: Settings of kinds that depend on the input, on the start of training, or on deeper models.
+#: Settings of kinds that are no change of the base's own tensors.
 _NOT_MERGED = (
     *("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication"),
     *("monteclora_config", "use_qalora"),
