@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 WORDS = [f"w{i}" for i in range(28)]
 
@@ -68,8 +75,16 @@ def llama(
     return folder
 
 
-def adapter(folder: Path, base: Path, seed: int, **settings: Any) -> Path:
-    """A random LoRA adapter of a model, none of its factors zero."""
+def adapter(
+    folder: Path,
+    base: Path,
+    seed: int,
+    *,
+    n_rows: int | None = None,
+    save_embedding_layers: bool | str = "auto",
+    **settings: Any,
+) -> Path:
+    """A random LoRA adapter of a model, or of one with other rows, none of its factors zero."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -77,11 +92,34 @@ def adapter(folder: Path, base: Path, seed: int, **settings: Any) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = get_peft_model(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+        model = get_peft_model(with_rows(base, n_rows), config)
         for name, parameter in model.named_parameters():
-            if "lora_B" in name or "lora_embedding_A" in name:  # what peft starts at zero
+            # what peft starts at zero, or as it is in the base
+            if "lora_A" not in name and "lora_embedding_B" not in name and parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder, save_embedding_layers=save_embedding_layers)
+    return folder
+
+
+def with_rows(base: Path, n_rows: int | None = None) -> Any:
+    """A model in float32, its vocabulary's tensors of other rows where asked for."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if n_rows is not None:
+        model.resize_token_embeddings(n_rows, mean_resizing=False)
+    return model
+
+
+def gpt2(folder: Path, seed: int) -> Path:
+    """A random GPT-2 in a folder: its linear layers store columns by rows."""
+    config = GPT2Config(
+        vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3
+    )
+    config.bos_token_id, config.eos_token_id = 1, 2
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
     model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -40,24 +40,30 @@ Größe naïve café Ångström 🙂👩‍💻 ½ ² ﬁ \u200b\u00a0 ... https
 def write_companions(parents: Parents, folder: Path) -> None:
     """Put what stands beside the first model's weights into a folder.
 
-    The tokenizer is written anew where it has tokens that the first model lacks. Code is copied,
-    and never run.
+    The tokenizer is written anew where it has tokens that the first model lacks, and is an
+    adapter's where that has one. Code is copied, and never run.
 
     Raises:
         InputError: the tokenizer that was written is not the first model's.
     """
-    source, extended = parents.folder, parents.alignment.extends_tokenizer
-    written: set[str] = set()
+    source, own = parents.folder, parents.tokenizer_folder
+    extended = parents.alignment.extends_tokenizer
+    replaced: set[str] = set()
     if extended:
         parents.alignment.write_tokenizer(folder)
-        written = {*_TOKENIZER, *load_tokenizer(folder).vocab_files_names.values()}
-    for file in _companions(source):
-        if file.name not in written:
-            shutil.copy(file, folder / file.name)
-    if (source / _MORE_TEMPLATES).is_dir() and not extended:
-        shutil.copytree(source / _MORE_TEMPLATES, folder / _MORE_TEMPLATES, dirs_exist_ok=True)
+    if extended or own != source:
+        names = load_tokenizer(folder if extended else own).vocab_files_names.values()
+        replaced = {*_TOKENIZER, *names}
+    files = [file for file in _companions(source) if file.name not in replaced]
     if not extended:
-        _check_tokenizer(source, folder)
+        files += [own / name for name in sorted(replaced) if (own / name).is_file()]
+    for file in files:
+        shutil.copy(file, folder / file.name)
+    if extended:
+        return
+    if (own / _MORE_TEMPLATES).is_dir():
+        shutil.copytree(own / _MORE_TEMPLATES, folder / _MORE_TEMPLATES, dirs_exist_ok=True)
+    _check_tokenizer(own, folder)
 
 
 def chat_template(recipe: Recipe, parents: Parents) -> str | None:
@@ -70,7 +76,7 @@ def chat_template(recipe: Recipe, parents: Parents) -> str | None:
     """
     if recipe.chat_template != AUTO:
         return CHAT_TEMPLATES.get(recipe.chat_template or "", recipe.chat_template)
-    folders = [parents.checkpoint(ref).folder for ref in parents.models]
+    folders = [parents.checkpoint(ref).tokenizer_folder for ref in parents.models]
     found = Counter(text for folder in folders if (text := _template_of(folder)) is not None)
     if not found:
         raise InputError(

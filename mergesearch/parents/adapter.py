@@ -1,6 +1,8 @@
-"""LoRA adapters as parents: the delta of each weight of their base."""
+"""LoRA adapters as parents: what they make of each tensor of their base, by peft."""
 
 import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,130 +10,271 @@ import torch
 from torch import Tensor, nn
 
 from mergesearch.errors import InputError
-from mergesearch.parents.checkpoint import Checkpoint, read_json
+from mergesearch.parents.change import ADAPTER, Change, Part
+from mergesearch.parents.checkpoint import HEAD, Checkpoint, read_json
 from mergesearch.parents.mapping import read_header
+from mergesearch.parents.tables import has_rows, n_rows
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
+#: What it puts into them, before the names of what it wraps.
+_WRAPPERS = (".base_layer", ".original_module", ".token_adapter")
 #: Starts of training that take a part of the base's weights into the adapter.
 _STARTS_FROM_THE_BASE = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
+#: Settings of kinds that are no change of the base's own tensors.
+_NOT_MERGED = (
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication"),
+    *("monteclora_config", "use_qalora"),
+)
 
 
 class Adapter:
     """A LoRA adapter (arXiv:2106.09685) of a checkpoint, read and applied by peft.
+
+    It may replace tensors of its base as well as add to them, give those of the vocabulary more
+    rows or fewer, and part an output head from the embeddings that it was tied to.
 
     Args:
         folder: the adapter's folder.
         base: the checkpoint it was trained on.
 
     Raises:
-        InputError: the folder holds no LoRA adapter, one of a kind that is more than a sum
-            (DoRA, retrained modules, biases, a start that changed the base), or one made for
-            another base.
+        InputError: the folder holds no LoRA adapter, a pickled one, one of a kind that is no change
+            of the base's tensors, or one made for another base.
     """
 
     def __init__(self, folder: Path, base: Checkpoint) -> None:
         self.folder = folder
-        config = read_json(folder / _CONFIG)
-        self._refuse_what_is_no_sum(config)
-        if not (folder / _WEIGHTS).exists():
-            raise InputError(f"{folder}: no {_WEIGHTS} in the folder")
+        self._base = base
+        self._config = read_json(folder / _CONFIG)
+        self._refuse_other_kinds()
         self._stored = self._stored_shapes()
-        model = self._wrap(base)
-        self._check_all_loaded(model, base)
-        self._layers = {
-            f"{name.removeprefix(_PREFIX)}.weight": layer
-            for name, layer in model.named_modules()
-            if hasattr(layer, "get_delta_weight")
-        }
-        if tied := sorted(self._layers.keys() - base.specs.keys()):
-            raise InputError(
-                f"{folder}: the adapter changes {tied[0]}, which {base.folder} does not store, "
-                "e.g. since it is tied to another; merge it into a full checkpoint with peft first"
-            )
+        #: The rows of the vocabulary of the model that it was trained in.
+        self.n_rows = self._count_rows()
+        #: Whether it parts what is one tensor in its base: the head from the embeddings.
+        self.unties = False
+        skeleton = self._skeleton()
+        self._parameters = dict(skeleton.named_parameters(remove_duplicate=False))
+        self._files = _names_in_files(skeleton, self._parameters, base)
+        model = self._wrap(skeleton)
+        self._check_all_loaded(model)
+        self._own = dict(_overwritten(skeleton, self._parameters))
+        self._retrained = dict(_retrained(skeleton))
+        self._parts: dict[str, list[Part]] = defaultdict(list)
+        for name, part in _parts(skeleton):
+            self._parts[name].append(part)
+        #: What it makes of tensors, by their names in the base's files; all others stay.
+        self.changes: Mapping[str, Change] = dict(self._find_changes())
 
-    @property
-    def changed(self) -> frozenset[str]:
-        """The names of the base's tensors that the adapter adds to."""
-        return frozenset(self._layers)
-
-    def delta(self, name: str) -> Tensor | None:
-        """Compute the delta of a weight, float32 on the CPU; None where there is none.
-
-        Computed anew each time; any number of threads may ask at once.
-        """
-        layer = self._layers.get(name)
-        if layer is None:
-            return None
-        with torch.no_grad():
-            return layer.get_delta_weight("default").float()
-
-    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Give the low-rank factors (A, B) of a weight's delta B A, float32 on the CPU.
-
-        A is (rank, columns) and B, its scale in it, (rows, rank). None where there is no delta, or
-        the weight is no `nn.Linear`'s.
-        """
-        layer = self._layers.get(name)
-        if layer is None or not isinstance(layer.get_base_layer(), nn.Linear):
-            return None
-        a, b = (part["default"].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
-        return a, b * layer.scaling["default"]
-
-    def _refuse_what_is_no_sum(self, config: dict[str, Any]) -> None:
-        kind = config.get("peft_type")
+    def _refuse_other_kinds(self) -> None:
+        kind = self._config.get("peft_type")
         if kind != "LORA":
             raise InputError(f"{self.folder}: only LoRA adapters are merged, got {kind}")
-        start = config.get("init_lora_weights")
-        more = {
-            "use_dora": config.get("use_dora"),
-            "modules_to_save": config.get("modules_to_save"),
-            "bias": config.get("bias", "none") != "none",
-            "lora_bias": config.get("lora_bias"),
-            "trainable_token_indices": config.get("trainable_token_indices"),
-            f"init_lora_weights={start}": str(start).lower().startswith(_STARTS_FROM_THE_BASE),
-        }
-        if used := [key for key, value in more.items() if value]:
+        start = self._config.get("init_lora_weights")
+        used = [key for key in _NOT_MERGED if self._config.get(key)]
+        if str(start).lower().startswith(_STARTS_FROM_THE_BASE):
+            used.append(f"init_lora_weights={start}")
+        if used:
             raise InputError(
-                f"{self.folder}: the adapter uses {', '.join(used)}, which is more than a delta "
-                "of weights; merge it into a full checkpoint with peft first"
+                f"{self.folder}: the adapter uses {', '.join(used)}, which is more than a change "
+                "of the base's tensors; merge it into a full checkpoint with peft first"
             )
 
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
-        header = read_header(self.folder / _WEIGHTS)
-        return {name: entry.shape for name, entry in header.items()}
+        if (self.folder / _WEIGHTS).exists():
+            header = read_header(self.folder / _WEIGHTS)
+            return {name: entry.shape for name, entry in header.items()}
+        if (self.folder / _PICKLED).exists():
+            raise InputError(
+                f"{self.folder}: only pickled weights ({_PICKLED}), which can run code when "
+                "opened; save the adapter anew with peft, as safetensors"
+            )
+        raise InputError(f"{self.folder}: no {_WEIGHTS} in the folder")
 
-    def _wrap(self, base: Checkpoint) -> Any:
-        from peft import PeftModel
+    def _count_rows(self) -> int:
+        """Find the rows of the vocabulary: as stored, or the base's and trained tokens."""
+        for name, shape in self._stored.items():
+            module, _, kind = name.removeprefix(_PREFIX).partition(".lora_")
+            if not kind and has_rows(_unwrapped(module)):
+                return shape[0]
+            if kind.startswith(("embedding_A", "B.")) and has_rows(f"{module}.weight"):
+                return shape[kind == "embedding_A"]
+        trained = self._config.get("trainable_token_indices") or []
+        lists = trained.values() if isinstance(trained, dict) else [trained]
+        last = max((int(i) for indices in lists for i in indices), default=-1)
+        return max(n_rows(self._base), last + 1)
+
+    def _skeleton(self) -> Any:
+        """Make the base's model in memory that is never written, and so not held."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        base = self._base
         try:
+            config = AutoConfig.from_pretrained(base.folder)
+            for part in (config, config.get_text_config()):
+                if self.n_rows != n_rows(base):
+                    part.vocab_size = self.n_rows
+                if HEAD in base.specs and not base.is_tied:
+                    part.tie_word_embeddings = False
             with torch.device("meta"):
-                skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
+                skeleton = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"transformers cannot build {base.folder}: {reason}") from None
-        # Memory that is never written is never resident: only the adapter's own weights are.
         skeleton.to_empty(device="cpu")
+        skeleton.tie_weights()
+        return skeleton
+
+    def _wrap(self, skeleton: Any) -> Any:
+        from peft import PeftModel
+
         try:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")  # missing keys are checked below, by name
-                return PeftModel.from_pretrained(skeleton, self.folder)
+                # what is stored takes the place of what the skeleton had
+                return PeftModel.from_pretrained(
+                    skeleton, self.folder, torch_device="cpu", low_cpu_mem_usage=True
+                )
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise self._made_for_another(
-                base, str(error).strip().splitlines()[-1].strip()
-            ) from None
+            raise self._made_for_another(str(error).strip().splitlines()[-1].strip()) from None
 
-    def _check_all_loaded(self, model: Any, base: Checkpoint) -> None:
+    def _check_all_loaded(self, model: Any) -> None:
         from peft import get_peft_model_state_dict
 
-        wanted = {
-            name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(model).items()
-        }
-        if odd := sorted(set(wanted.items()) ^ set(self._stored.items())):
-            raise self._made_for_another(base, f"{odd[0][0]} {list(odd[0][1])} has no counterpart")
+        wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+        # with embeddings peft saves all that lies below them, some of it twice
+        every = {name.replace(f".{ADAPTER}", ""): t for name, t in model.state_dict().items()}
+        known = every | wanted
+        missing = _shapes(wanted).items() - self._stored.items()
+        if odd := sorted(missing | (self._stored.items() - _shapes(known).items())):
+            raise self._made_for_another(f"{odd[0][0]} {list(odd[0][1])} has no counterpart")
 
-    def _made_for_another(self, base: Checkpoint, reason: str) -> InputError:
-        return InputError(
-            f"{self.folder}: the adapter was made for another base than {base.folder}: {reason}"
+    def _find_changes(self) -> Iterator[tuple[str, Change]]:
+        if strange := sorted((self._parts.keys() | self._retrained) - self._parameters.keys()):
+            raise self._made_for_another(f"{strange[0]} is none of its parameters")
+        tied: dict[int, list[str]] = defaultdict(list)
+        for name, parameter in self._parameters.items():
+            tied[id(parameter)].append(name)
+        for names in tied.values():
+            yield from self._changes_of(names)
+
+    def _changes_of(self, names: Sequence[str]) -> Iterator[tuple[str, Change]]:
+        """Find the changes of parameters that are one tensor in the base.
+
+        Raises:
+            InputError: the base does not store it, or the adapter not all of its new rows.
+        """
+        parts = tuple(part for name in names for part in self._parts.get(name, ()))
+        own = [self._own[name] for name in names if name in self._own]
+        files = [self._files[name] for name in names if name in self._files]
+        retrained = [self._retrained[name] for name in names if name in self._retrained]
+        parted = bool(retrained) and not (
+            len(retrained) == len(names) and all(torch.equal(retrained[0], t) for t in retrained)
         )
+        parted = parted and len(names) > 1
+        self.unties = self.unties or parted
+        shape = tuple(self._parameters[names[0]].shape)
+        resized = bool(files) and self._base.specs[files[0]].shape != shape
+        if not (parts or own or retrained or resized):
+            return
+        if not files:
+            raise InputError(
+                f"{self.folder}: the adapter changes {names[0]}, which {self._base.folder} does "
+                "not store under this name; merge it into a full checkpoint with peft first"
+            )
+        if resized and not own and len(retrained) < len(names):
+            self._check_rows(names[0], files[0], shape, parts)
+        plain = len(names) == 1 and not resized
+        shared = Change(own[-1] if own else files[0], files[0], parts, shape, plain)
+        for name in names:
+            if name in self._files or parted:
+                new = self._retrained.get(name)
+                change = shared if new is None else Change(new, files[0], (), shape, is_plain=False)
+                yield self._files.get(name, name), change
+
+    def _check_rows(
+        self, name: str, file: str, shape: tuple[int, ...], parts: Iterable[Part]
+    ) -> None:
+        """Refuse rows that neither the base nor the adapter stores."""
+        stored = self._base.specs[file].shape
+        if not has_rows(name) or stored[1:] != shape[1:]:
+            raise self._made_for_another(f"{name} is {list(stored)} there, {list(shape)} here")
+        written = {i for part in parts for i in part.rows}
+        if lost := [i for i in range(stored[0], shape[0]) if i not in written]:
+            raise InputError(
+                f"{self.folder}: the adapter was trained with {shape[0]} rows in {name}, where "
+                f"{self._base.folder} has {stored[0]}, and does not store row {lost[0]}; save it "
+                "with save_embedding_layers=True"
+            )
+
+    def _made_for_another(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.folder}: the adapter was made for another base than {self._base.folder}: "
+            f"{reason}"
+        )
+
+
+def _unwrapped(name: str) -> str:
+    """Name a parameter as the model does that peft wraps."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _overwritten(
+    model: nn.Module, before: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """List the base's parameters that the adapter stores: biases, embeddings."""
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        name = _unwrapped(path)
+        if name in before and parameter is not before[name]:
+            yield name, parameter
+
+
+def _retrained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """List the parameters of modules that were trained as a whole."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for path, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            for name, parameter in module.modules_to_save[ADAPTER].named_parameters():
+                yield f"{_unwrapped(path)}.{name}", parameter.detach()
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[str, Part]]:
+    """List what peft merges into parameters, in its order."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    for path, module in model.named_modules():
+        name = _unwrapped(path)
+        if isinstance(module, TrainableTokensLayer):
+            if module.tied_adapter is None:  # the other writes the same rows
+                yield f"{name}.weight", Part(module)
+        elif isinstance(module, LoraLayer):
+            parameter = getattr(module, "parameter_name", "weight")
+            yield f"{name}.{parameter}", Part(module)
+            if module.lora_bias.get(ADAPTER):
+                yield f"{name}.bias", Part(module, "bias")
+
+
+def _names_in_files(
+    model: Any, parameters: Mapping[str, nn.Parameter], base: Checkpoint
+) -> dict[str, str]:
+    """Find the name under which a checkpoint stores each parameter of its model."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    prefix, found = f"{model.base_model_prefix}.", {}
+    for name, parameter in parameters.items():
+        names = [name, name.removeprefix(prefix), f"{prefix}{name}"]
+        if not any(n in base.specs for n in names):
+            written = revert_weight_conversion(model, {name: parameter.to("meta")})
+            names = list(written) if len(written) == 1 else []
+        if stored := [n for n in names if n in base.specs]:
+            found[name] = stored[0]
+    return found

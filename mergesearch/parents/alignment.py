@@ -8,15 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.parents.checkpoint import EMBEDDINGS, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.layers import layer_of
+from mergesearch.parents.tables import TABLES, has_rows, n_rows
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
 from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
 from mergesearch.recipe import ModelRef, Recipe
-
-#: The last parts of the names of tensors that have one row a token.
-_NAMES = (*EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
-_TOKENIZER = "tokenizer.json"
 
 
 class Alignment:
@@ -44,7 +41,7 @@ class Alignment:
         self._index = {ref: i for i, ref in enumerate(self.models)}
         self._unified = self._unify(base is not None and base == self.models[0])
         self._plain = [
-            rows.is_prefix and len(rows.own) == _n_rows(checkpoint)
+            rows.is_prefix and len(rows.own) == n_rows(checkpoint)
             for rows, checkpoint in zip(self._unified.maps, self._checkpoints, strict=True)
         ]
         if not all(self._plain):
@@ -78,7 +75,10 @@ class Alignment:
                 f"{unified.n_padding_dropped} rows of the base without a token, left out; "
                 f"the embedding has {unified.n_rows} rows"
             )
-        return tuple(f"tokenizer_source {self.policy}: {line}" for line in lines)
+        said = (
+            "no tokenizer_source" if self.policy == "error" else "tokenizer_source " + self.policy
+        )
+        return tuple(f"{said}: {line}" for line in lines)
 
     @property
     def n_bytes(self) -> int:
@@ -88,7 +88,7 @@ class Alignment:
                 (
                     spec.float_bytes if rows.has_means else spec.n_bytes
                     for name, spec in specs.items()
-                    if _has_rows(name)
+                    if has_rows(name)
                 ),
                 default=0,
             )
@@ -112,9 +112,13 @@ class Alignment:
             What `read` gives wherever no row moves, and else a copy; see `align`.
         """
         tensor, i = read(ref, name), self._index[ref]
-        if self._plain[i] or not _has_rows(name):
+        if not self.moves(ref, name):
             return tensor
         return align(tensor, self._unified.maps[i], lambda m: read(self.models[m], name))
+
+    def moves(self, ref: ModelRef, name: str) -> bool:
+        """Check whether a tensor has other rows in the merged vocabulary."""
+        return not self._plain[self._index[ref]] and has_rows(name)
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Give a configuration the merged vocabulary's size."""
@@ -151,7 +155,8 @@ class Alignment:
         Raises:
             InputError: it cannot be made with the ids that the rows have.
         """
-        merged_tokenizer(self._checkpoints[0].folder, self._entries(), self._unified.tokens, out)
+        source = self._checkpoints[0].tokenizer_folder
+        merged_tokenizer(source, self._entries(), self._unified.tokens, out)
 
     def _aligned_specs(self, i: int) -> Mapping[str, TensorSpec]:
         specs = self._checkpoints[i].specs
@@ -159,7 +164,7 @@ class Alignment:
             return specs
         return {
             name: replace(spec, shape=(self.vocab_size, *spec.shape[1:]))
-            if _has_rows(name)
+            if has_rows(name)
             else spec
             for name, spec in specs.items()
         }
@@ -172,8 +177,8 @@ class Alignment:
         theirs: dict[str, AddedEntry] = {token: {"content": token} for token in self._unified.new}
         for checkpoint in reversed(self._checkpoints[1:]):  # the first that has a token decides
             theirs.update(_added(checkpoint))
-        tokens, n_rows = self._unified.tokens, self._unified.n_rows
-        wanted = [t for t in theirs if t not in ours and tokens.get(t, n_rows) < n_rows]
+        tokens, end = self._unified.tokens, self._unified.n_rows
+        wanted = [t for t in theirs if t not in ours and tokens.get(t, end) < end]
         return [theirs[token] for token in sorted(wanted, key=tokens.__getitem__)]
 
     def _unify(self, base_lends: bool) -> Unified:
@@ -181,37 +186,27 @@ class Alignment:
         ours = first.vocabulary
         for other in others:
             unknown = first if ours is None else other if other.vocabulary is None else None
-            if unknown and _n_rows(other) != _n_rows(first):
+            if unknown and n_rows(other) != n_rows(first):
                 raise InputError(
-                    f"rows can only be mapped by token: {_n_rows(first)} in {first.folder}, "
-                    f"{_n_rows(other)} in {other.folder}; add {unknown.folder / _TOKENIZER}"
+                    f"rows can only be mapped by token: {n_rows(first)} in {first.folder}, "
+                    f"{n_rows(other)} in {other.folder}; add {unknown.folder / TOKENIZER}"
                 )
         if ours is None and self.policy == "union":
-            raise InputError(f"tokenizer_source union needs {first.folder / _TOKENIZER}; add it")
-        models = [
-            Vocabulary(
-                str(checkpoint.folder),
-                # mergekit, too, takes a model without a tokenizer to have the base's
-                (ours and checkpoint.vocabulary) or ours or {},
-                _n_rows(checkpoint),
-                frozenset(_added(checkpoint)) if self.policy == "union" else frozenset(),
-            )
-            for checkpoint in self._checkpoints
-        ]
+            raise InputError(f"tokenizer_source union needs {first.folder / TOKENIZER}; add it")
+        models = [self._vocabulary(checkpoint, ours) for checkpoint in self._checkpoints]
         return unify(models, self.policy, base_lends=base_lends)
 
-
-def _has_rows(name: str) -> bool:
-    """Check whether a tensor has one row a token."""
-    return any(name == known or name.endswith(f".{known}") for known in _NAMES)
-
-
-def _n_rows(checkpoint: Checkpoint) -> int:
-    """Count the rows of a model's embedding."""
-    for name, spec in checkpoint.specs.items():
-        if _has_rows(name):
-            return spec.shape[0]
-    return int(checkpoint.config.get("vocab_size", 0))
+    def _vocabulary(self, checkpoint: Checkpoint, ours: Mapping[str, int] | None) -> Vocabulary:
+        """Describe a model's vocabulary; `ours` is the first model's."""
+        base = checkpoint.base
+        return Vocabulary(
+            str(checkpoint.tokenizer_folder),
+            # mergekit, too, takes a model without a tokenizer to have the base's
+            (ours and checkpoint.vocabulary) or ours or {},
+            n_rows(checkpoint),
+            frozenset(_added(checkpoint)) if self.policy == "union" else frozenset(),
+            None if base is None else self._vocabulary(base, ours),
+        )
 
 
 def _check_every_table_is_known(checkpoint: Checkpoint) -> None:
@@ -220,19 +215,20 @@ def _check_every_table_is_known(checkpoint: Checkpoint) -> None:
     Raises:
         InputError: there is such a tensor, or one with other rows than the embedding.
     """
-    n_rows = _n_rows(checkpoint)
+    expected = n_rows(checkpoint)
     for name, spec in checkpoint.specs.items():
-        known, outside = _has_rows(name), layer_of(name) is None
-        fits = len(spec.shape) > 0 and spec.shape[0] == n_rows
+        known, outside = has_rows(name), layer_of(name) is None
+        fits = len(spec.shape) > 0 and spec.shape[0] == expected
         if known != fits and (known or (outside and len(spec.shape) > 1)):
             raise InputError(
-                f"rows can only be mapped by token in {', '.join(_NAMES)}, of {n_rows} rows each: "
-                f"{checkpoint.folder} has {name} {list(spec.shape)}; give the models one vocabulary"
+                f"rows can only be mapped by token in {', '.join(TABLES)}, of {expected} rows "
+                f"each: {checkpoint.folder} has {name} {list(spec.shape)}; "
+                "give the models one vocabulary"
             )
 
 
 def _added(checkpoint: Checkpoint) -> dict[str, AddedEntry]:
-    path = checkpoint.folder / _TOKENIZER
+    path = checkpoint.tokenizer_folder / TOKENIZER
     entries = read_json(path).get("added_tokens", []) if path.exists() else []
     return {entry["content"]: entry for entry in entries}
 

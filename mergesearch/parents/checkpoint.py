@@ -19,6 +19,7 @@ from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 HEAD = "lm_head.weight"
 #: Endings of the names of input embeddings.
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+TOKENIZER = "tokenizer.json"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 #: Endings of what quantized checkpoints store as whole numbers.
 _QUANTIZED = (
@@ -95,7 +96,7 @@ class Checkpoint:
 
     def untie(self) -> None:
         """Take the embeddings of a tied model for its output head as well, under its name."""
-        if HEAD not in self.specs and (embeddings := self._embeddings()) is not None:
+        if HEAD not in self.specs and (embeddings := self.embeddings) is not None:
             self.specs[HEAD] = self.specs[embeddings]
             self._stored[HEAD] = self._stored.get(embeddings, embeddings)
 
@@ -104,10 +105,20 @@ class Checkpoint:
         for file in self._files.values():
             file.release_all()
 
+    @property
+    def base(self) -> "Checkpoint | None":
+        """The checkpoint below, where an adapter is merged into it."""
+        return None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder that the tokenizer lies in."""
+        return self.folder
+
     @cached_property
     def vocabulary(self) -> Mapping[str, int] | None:
         """Token to id, added tokens included, if the folder has a `tokenizer.json`."""
-        path = self.folder / "tokenizer.json"
+        path = self.tokenizer_folder / TOKENIZER
         if not path.exists():
             return None
         data = read_json(path)
@@ -143,8 +154,9 @@ class Checkpoint:
         same = [n for n, of in self.specs.items() if n != HEAD and of.shape == shape]
         return any(torch.equal(head, self.read(n)) for n in same if layer_of(n) is None)
 
-    def _embeddings(self) -> str | None:
-        """Find the input embeddings, outside of the layers."""
+    @property
+    def embeddings(self) -> str | None:
+        """The name of the input embeddings, outside of the layers."""
         names = (n for n in self.specs if n.endswith(EMBEDDINGS) and layer_of(n) is None)
         return next(names, None)
 

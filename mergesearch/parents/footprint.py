@@ -1,6 +1,6 @@
 """The bytes that a parent takes, kept or streamed, and that a merge of it takes."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
@@ -30,7 +30,7 @@ class Footprint:
 def footprint(
     ref: ModelRef,
     specs: Mapping[str, TensorSpec],
-    changed: Collection[str],
+    changed: Mapping[str, int],
     *,
     moved: bool,
     n_at_once: int,
@@ -40,7 +40,8 @@ def footprint(
     Args:
         ref: the parent; its own tensors have keys (ref, name), its checkpoint's (ref.model, name).
         specs: the tensors of its checkpoint.
-        changed: the names of those that an adapter adds to.
+        changed: the float32 tensors that computing takes beside the result, of each tensor that an
+            adapter changes.
         moved: whether what is read moves on, to a device that is not the CPU.
         n_at_once: how many tensors are merged at a time.
     """
@@ -49,7 +50,9 @@ def footprint(
     kept: dict[Hashable, int] = {(ref.model, name): spec.n_bytes for name, spec in same.items()}
     kept |= {(ref, name): spec.float_bytes for name, spec in sums.items()}
     # a sum takes the stored tensor, the delta and itself; the first two for a moment
-    reading = [spec.n_bytes + (1 + moved) * spec.float_bytes for spec in sums.values()]
+    reading = [
+        spec.n_bytes + (changed[name] + moved) * spec.float_bytes for name, spec in sums.items()
+    ]
     reading += [moved * spec.n_bytes for spec in same.values()]
     merging = [moved * spec.float_bytes for spec in sums.values()]
     merging += [moved * spec.n_bytes + _float_copy(spec) for spec in same.values()]

@@ -96,11 +96,16 @@ class Parents:
 
     @property
     def folder(self) -> Path:
-        """The folder that the merged model's configuration and tokenizer come from."""
+        """The folder that the merged model's configuration comes from."""
         return self.checkpoint(self.models[0]).folder
 
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder that its tokenizer comes from: an adapter's may lie with the adapter."""
+        return self.checkpoint(self.models[0]).tokenizer_folder
+
     def checkpoint(self, ref: ModelRef) -> Checkpoint:
-        """Look up the full checkpoint under a model, adapter aside.
+        """Look up the checkpoint of a model, its adapter merged into it as it is read.
 
         Raises:
             InputError: the model is not one of these parents.
@@ -141,13 +146,15 @@ class Parents:
         """Give the low-rank factors of what an adapter adds to a tensor of its base.
 
         Returns:
-            (rank, columns) and (rows, rank), float32 on the CPU; None where the tensor is no
-            `nn.Linear`'s weight that an adapter changes.
+            (rank, columns) and (rows, rank), its scale in it, float32 on the CPU; None where the
+            tensor is no `nn.Linear`'s weight that an adapter changes, or is changed in more.
         """
-        return self._files.factors(ref, name)
+        change = self._files.changes(ref).get(name)
+        moved = change is not None and self.alignment.moves(ref, name)
+        return None if change is None or moved else change.factors
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
-        """Read a tensor to `device`: as stored, or float32 where an adapter adds to it.
+        """Read a tensor to `device`: as stored, or float32 where an adapter changes it.
 
         Rows that belong to tokens are where the merged vocabulary has them. The tensor must not be
         written to, and `release` is to be called when it is no longer used. Any number of threads

@@ -1,13 +1,15 @@
 """The files of models: checkpoints and adapters, read tensor by tensor."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from torch import Tensor
 
 from mergesearch.errors import InputError
+from mergesearch.parents.adapted import AdaptedCheckpoint
 from mergesearch.parents.adapter import Adapter
 from mergesearch.parents.architecture import destinations, empty_model, spelled_as
+from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, Checkpoint
 from mergesearch.parents.hub import locate
 from mergesearch.recipe import ModelPath, ModelRef
@@ -33,55 +35,49 @@ class ModelFiles:
 
     def __init__(self, models: Iterable[ModelRef]) -> None:
         self.models = tuple(models)
-        self._known = frozenset(self.models)
-        self._checkpoints: dict[ModelPath, Checkpoint] = {}
-        self._adapters: dict[ModelRef, Adapter] = {}
-        for ref in self.models:
-            if ref.model not in self._checkpoints:
-                self._checkpoints[ref.model] = Checkpoint(locate(ref.model))
-            if ref.lora is not None:
-                self._adapters[ref] = Adapter(locate(ref.lora), self._checkpoints[ref.model])
+        paths = dict.fromkeys(ref.model for ref in self.models)
+        bases = {path: Checkpoint(locate(path)) for path in paths}
+        self._checkpoints: dict[ModelRef, Checkpoint] = {
+            ref: bases[ref.model] for ref in self.models
+        }
         for ref in self.models[1:]:
             self._check_family(ref)
-        self._agree_on_names()
+        _agree_on_names(list(bases.values()))
+        self._adapted: dict[ModelRef, AdaptedCheckpoint] = {}
+        for ref in self.models:
+            if ref.lora is not None:
+                base = bases[ref.model]
+                adapted = AdaptedCheckpoint(base, Adapter(locate(ref.lora), base))
+                self._checkpoints[ref] = self._adapted[ref] = adapted
+        _agree_on_heads([*bases.values(), *self._adapted.values()])
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Each checkpoint once, whatever adapters there are for it."""
+        """Each model's checkpoint, its adapter merged into it."""
         return tuple(self._checkpoints.values())
 
     def checkpoint(self, ref: ModelRef) -> Checkpoint:
-        """Look up the full checkpoint under a model, adapter aside.
+        """Look up the checkpoint of a model, its adapter merged into it as it is read.
 
         Raises:
             InputError: the model is not one of these.
         """
-        if ref not in self._known:
+        if ref not in self._checkpoints:
             known = ", ".join(str(model) for model in self.models)
             raise InputError(f"the recipe names {ref}, which is none of the parents: {known}")
-        return self._checkpoints[ref.model]
+        return self._checkpoints[ref]
 
-    def changed(self, ref: ModelRef) -> frozenset[str]:
-        """List the names of the tensors that a model's adapter adds to."""
-        return self._adapters[ref].changed if ref in self._adapters else frozenset()
-
-    def factors(self, ref: ModelRef, name: str) -> tuple[Tensor, Tensor] | None:
-        """Give the factors of a delta that a model's adapter adds; see `Adapter.factors`."""
-        return self._adapters[ref].factors(name) if ref in self._adapters else None
+    def changes(self, ref: ModelRef) -> Mapping[str, Change]:
+        """List what a model's adapter makes of its base's tensors, by their names."""
+        return self._adapted[ref].changes if ref in self._adapted else {}
 
     def key(self, ref: ModelRef, name: str) -> TensorKey:
         """Make the key that a tensor is kept under, the same for all models that share it."""
-        return (ref if name in self.changed(ref) else ref.model, name)
+        return (ref if name in self.changes(ref) else ref.model, name)
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
-        """Read a tensor: a view of its file, or the float32 sum with an adapter's delta.
-
-        W0 + delta is not rounded back to the base's dtype. It is added on the CPU, wherever it
-        goes, for the same bits.
-        """
-        stored = self.checkpoint(ref).read(name)
-        delta = self._adapters[ref].delta(name) if ref in self._adapters else None
-        return stored if delta is None else stored + delta
+        """Read a tensor: a view of its file, or what an adapter makes of it, float32."""
+        return self.checkpoint(ref).read(name)
 
     def release(self, ref: ModelRef, name: str) -> None:
         """Let go of the memory that reading a tensor's file took; views of it stay valid."""
@@ -101,22 +97,6 @@ class ModelFiles:
         found = [checkpoint.specs.keys() for checkpoint in checkpoints]
         return frozenset().union(*(names - destinations(model, names).keys() for names in found))
 
-    def _agree_on_names(self) -> None:
-        """Give tensors the first model's names, and each model a head if one has its own.
-
-        The published files of an old class are spelled otherwise than those that transformers
-        writes of it today.
-        """
-        first, *others = self.checkpoints
-        for other in others:
-            if not first.specs.keys() >= other.specs.keys():
-                names = spelled_as(first.config, first.specs, [*other.specs, *other.buffers])
-                other.rename(names)
-        if any(HEAD in of.specs and not of.is_tied for of in self.checkpoints):
-            for checkpoint in self.checkpoints:
-                if checkpoint.says_tied:
-                    checkpoint.untie()
-
     def _check_family(self, ref: ModelRef) -> None:
         """Refuse another architecture or hidden size than the first model's."""
         first, other = self.checkpoint(self.models[0]), self.checkpoint(ref)
@@ -127,3 +107,24 @@ class ModelFiles:
                     f"all models must be of one architecture: {key} is {ours!r} in {first.folder} "
                     f"and {theirs!r} in {other.folder}"
                 )
+
+
+def _agree_on_names(checkpoints: Sequence[Checkpoint]) -> None:
+    """Give tensors the first checkpoint's names.
+
+    The published files of an old class are spelled otherwise than those that transformers writes of
+    it today.
+    """
+    first, *others = checkpoints
+    for other in others:
+        if not first.specs.keys() >= other.specs.keys():
+            names = spelled_as(first.config, first.specs, [*other.specs, *other.buffers])
+            other.rename(names)
+
+
+def _agree_on_heads(checkpoints: Sequence[Checkpoint]) -> None:
+    """Give each tied model an output head by itself, if any has one of its own."""
+    if any(HEAD in of.specs and not of.is_tied for of in checkpoints):
+        for checkpoint in checkpoints:
+            if checkpoint.says_tied:
+                checkpoint.untie()

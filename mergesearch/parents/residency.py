@@ -60,7 +60,7 @@ class Residency:
             footprint(
                 ref,
                 files.checkpoint(ref).specs,
-                files.changed(ref),
+                {name: change.n_copies for name, change in files.changes(ref).items()},
                 moved=not on_cpu,
                 n_at_once=self._n_at_once,
             )
@@ -180,6 +180,6 @@ class Residency:
         read = self._files.read(ref, name)
         tensor = read.pin_memory() if pin and self.device.type == "cuda" else read
         tensor = tensor.to(device)
-        if tensor is not read or name in self._files.changed(ref):
+        if tensor is not read or name in self._files.changes(ref):
             self.release(ref, name)
         return tensor

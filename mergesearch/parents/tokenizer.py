@@ -59,7 +59,7 @@ def tokenizer_of(parents: "Parents") -> "PreTrainedTokenizerBase":
         InputError: the first of them has none, or it cannot be extended by the others' tokens.
     """
     if not parents.alignment.extends_tokenizer:
-        return load_tokenizer(parents.folder)
+        return load_tokenizer(parents.tokenizer_folder)
     with TemporaryDirectory() as folder:
         parents.alignment.write_tokenizer(Path(folder))
         return load_tokenizer(Path(folder))

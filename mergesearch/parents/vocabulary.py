@@ -33,6 +33,8 @@ class Vocabulary:
     n_rows: int
     #: The tokens that the tokenizer has besides those of its own model.
     added: frozenset[str] = frozenset()
+    #: Of a model with an adapter, the vocabulary of the model without it.
+    before: "Vocabulary | None" = None
 
     @cached_property
     def rows(self) -> Mapping[str, int]:
@@ -91,10 +93,11 @@ class Unified:
 def unify(models: Sequence[Vocabulary], policy: Policy, *, base_lends: bool = True) -> Unified:
     """Find the vocabulary that models are merged in.
 
-    "error" is the one that all have. "base" is the first model's, its padding included; tokens that
-    only others have are dropped. "union" is the first model's tokens under their ids, then the
-    others': first those that none of the tokenizers has as an added token, then the added ones,
-    each in order of models and ids; it has no padding, as mergekit's has none.
+    "error" is the one that all have; rows that an adapter added to it are dropped. "base" is the
+    first model's, its padding included; tokens that only others have are dropped. "union" is the
+    first model's tokens under their ids, then the others': first those that none of the tokenizers
+    has as an added token, then the added ones, each in order of models and ids; it has no padding,
+    as mergekit's has none.
 
     Args:
         models: at least one, the base of the vocabulary first.
@@ -112,7 +115,9 @@ def unify(models: Sequence[Vocabulary], policy: Policy, *, base_lends: bool = Tr
         for other in others:
             _check_same(base, other)
         maps = tuple(RowMap(m, tuple(range(base.n_rows)), {}) for m in range(len(models)))
-        return Unified(base.tokens, base.n_rows, maps)
+        grown = [other.rows for other in others if other.n_rows > base.n_rows]
+        dropped = dict.fromkeys(t for rows in grown for t in rows if t not in base.tokens)
+        return Unified(base.tokens, base.n_rows, maps, dropped=tuple(dropped))
     new = _new_tokens(base, others) if policy == "union" else []
     first_new = max(base.tokens.values(), default=-1) + 1
     tokens = {**base.tokens, **{token: first_new + i for i, token in enumerate(new)}}
@@ -157,6 +162,15 @@ def align(tensor: Tensor, rows: RowMap, read: Callable[[int], Tensor]) -> Tensor
 
 
 def _check_same(base: Vocabulary, other: Vocabulary) -> None:
+    """Refuse another vocabulary; what an adapter has added to the base's is none.
+
+    Raises:
+        InputError: with the first token that differs.
+    """
+    if other.before is not None and other.n_rows >= other.before.n_rows:
+        other = other.before
+    if base.before is not None and base.n_rows == base.before.n_rows:
+        base = base.before
     odd = set(base.tokens.items()) ^ set(other.tokens.items())
     if odd:
         token, index = min(odd, key=lambda item: (item[1], item[0]))

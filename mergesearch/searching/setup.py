@@ -126,6 +126,11 @@ def prepare(
         device=runtime.merge_device,
         memory_budget=runtime.memory_budget,
     )
+    if parents.alignment.changes and space.tokenizer_source is None:
+        raise InputError(
+            "all candidates must have one vocabulary, and an adapter adds rows to its base's; set "
+            "tokenizer_source to base or union"
+        )
     shape = _shape(space, parents)
     plans = []
     for name in space.methods:

@@ -102,6 +102,18 @@ def adapter_of_another_base(folder: Path) -> None:
     in_space(parents={"one": "models/one", "two": "models/base+adapter"})(folder)
 
 
+def adapter_of_more_rows(folder: Path) -> None:
+    settings: dict[str, Any] = {"n_rows": 34, "save_embedding_layers": True}
+    tiny.adapter(folder / "adapter", folder / "models" / "base", 6, **settings)
+    in_space(parents={"one": "models/one", "two": "models/base+adapter"})(folder)
+
+
+def pickled_adapter(folder: Path) -> None:
+    adapter = tiny.adapter(folder / "adapter", folder / "models" / "base", 6)
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    in_space(parents={"one": "models/one", "two": "models/base+adapter"})(folder)
+
+
 SPACES: dict[str, tuple[Mischief, str]] = {
     "unknown key": (in_space(metods={}), "unknown key 'metods'; did you mean 'methods'?"),
     "unknown key of the suite": (
@@ -169,6 +181,11 @@ SPACES: dict[str, tuple[Mischief, str]] = {
     "no configuration": (without("models", "two", "config.json"), "two: no config.json"),
     "truncated checkpoint": (truncated, "model.safetensors: truncated, or not a safetensors file"),
     "pickled checkpoint": (pickled, "two: only pickled weights (pytorch_model.bin), which can run"),
+    "adapter of more rows": (
+        adapter_of_more_rows,
+        "an adapter adds rows to its base's; set tokenizer_source to base or union",
+    ),
+    "pickled adapter": (pickled_adapter, "only pickled weights (adapter_model.bin)"),
     "adapter of another base": (
         adapter_of_another_base,
         "the adapter was made for another base than",

@@ -54,9 +54,11 @@ def difference(plan: Plan, parents: Parents, job: str, argument: str, i: int | N
 
 @pytest.fixture(scope="module")
 def adapters(models: Path) -> Path:
-    every = {"target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "r": 3}
+    every: dict[str, Any] = {"target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "r": 3}
     adapter(models / "first", models / "base", 5, **every)
     adapter(models / "second", models / "base", 6, target_modules=["q_proj", "o_proj"])
+    adapter(models / "dora", models / "base", 7, target_modules=["q_proj"], use_dora=True)
+    adapter(models / "norm", models / "base", 8, modules_to_save=["norm", "o_proj"])
     return models
 
 
@@ -64,6 +66,7 @@ CASES = {
     "task arithmetic": TASK_ARITHMETIC % ("one", "two"),
     "adapters": TASK_ARITHMETIC % ("base+first", "base+second"),
     "an adapter beside a checkpoint": TASK_ARITHMETIC % ("base+first", "one"),
+    "adapters that are more than sums": TASK_ARITHMETIC % ("base+dora", "base+norm"),
     "linear": (TASK_ARITHMETIC % ("one", "two"))
     .replace("task_arithmetic", "linear")
     .replace("base_model: base", ""),
@@ -106,8 +109,21 @@ def test_adapters_take_the_way_of_no_weight_gradients(adapters: Path, read: Read
         assert not any(parameter.requires_grad for parameter in learnable.model.parameters())
 
 
-def test_both_ways_compute_the_merged_model(adapters: Path, read: Read) -> None:
-    recipe = read(CASES["adapters"])
+def test_what_is_no_sum_takes_the_way_of_weights(adapters: Path, read: Read) -> None:
+    recipe = read(CASES["adapters that are more than sums"])
+    parents = Parents.of(recipe)
+    routes = Routes.of(plan_merge(recipe, parents), parents)
+    ways = {
+        way: {name.split(".")[-2] for name in getattr(routes, way)} for way in ("low_rank", "dense")
+    }
+    assert ways["low_rank"] == {"v_proj", "down_proj"}
+    norms = {"norm", "input_layernorm", "post_attention_layernorm"}
+    assert ways["dense"] == {"q_proj", "o_proj", *norms}
+
+
+@pytest.mark.parametrize("case", ["adapters", "adapters that are more than sums"])
+def test_both_ways_compute_the_merged_model(adapters: Path, read: Read, case: str) -> None:
+    recipe = read(CASES[case])
     parents = Parents.of(recipe)
     plan = plan_merge(recipe, parents)
     merged = build(plan, DEVICE)

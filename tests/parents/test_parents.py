@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mergesearch.errors import InputError
 from mergesearch.parents import Checkpoint, Parents
-from mergesearch.parents.adapter import Adapter
+from mergesearch.parents.change import Change
 from mergesearch.parents.usage import available_bytes, process_bytes
 from mergesearch.recipe import ModelRef
 from tests import tiny
@@ -93,15 +93,13 @@ def test_kept_and_streamed_parents_read_the_same_and_stay_as_they_are(
 
 def count_deltas(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
-    delta = Adapter.delta
+    value = Change.value
 
-    def counted(self: Adapter, name: str) -> Tensor | None:
-        found = delta(self, name)
-        if found is not None:
-            asked.append(name)
-        return found
+    def counted(self: Change, base: Checkpoint) -> Tensor:
+        asked.append(self.replaces)
+        return value(self, base)
 
-    monkeypatch.setattr(Adapter, "delta", counted)
+    monkeypatch.setattr(Change, "value", counted)
     return asked
 
 
