@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from mergesearch.errors import InputError
+from mergesearch.logs import quiet
+from mergesearch.merging.generation import generation_config, generation_mark
 from mergesearch.merging.gradient import LearnableModel
 from mergesearch.merging.kernel import write
 from mergesearch.merging.plan import Plan
@@ -97,7 +99,8 @@ class LiveModel:
         """Make the model the recipe's.
 
         Returns:
-            The hash of its tensors, the same as that of a checkpoint of the recipe.
+            The hash of its tensors, the same as that of a checkpoint of the recipe; with a mark
+            behind it where it generates otherwise than the first of the parents.
 
         Raises:
             RecipeError: the recipe cannot be built from these parents.
@@ -112,9 +115,12 @@ class LiveModel:
         shape = dict(plan.config) if stacked else len(plan.jobs)
         model = self._of_shape(plan, shape, stacked=stacked)
         if stacked:
-            self._digest = self._stacks.stack_into(model, plan)
+            digest = self._stacks.stack_into(model, plan)
         else:
-            self._digest = fill(model, plan, self._parents)
+            digest = fill(model, plan, self._parents)
+        with quiet():  # of settings that do not go together
+            model.generation_config = generation_config(plan)
+            self._digest = digest + generation_mark(plan, self._parents)
         return self._digest
 
     def learnable(self, plan: Plan) -> AbstractContextManager[LearnableModel]:
@@ -140,7 +146,7 @@ class LiveModel:
 
     @property
     def digest(self) -> str | None:
-        """The hash of the tensors that it holds; None while it holds no recipe's."""
+        """The hash that `become` gave last; None while it holds no recipe's."""
         return self._digest
 
     @property
