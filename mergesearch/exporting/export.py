@@ -52,7 +52,7 @@ def export(
             record.recipe(recipe_hash),
             folder,
             max_shard_bytes=max_shard_bytes,
-            expected_digest=record.digest_of(recipe_hash),
+            expected_digest=record.tensors_of(recipe_hash),
             notes=notes,
         )
         folders.append(folder)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from mergesearch.logs import quiet
 from mergesearch.merging.conversion import Conversion
+from mergesearch.merging.generation import generation_config, generation_mark
 from mergesearch.merging.gradient import LearnableModel
 from mergesearch.merging.kernel import write
 from mergesearch.merging.plan import Plan
@@ -100,7 +102,8 @@ class LiveModel:
         """Make the model the recipe's.
 
         Returns:
-            The hash of its tensors, the same as that of a checkpoint of the recipe.
+            The hash of its tensors, the same as that of a checkpoint of the recipe; with a mark
+            behind it where it generates otherwise than the first of the parents.
 
         Raises:
             RecipeError: the recipe cannot be built from these parents.
@@ -115,9 +118,12 @@ class LiveModel:
         shape = dict(plan.config) if stacked else plan.shapes
         model, conversion = self._of_shape(plan, shape, stacked=stacked)
         if stacked and conversion.is_plain:
-            self._digest = self._stacks.stack_into(model, plan, conversion)
+            digest = self._stacks.stack_into(model, plan, conversion)
         else:
-            self._digest = fill(model, plan, self._parents, conversion)
+            digest = fill(model, plan, self._parents, conversion)
+        with quiet():  # of settings that do not go together
+            model.generation_config = generation_config(plan)
+            self._digest = digest + generation_mark(plan, self._parents)
         return self._digest
 
     def learnable(self, plan: Plan) -> AbstractContextManager[LearnableModel]:
@@ -148,7 +154,7 @@ class LiveModel:
 
     @property
     def digest(self) -> str | None:
-        """The hash of the tensors that it holds; None while it holds no recipe's."""
+        """The hash that `become` gave last; None while it holds no recipe's."""
         return self._digest
 
     @property

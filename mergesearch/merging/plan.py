@@ -72,6 +72,8 @@ class Plan:
     jobs: tuple[Job, ...]
     #: The merged model's `config.json`.
     config: Mapping[str, Any]
+    #: Its `generation_config.json`; None where it has none, and its `config.json` says as much.
+    generation: Mapping[str, Any] | None = None
     #: The recipe's seed, for methods that draw random numbers.
     seed: int = 0
     #: Tensors that are not written: transformers ties or computes them, or has no place for them.

@@ -86,6 +86,7 @@ class _Planner:
         return Plan(
             jobs=tuple(laid_out),
             config=config,
+            generation=self._parents.checkpoint(self._recipe.models[0]).generation_config,
             seed=self._recipe.seed,
             left_out=self._left_out(written | {buffer.name for buffer in buffers}),
             buffers=buffers,

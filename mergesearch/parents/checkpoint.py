@@ -1,5 +1,6 @@
 """A checkpoint on disk: its configuration, and its tensors mapped and not loaded."""
 
+import copy
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.errors import InputError
+from mergesearch.logs import quiet
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 
@@ -127,6 +129,29 @@ class Checkpoint:
             vocabulary = {pair[0]: i for i, pair in enumerate(vocabulary)}
         added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
         return {**vocabulary, **added}
+
+    @cached_property
+    def generation_config(self) -> Mapping[str, Any] | None:
+        """Its `generation_config.json`, if there is one.
+
+        Raises:
+            InputError: transformers cannot read it. What it does not, it passes over in silence.
+        """
+        path = self.folder / "generation_config.json"
+        if not path.exists():
+            return None
+        settings = read_json(path)
+        from transformers import GenerationConfig
+
+        try:
+            with quiet():
+                GenerationConfig.from_dict(copy.deepcopy(settings))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{path}: transformers cannot read it ({reason}); mend it, or take it away"
+            ) from None
+        return settings
 
     @cached_property
     def says_tied(self) -> bool:

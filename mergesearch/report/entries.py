@@ -98,7 +98,7 @@ def _entries(run: Path) -> list[Entry]:
                 row.label,
                 row.role,
                 record.recipe(row.recipe_hash),
-                digest,
+                record.tensors_of(row.recipe_hash) or "",
                 record.scores(digest, "search_full"),
                 record.scores(digest, "held_out"),
                 record.n_parameters(row.recipe_hash),

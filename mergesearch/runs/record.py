@@ -71,6 +71,11 @@ class Record:
         """Look up the hash of tensors by the recipe's hash."""
         return self._digests.get(recipe_hash)
 
+    def tensors_of(self, recipe_hash: str) -> str | None:
+        """Look up the same without the mark of a candidate that generates otherwise."""
+        digest = self._digests.get(recipe_hash)
+        return None if digest is None else digest.partition("+")[0]
+
     def recipe(self, recipe_hash: str) -> Recipe:
         """Read a recipe that was merged before, its paths absolute."""
         text = self._recipes[recipe_hash]

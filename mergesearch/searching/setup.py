@@ -140,6 +140,8 @@ def prepare(
         if isinstance(candidate, Recipe):
             plans.append(plan_merge(candidate, parents))
     soup = plan_merge(space.soup(), parents)
+    for ref in parents.models:  # each is scored by itself, as it generates
+        plan_merge(space.soup([ref]), parents)
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, runtime)
     if suite.search:

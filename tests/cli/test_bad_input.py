@@ -311,6 +311,32 @@ def test_a_recipe_with_a_mistake_is_refused(
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"eos_token_id": [2, 7', "two/generation_config.json: cannot be read as JSON"),
+        ("[2, 7]", "two/generation_config.json: must hold a JSON object"),
+        ('{"max_new_tokens": 0}', "transformers cannot read it (`max_new_tokens` must be greater"),
+        ('{"watermarking_config": 7}', "two/generation_config.json: transformers cannot read it"),
+    ],
+)
+def test_a_generation_config_that_is_none_is_refused(
+    family: Path, cli: Cli, text: str, message: str
+) -> None:
+    (family / "models/two/generation_config.json").write_text(text)
+    recipe = {"merge_method": "passthrough", "models": [{"model": "models/two"}]}
+    (family / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    before = snapshot(family)
+    for command in (
+        ("merge", family / "recipe.yaml", family / "out"),
+        ("evaluate", family / "models/two", family / "suite.yaml"),
+        ("check", family / "space.yaml"),
+        ("search", family / "space.yaml", "--out", family / "run"),
+    ):
+        assert message in refused(cli(*command))
+    assert snapshot(family) == before
+
+
 def test_a_merge_is_not_written_over_something(family: Path, cli: Cli) -> None:
     (family / "recipe.yaml").write_text(yaml.safe_dump(recipe_of()))
     before = snapshot(family)

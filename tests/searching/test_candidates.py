@@ -1,11 +1,13 @@
 """Candidates are merged and scored once, whoever asks for them again."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from mergesearch.evaluation import Evaluator
+from mergesearch.exporting import write_checkpoint
 from mergesearch.merging import LiveModel
 from mergesearch.parents import Parents, tokenizer_of
 from mergesearch.recipe import Recipe, read_recipe
@@ -50,3 +52,35 @@ def test_to_ask_whether_it_is_scored_merges_nothing(
     again = evaluator_of(family, one, tmp_path)
     assert again.is_scored(again.merge(one), "held_out")
     assert len(merged) == 3
+
+
+def test_the_same_tensors_that_generate_otherwise_are_another_candidate(
+    family: Path, tmp_path: Path
+) -> None:
+    """Equal tensors, but another first model, and with it another `generation_config.json`."""
+    text = "{merge_method: linear, models: [{model: %s, parameters: {weight: %d}}, %s]}"
+    mixed = text % ("one", 0, "{model: two, parameters: {weight: 1}}")
+    both, alone = (
+        read_recipe(one).resolved(family / "models")
+        for one in (mixed, "{merge_method: passthrough, models: [{model: two}]}")
+    )
+    for name in ("plain", "marked"):
+        (tmp_path / name).mkdir()
+    plain = evaluator_of(family, both, tmp_path / "plain")
+    assert plain.merge(both) == plain.merge(alone)
+    settings = {"eos_token_id": [2, 7], "repetition_penalty": 1.2}
+    (family / "models/two/generation_config.json").write_text(json.dumps(settings))
+    candidates = evaluator_of(family, both, tmp_path / "marked")
+    first = candidates.score(both).digest
+    second = candidates.merge(alone)
+    assert first == plain.merge(both) != second
+    assert candidates._live.model.generation_config.eos_token_id == [2, 7]
+    assert not candidates.is_scored(second)
+    assert candidates.score(alone).digest == second == candidates.merge(alone)
+    tensors = candidates.record.tensors_of(alone.hash)
+    assert tensors == candidates.record.tensors_of(both.hash) == first
+    write_checkpoint(alone, tmp_path / "out", expected_digest=tensors)
+    assert json.loads((tmp_path / "out/generation_config.json").read_text()) == settings
+    candidates.merge(both)
+    candidates.score(both, "held_out")
+    assert candidates._live.model.generation_config.eos_token_id == 2

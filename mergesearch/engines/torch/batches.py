@@ -73,6 +73,7 @@ def generation_batches(
     """Encode requests to generate and put those of about one length together."""
     batches = prompt_batches(
         [harness.prompt(request) for request in requests],
+        harness.model.generation_config,
         least_saving=LEAST_SAVING if paths.shares else None,
         rows_of=limits.prompts,
         pad_id=harness.tokenizer.pad_token_id,

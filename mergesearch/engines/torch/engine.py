@@ -269,20 +269,41 @@ class TorchEngine:
 
     def _generate(self, requests: tuple[Generation, ...]) -> list[str]:
         loaded = self._loaded
-        batches = self._once(generation_batches, requests, loaded.paths)
+        own = loaded.harness.model.generation_config.to_json_string(ignore_metadata=True)
+        batches = self._once(generation_batches, requests, loaded.paths, own)
         torch.manual_seed(_SEED)
         texts: dict[int, str] = {}
-        for batch in batches:
-            texts.update(continuations(loaded.harness, loaded.prefixes, batch))
+        try:
+            for batch in batches:
+                texts.update(continuations(loaded.harness, loaded.prefixes, batch))
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                "transformers cannot generate as the task and the model's generation_config.json "
+                f"ask ({reason}); change one of them"
+            ) from error
         return [texts[i] for i in range(len(requests))]
 
     def _once(
-        self, cut: Callable[..., BatchesT], requests: tuple[Request, ...], paths: FastPaths
+        self,
+        cut: Callable[..., BatchesT],
+        requests: tuple[Request, ...],
+        paths: FastPaths,
+        *settings: str,
     ) -> BatchesT:
-        """Cut requests of one kind into batches, the first time that they are asked."""
+        """Cut requests of one kind into batches, the first time that they are asked.
+
+        Args:
+            cut: makes the batches.
+            requests: of one kind.
+            paths: that the model can go.
+            settings: of the model that decide about its batches beside its size.
+        """
         harness = self._loaded.harness
         room = harness.max_length, longest_packed(harness), str(harness.device)
-        key = (requests, paths, room)
+        key = (requests, paths, room, settings)
         if key not in self._batches:
             self._batches[key] = cut(requests, harness, paths, self._limits())
         return self._batches[key]

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
+from mergesearch.engines.torch.manner import Manner, manner_of
 from mergesearch.engines.torch.packing import Context, Group, groups_of
 from mergesearch.engines.torch.prefix import Prefixes, behind, cache_argument, growing
 
 if TYPE_CHECKING:
     from mergesearch.engines.torch.hflm import Harness
-
-#: Options of a task with which a cache of ours could not be used: beams swap their rows.
-_ODD = {"num_beams", "max_length", "use_cache", "cache_implementation"}
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,12 @@ class PromptBatch:
     owners: tuple[int, ...]
     #: One of them, for the options that they share.
     prompt: Prompt
+    manner: Manner
 
 
 def prompt_batches(
     prompts: Sequence[Prompt],
+    generation: GenerationConfig,
     *,
     least_saving: int | None,
     rows_of: Callable[[int], int],
@@ -78,6 +78,7 @@ def prompt_batches(
 
     Args:
         prompts: in any order.
+        generation: the model's own settings, which not every batch is right for.
         least_saving: tokens that sharing a prefix must save; None shares none.
         rows_of: how many rows a batch may have, from the columns of one, to be generated included.
         pad_id: stands where there is no token.
@@ -89,14 +90,18 @@ def prompt_batches(
     batches = []
     for members in kinds.values():
         first = prompts[members[0]]
-        saving = None if _ODD & first.options.keys() else least_saving
+        manner = manner_of(generation, first.options, first.max_gen_toks)
+        saving = None if manner.alone else least_saving
         ordered = sorted(members, key=lambda i: -len(prompts[i].tokens))
         while ordered:
-            n_rows = rows_of(len(prompts[ordered[0]].tokens) + first.max_gen_toks)
+            longest = len(prompts[ordered[0]].tokens)
+            n_rows = 1 if manner.alone else rows_of(longest + manner.n_new)
+            if manner.even:
+                n_rows = min(n_rows, sum(len(prompts[i].tokens) == longest for i in ordered))
             batch, ordered = ordered[:n_rows], ordered[n_rows:]
             contexts = [Context(prompts[i].tokens, [(i, [])]) for i in batch]
             groups = groups_of(contexts, saving)
-            batches.append(_batch(groups, first, saving is not None, pad_id, device))
+            batches.append(_batch(groups, first, manner, saving is not None, pad_id, device))
     return batches
 
 
@@ -113,7 +118,12 @@ def continuations(
 
 
 def _batch(
-    groups: Sequence[Group], prompt: Prompt, shares: bool, pad_id: int, device: torch.device
+    groups: Sequence[Group],
+    prompt: Prompt,
+    manner: Manner,
+    shares: bool,
+    pad_id: int,
+    device: torch.device,
 ) -> PromptBatch:
     def tensor(rows: Sequence[Sequence[int]]) -> Tensor:
         numbers = torch.tensor(rows, dtype=torch.int64, device=device)
@@ -142,7 +152,12 @@ def _batch(
                 mask=tensor([row[:-1] for row in seen]),
             )
         )
-        ids += [[*group.prefix, *row] for row in spread]
+        # behind a prefix no model reads the padding, but a penalty of repetition does: it is shown
+        # a token that the prompt has anyway
+        ids += [
+            [*group.prefix, *([own[-1] if n else pad_id] * k), *own]
+            for k, own in zip(padded, owns, strict=True)
+        ]
         mask += seen
     width = max(map(len, ids))
     return PromptBatch(
@@ -151,6 +166,7 @@ def _batch(
         mask=tensor([[0] * (width - len(row)) + row for row in mask]),
         owners=tuple(c.continuations[0][0] for group in groups for c in group.contexts),
         prompt=prompt,
+        manner=manner,
     )
 
 
@@ -158,7 +174,7 @@ def _begun(harness: "Harness", prefixes: Prefixes, batch: PromptBatch) -> Dynami
     """Run a batch's rows into a cache, but for their last tokens."""
     n_rows, n_columns = batch.ids.shape
     n_layers = harness.config.get_text_config().num_hidden_layers
-    cache = growing(n_layers, n_rows, n_columns + batch.prompt.max_gen_toks)
+    cache = growing(n_layers, n_rows, n_columns + batch.manner.n_new)
     for part in batch.parts:
         n = part.rows.stop - part.rows.start
         if part.mask.shape[1] == 0:

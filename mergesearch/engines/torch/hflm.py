@@ -3,7 +3,9 @@
 The one file of an engine that uses lm-eval, private parts of it among them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,7 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mergesearch.engines.base import UnfitRequestError
 from mergesearch.engines.torch.generation import Prompt
@@ -43,6 +40,7 @@ class Harness(HFLM):
             softmax_dtype="float32",
         )
         self._encoded: list[TokenPair] | None = None
+        self._ends: dict[tuple[str, ...], frozenset[int]] = {}
 
     def encode(
         self, requests: Sequence[LogLikelihood] | Sequence[RollingLogLikelihood]
@@ -112,8 +110,20 @@ class Harness(HFLM):
         return Prompt(ids[0].tolist(), tuple(until), max_gen_toks, options)
 
     def text(self, tokens: list[int], prompt: Prompt) -> str:
-        """Decode a continuation and end it as its prompt asks."""
-        return postprocess_generated_text(self.tok_decode(tokens), list(prompt.until), None)
+        """Decode a continuation and end it as its prompt asks.
+
+        A special token that ends it is in no text, by which it would be found; what a row went on
+        to write behind it, beside others that had not ended, is dropped.
+        """
+        if prompt.until not in self._ends:
+            self._ends[prompt.until] = frozenset(
+                i
+                for i, token in self.tokenizer.added_tokens_decoder.items()
+                if token.special and any(end and end in token.content for end in prompt.until)
+            )
+        ends = self._ends[prompt.until]
+        written = list(takewhile(lambda token: token not in ends, tokens))
+        return postprocess_generated_text(self.tok_decode(written), list(prompt.until), None)
 
     def describe(self) -> Mapping[str, Any]:
         """Describe the model and the tokenizer; see `Engine.describe`."""
@@ -142,11 +152,6 @@ class Harness(HFLM):
             answers.update(zip(members, self._loglikelihood_tokens(asked), strict=True))
         return [answers[i] for i in range(len(pairs))]
 
-    def _model_generate(self, *args: Any, **kwargs: Any) -> Tensor:
-        return super()._model_generate(
-            *args, logits_processor=LogitsProcessorList([_FiniteLogits()]), **kwargs
-        )
-
     def generate(self, ids: Tensor, mask: Tensor, prompt: Prompt, **cache: Any) -> list[list[int]]:
         """Generate the continuations of one batch, as token ids.
 
@@ -155,19 +160,31 @@ class Harness(HFLM):
             mask: 1 where there is a token, of the same shape.
             prompt: one of them, for its options.
             cache: the argument with a cache of the first columns, where there is one.
+
+        Raises:
+            CandidateError: the model's logits are not finite.
         """
         options = {"max_length": ids.shape[1] + prompt.max_gen_toks, **prompt.options, **cache}
-        rows = self._model_generate(
-            context=ids, attention_mask=mask, stop=list(prompt.until), **options
-        )
+        with _finite_logits(self.model):
+            rows = self._model_generate(
+                context=ids, attention_mask=mask, stop=list(prompt.until), **options
+            )
+        rows = getattr(rows, "sequences", rows)  # with `return_dict_in_generate`
         return rows[:, ids.shape[1] :].tolist()
 
 
-class _FiniteLogits(LogitsProcessor):
-    """Stops a generation that would go on silently from NaN."""
+@contextmanager
+def _finite_logits(model: PreTrainedModel) -> Iterator[None]:
+    """Stop a generation that would go on silently from NaN."""
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # -inf is what other processors give a token that they rule out.
-        if bool((scores.isnan() | scores.isposinf()).any()):
+    def check(_: Any, __: Any, output: Any) -> None:
+        # -inf is what a model gives a token that it rules out.
+        logits = output.logits[:, -1]
+        if bool((logits.isnan() | logits.isposinf()).any()):
             raise CandidateError("the model's logits are not finite")
-        return scores
+
+    handle = model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

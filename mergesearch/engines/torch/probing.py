@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from mergesearch.engines.torch.generation import Prompt, continuations, prompt_batches
 from mergesearch.engines.torch.loglikelihood import loglikelihoods
@@ -106,7 +107,12 @@ def _difference(
 
 
 def _difference_of_texts(harness: "Harness", pairs: Sequence[TokenPair]) -> str:
-    """Say why not to share prefixes in generation, or nothing."""
+    """Say why not to share prefixes in generation, or nothing.
+
+    What is tried is the module, so that its own settings, under which it may stop at once, or need
+    other batches, are set aside meanwhile.
+    """
+    model = harness.model
     contexts = {tuple(context): None for context, _ in pairs}
     prompts = [Prompt(list(context), (), 3, {"do_sample": False}) for context in contexts]
 
@@ -114,18 +120,23 @@ def _difference_of_texts(harness: "Harness", pairs: Sequence[TokenPair]) -> str:
         generated: dict[int, str] = {}
         for batch in prompt_batches(
             prompts,
+            model.generation_config,
             least_saving=saving,
             rows_of=lambda _: len(prompts),
             pad_id=harness.tokenizer.pad_token_id,
             device=harness.device,
         ):
-            generated.update(continuations(harness, Prefixes(harness.model), batch))
+            generated.update(continuations(harness, Prefixes(model), batch))
         return generated
 
-    shared, failure = _tried(lambda: texts(1))
-    if shared is None:
-        return failure
-    return "" if shared == texts(None) else "it generates another text"
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        shared, failure = _tried(lambda: texts(1))
+        if shared is None:
+            return failure
+        return "" if shared == texts(None) else "it generates another text"
+    finally:
+        model.generation_config = own
 
 
 def _tried(path: Callable[[], T]) -> tuple[T | None, str]:
