@@ -28,6 +28,11 @@ _QUANTIZED = (
     *("weight", "qweight", "qzeros", "scales", "g_idx", "absmax", "quant_map", "weight_packed"),
     *("weight_shape", "SCB", "quant_state", "perm"),
 )
+#: Keys of a `generation_config.json` that `save_pretrained` writes without being asked.
+_UNASKED = (
+    *("_from_model_config", "output_attentions", "output_hidden_states"),
+    *("transformers_version", "use_cache"),
+)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -141,6 +146,8 @@ class Checkpoint:
         if not path.exists():
             return None
         settings = read_json(path)
+        if all(key in _UNASKED or _is_token(key, value) for key, value in settings.items()):
+            return settings  # without the seconds that transformers takes to import
         from transformers import GenerationConfig
 
         try:
@@ -243,6 +250,12 @@ class Checkpoint:
                 f"{remedy} first"
             )
         return TensorSpec(entry.shape, BUFFER_DTYPES[entry.dtype], file)
+
+
+def _is_token(key: str, value: Any) -> bool:
+    """Tell a setting of a `generation_config.json` that names a token, or several."""
+    tokens = value if isinstance(value, list) else [value]
+    return key.endswith("_token_id") and all(type(token) is int for token in tokens)
 
 
 def read_json(path: Path) -> dict[str, Any]:
