@@ -15,6 +15,11 @@ _COUNTS = ("layers", "n_layer")
 _LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
 
 
+def has_towers(config: Mapping[str, Any]) -> bool:
+    """Tell a configuration of a language model with others beside it."""
+    return any(isinstance(config.get(key), dict) for key in _LANGUAGE_KEYS)
+
+
 def n_layers(parents: Parents, model: ModelRef) -> int:
     """Count the layers of a parent, by its configuration.
 
@@ -64,10 +69,14 @@ def _of_layers(
         depth: layers that the first model has.
     """
     changed: dict[str, Any] = {}
+    # of a model with towers, whose layers stay
+    language = {key for key in _LANGUAGE_KEYS if isinstance(config.get(key), dict)}
     for key, value in config.items():
         theirs = [(of.get(key, value), i) for of, i in layers]
         changed[key] = value
         if isinstance(value, dict):
+            if language and key not in language:
+                continue
             parts = [(of if isinstance(of, dict) else value, i) for of, i in theirs]
             changed[key] = _of_layers(value, parts, depth)
         elif "layer" not in key:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.merging.kernel import Load
+from mergesearch.merging.loading import Load
 from mergesearch.parents import Destination, conversion_rules, destinations, in_layer
 
 
@@ -131,6 +131,15 @@ class Conversion:
                     f"every tensor must have the shape that the first model's config.json means, "
                     f"{list(known[name].shape)} for {name}, got {list(shape)}"
                 )
+
+
+def loads(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell if tensors of these shapes, by name, give a model all its parameters."""
+    try:
+        Conversion(model, shapes)
+    except InputError:
+        return False
+    return True
 
 
 def _groups(

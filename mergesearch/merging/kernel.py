@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from mergesearch.errors import CandidateError
 from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.fuse import call_for
+from mergesearch.merging.loading import Load
 from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.threads import workers
@@ -50,18 +50,6 @@ def run(plan: Plan, parents: Parents) -> Iterator[tuple[str, Tensor]]:
 
     with workers(parents.device) as pool:
         yield from pool.map(merged, plan.jobs)
-
-
-@dataclass(frozen=True)
-class Load:
-    """Tensors that a model takes together, since its parameters are made of them."""
-
-    names: frozenset[str]
-    #: What they are computed in, and where.
-    dtype: torch.dtype
-    device: torch.device
-    #: Called with the tensors by name.
-    into: Callable[[Mapping[str, Tensor]], None]
 
 
 def write(

@@ -9,12 +9,14 @@ import torch
 
 from mergesearch.errors import RecipeError
 from mergesearch.merging.arguments import Target, arguments_of
-from mergesearch.merging.configuration import merged_config, n_layers
+from mergesearch.merging.configuration import has_towers, merged_config, n_layers
+from mergesearch.merging.conversion import loads
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.parents import (
     HEAD,
     Parents,
     TensorSpec,
+    empty_model,
     in_layer,
     layer_of,
     tower_depths,
@@ -54,14 +56,14 @@ class _Planner:
         self._parents = parents
         #: Every source's layer range explicit, the base among the sources.
         self._slices = [self._with_ranges(part) for part in recipe.slices]
+        first = self._slices[0].sources[0].model
+        self._depth = n_layers(parents, first)
+        self._towers = tower_depths(parents.checkpoint(first).specs)
         models = {source.model for part in self._slices for source in part.sources}
         #: Whether no model has an output head beside its embeddings.
         self._ties = all(parents.checkpoint(model).is_tied for model in models)
         #: Each model's tensor names by layer.
         self._names = {model: self._names_by_layer(model) for model in models}
-        first = self._slices[0].sources[0].model
-        self._depth = n_layers(parents, first)
-        self._towers = tower_depths(parents.checkpoint(first).specs)
 
     def plan(self) -> Plan:
         """Plan every tensor, in the order of the layers."""
@@ -131,10 +133,10 @@ class _Planner:
 
     @cached_property
     def _apart(self) -> frozenset[str]:
-        """The first model's tensors of towers, where the recipe tells them from others."""
-        if self._recipe.towers is None:
-            return frozenset()
+        """The first model's tensors of towers, where they are told from others."""
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
+        if self._recipe.towers is None and not (self._is_stack and has_towers(first.config)):
+            return frozenset()
         return tower_names(first.config, first.specs)
 
     @cached_property
@@ -191,7 +193,9 @@ class _Planner:
             if _is_computed(name, checkpoint.specs[name]) or (name == HEAD and self._ties):
                 continue
             layer = layer_of(name)
-            if layer is None:
+            if self._is_stack and name in self._apart:
+                layer = _AFTER  # layers of the language model are moved, and no tower's
+            elif layer is None:
                 before = any(word in name for word in ("embed", "wte", "wpe"))
                 layer = _BEFORE if before else _AFTER
             groups.setdefault(layer if layer < n else _BEYOND, []).append(name)
@@ -222,7 +226,8 @@ class _Planner:
         """
         for model, names in self._names.items():
             depth = n_layers(self._parents, model)
-            towers = tower_depths(name for of in names.values() for name in of)
+            moved = (n for of in names.values() for n in of if n not in self._apart)
+            towers = tower_depths(moved)
             if odd := [f"{tower}* {n}" for tower, n in towers.items() if n != depth]:
                 raise RecipeError(
                     f"layers are moved of models whose layers are all counted in config.json, but "
@@ -233,7 +238,7 @@ class _Planner:
         """Plan one layer of the output, of which each source gives one of its `layers`."""
         first, *others = part.sources
         own = self._names[first.model].get(layers[0], [])
-        if layer >= 0 and not own:
+        if layer >= 0 and not own and (self._is_stack or not self._is_whole):
             raise RecipeError(f"{first.model} has no tensors of layer {layers[0]}")
         for source, theirs in zip(others, layers[1:], strict=True):
             for name in self._names[source.model].get(theirs, []):
@@ -251,6 +256,13 @@ class _Planner:
         """Tell a tensor of the model from a value head that training left in some."""
         everywhere = all(n in self._parents.specs(model) for model, n in pairs)
         return everywhere or name not in self._parents.foreign
+
+    @cached_property
+    def _is_whole(self) -> bool:
+        """True where the class finds every parameter, however config.json counts layers."""
+        first = self._parents.checkpoint(self._slices[0].sources[0].model)
+        shapes = {name: spec.shape for name, spec in first.specs.items()}
+        return (model := empty_model(first.config)) is not None and loads(model, shapes)
 
     def _position(self, name: str, depth: float) -> float:
         """Give a tensor's place in depth, for gradients: that in a tower of its own depth."""

@@ -1,12 +1,11 @@
 """The transformers model of a plan, before any weight is written."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from mergesearch.errors import InputError
-from mergesearch.merging.conversion import Conversion
+from mergesearch.merging.conversion import Conversion, loads
 from mergesearch.merging.plan import Plan
 from mergesearch.parents import Parents, configuration, empty_model, in_layer
 
@@ -114,7 +113,7 @@ def check_stack(plan: Plan, parents: Parents) -> None:
     kinds = {in_layer(name, 0) for name in plan.shapes}
     stored = {n: spec.shape for n, spec in first.specs.items() if in_layer(n, 0) in kinds}
     model = empty_model(first.config)
-    if model is None or not _loads(model, stored):
+    if model is None or not loads(model, stored):
         return
     stack = empty_model(plan.config)
     if stack is None:
@@ -125,11 +124,3 @@ def check_stack(plan: Plan, parents: Parents) -> None:
         raise InputError(
             f"a stack must have the tensors that its config.json means: {error}; merge whole models"
         ) from None
-
-
-def _loads(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    try:
-        Conversion(model, shapes)
-    except InputError:
-        return False
-    return True

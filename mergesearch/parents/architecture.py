@@ -1,5 +1,6 @@
 """Classes of transformers, and their rules for names in files."""
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,12 @@ import torch
 
 from mergesearch.errors import InputError
 
+#: Errors by which classes of transformers refuse a configuration, or find it wrong in the making.
+_NOT_MADE = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, InputError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+
 
 def configuration(config: Mapping[str, Any]) -> Any:
     """Make the transformers configuration of a `config.json`.
@@ -16,13 +23,20 @@ def configuration(config: Mapping[str, Any]) -> Any:
     Raises:
         InputError: transformers knows no such architecture.
     """
-    from transformers import AutoConfig
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = dict(config)
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"transformers cannot build this architecture: it has no model_type {kind!r}"
+        )
     try:
-        return AutoConfig.for_model(config.pop("model_type"), **config)
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"transformers cannot build this architecture: {error}") from None
+        # as it reads a file, where a number may be {"__float__": "Infinity"}
+        return CONFIG_MAPPING[kind].from_dict(copy.deepcopy(dict(config)))
+    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"transformers cannot build this architecture: {reason}") from None
 
 
 def empty_model(config: Mapping[str, Any]) -> Any:
@@ -40,7 +54,7 @@ def empty_model(config: Mapping[str, Any]) -> Any:
     try:
         with torch.device("meta"):
             return architecture(configuration(config))
-    except (InputError, AttributeError, KeyError, ValueError, TypeError):
+    except _NOT_MADE:
         return None
 
 

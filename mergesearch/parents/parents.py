@@ -114,7 +114,7 @@ class Parents:
 
     @property
     def foreign(self) -> frozenset[str]:
-        """Tensors that the models' class does not load; none where it is not known."""
+        """Tensors that their models' classes do not load; none where one is not known."""
         return self._files.foreign
 
     def resolve(self, ref: ModelRef) -> ModelRef:

@@ -90,12 +90,13 @@ class ModelFiles:
 
     @cached_property
     def foreign(self) -> frozenset[str]:
-        """Tensors that the models' class does not load; none where it is not known."""
-        checkpoints = self.checkpoints
-        if (model := empty_model(checkpoints[0].config)) is None:
-            return frozenset()
-        found = [checkpoint.specs.keys() for checkpoint in checkpoints]
-        return frozenset().union(*(names - destinations(model, names).keys() for names in found))
+        """Tensors that their models' classes do not load; none where one is not known."""
+        names: set[str] = set()
+        for checkpoint in self.checkpoints:
+            if (model := empty_model(checkpoint.config)) is None:
+                return frozenset()
+            names |= checkpoint.specs.keys() - destinations(model, checkpoint.specs).keys()
+        return frozenset(names)
 
     def _check_family(self, ref: ModelRef) -> None:
         """Refuse another architecture or hidden size than the first model's."""

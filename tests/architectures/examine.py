@@ -98,6 +98,10 @@ def family(kind: str, folder: Path) -> None:
             if seed == 0:
                 model(input_ids=_IDS)
         model.save_pretrained(folder / name)
+        if seed == 0:
+            loaded = AutoModelForCausalLM.from_pretrained(folder / name).float().eval()
+            if not torch.allclose(_logits(model), _logits(loaded), atol=1e-5):
+                raise ValueError("transformers itself loads another model than it saved")
         tiny.tokenizer().save_pretrained(folder / name)
 
 
@@ -110,7 +114,11 @@ def _merged(folder: Path, name: str, text: str) -> str:
     if missing := sorted(info["missing_keys"]):
         return f"transformers misses {missing[0]} in the checkpoint"
     live = LiveModel(Parents.of(recipe), torch.device("cpu"), torch.float32)
-    if live.become(recipe) != digest:
+    try:
+        again = live.become(recipe)
+    except MergesearchError as error:
+        return f"merged, not scored: {_line(error)}"
+    if again != digest:
         return "scored and exported tensors differ"
     if not torch.allclose(_logits(live.model), _logits(loaded.float().eval()), atol=1e-5):
         return "the exported model answers otherwise than the scored one"

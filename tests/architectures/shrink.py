@@ -44,6 +44,9 @@ _SIZES: tuple[tuple[str, int], ...] = (
 )  # fmt: skip
 #: What no rule about names gives.
 _EXACTLY: Mapping[str, Mapping[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "falcon_h1": {"mamba_d_ssm": 64},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
@@ -79,11 +82,10 @@ def _shrunk(
     if hasattr(config, "kv_lora_rank"):  # latent attention has a key for each head
         exactly = {"num_key_value_heads": 4, **exactly}
     for name, value in vars(config).items():
-        part = getattr(config, name)
         if name in exactly or name.startswith("_") or name in left:
             continue
-        if hasattr(part, "to_dict"):
-            values[name] = type(part)(**_shrunk(part, {}, left))
+        if hasattr(value, "to_dict"):
+            values[name] = type(value)(**_shrunk(value, {}, left))
         elif type(value) is int or (value is None and _is_size(name)):
             size = next((size for pattern, size in _SIZES if re.search(pattern, name)), None)
             if size is not None and value is not None:

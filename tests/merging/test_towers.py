@@ -103,3 +103,24 @@ def test_towers_are_said_in_a_comment_and_merging_them_is_the_default() -> None:
     assert read_recipe(write_recipe(recipe)) == recipe
     assert "# mergesearch: {towers: base}" in write_recipe(recipe)
     assert read_recipe(RECIPE + "# mergesearch: {towers: merge}\n").hash == read_recipe(RECIPE).hash
+
+
+def test_a_stack_moves_layers_of_the_language_model_alone(pair: Path, tmp_path: Path) -> None:
+    """The towers are as deep as they were, in the weights and in config.json."""
+    text = """
+    merge_method: passthrough
+    slices:
+    - sources: [{model: one, layer_range: [0, 3]}]
+    - sources: [{model: two, layer_range: [1, 3]}]
+    """
+    recipe = read_recipe(text).resolved(pair)
+    live = LiveModel(Parents.of(recipe), CPU)
+    assert live.become(recipe) == merge(recipe, tmp_path / "out")
+    loaded, info = transformers.AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    depths = loaded.config.text_config.num_hidden_layers, loaded.config.vision_config
+    assert (depths[0], depths[1].num_hidden_layers) == (5, 2)
+    with torch.no_grad():
+        assert torch.equal(live.model(input_ids=IDS).logits, loaded(input_ids=IDS).logits)
