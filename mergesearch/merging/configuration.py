@@ -9,7 +9,14 @@ from mergesearch.recipe import ModelRef, Recipe
 
 #: The keys under which a configuration says how many layers a model has, and those of a part of it
 #: that is a configuration by itself: of the language model of a vision-language model.
-_DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
+_DEPTH_KEYS = (
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "n_layers",
+    "decoder_layers",
+    "num_decoder_layers",
+)
 #: Endings of keys that count layers.
 _COUNTS = ("layers", "n_layer")
 _LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")

@@ -1,6 +1,5 @@
 """Classes of transformers, and their rules for names in files."""
 
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,11 +31,19 @@ def configuration(config: Mapping[str, Any]) -> Any:
             f"transformers cannot build this architecture: it has no model_type {kind!r}"
         )
     try:
-        # as it reads a file, where a number may be {"__float__": "Infinity"}
-        return CONFIG_MAPPING[kind].from_dict(copy.deepcopy(dict(config)))
+        return CONFIG_MAPPING[kind].from_dict(_decoded(dict(config)))
     except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"transformers cannot build this architecture: {reason}") from None
+
+
+def _decoded(value: Any) -> Any:
+    """Copy what a file says, numbers that JSON lacks as they are meant, such as infinity."""
+    if isinstance(value, dict) and value.keys() == {"__float__"}:
+        return float(value["__float__"])
+    if isinstance(value, dict):
+        return {key: _decoded(of) for key, of in value.items()}
+    return [_decoded(of) for of in value] if isinstance(value, list) else value
 
 
 def empty_model(config: Mapping[str, Any]) -> Any:
