@@ -13,7 +13,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test lint docs bench bench-search setup peers clean
+.PHONY: demo test lint docs bench bench-search architectures fuzz setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
@@ -44,6 +44,14 @@ bench-search: $(VENV)/.ready-to-test
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs $(JOBS) --work bench-search
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.learning --work bench-search
+
+# every causal architecture of transformers, tiny, from end to end: docs/architectures.md (an hour)
+architectures: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.architectures
+
+# two thousand damaged files of each kind
+fuzz: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 FUZZ=2000 $(VENV)/bin/python -m pytest -n $(JOBS) tests/test_fuzz.py
 
 setup: $(VENV)/.ready
 

@@ -15,6 +15,11 @@ from mergesearch.parents.checkpoint import HEAD, Checkpoint, read_json
 from mergesearch.parents.mapping import read_header
 from mergesearch.parents.tables import has_rows, n_rows
 
+#: Errors by which peft finds settings wrong.
+_NOT_MADE = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError),
+    *(TypeError, ValueError),
+)
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
@@ -101,8 +106,12 @@ class Adapter:
             if kind.startswith(("embedding_A", "B.")) and has_rows(f"{module}.weight"):
                 return shape[kind == "embedding_A"]
         trained = self._config.get("trainable_token_indices") or []
-        lists = trained.values() if isinstance(trained, dict) else [trained]
-        last = max((int(i) for indices in lists for i in indices), default=-1)
+        lists = list(trained.values()) if isinstance(trained, dict) else [trained]
+        if not all(isinstance(of, list) and all(type(i) is int for i in of) for of in lists):
+            raise InputError(
+                f"{self.folder}: trainable_token_indices must be a list of rows, got {trained!r}"
+            )
+        last = max((i for indices in lists for i in indices), default=-1)
         return max(n_rows(self._base), last + 1)
 
     def _skeleton(self) -> Any:
@@ -136,7 +145,7 @@ class Adapter:
                 return PeftModel.from_pretrained(
                     skeleton, self.folder, torch_device="cpu", low_cpu_mem_usage=True
                 )
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except _NOT_MADE as error:
             raise self._made_for_another(str(error).strip().splitlines()[-1].strip()) from None
 
     def _check_all_loaded(self, model: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.tables import TABLES, has_rows, n_rows
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
@@ -228,9 +228,7 @@ def _check_every_table_is_known(checkpoint: Checkpoint) -> None:
 
 
 def _added(checkpoint: Checkpoint) -> dict[str, AddedEntry]:
-    path = checkpoint.tokenizer_folder / TOKENIZER
-    entries = read_json(path).get("added_tokens", []) if path.exists() else []
-    return {entry["content"]: entry for entry in entries}
+    return {entry["content"]: entry for entry in checkpoint.added_tokens}
 
 
 def _count(tokens: tuple[str, ...]) -> str:

@@ -129,11 +129,31 @@ class Checkpoint:
         if not path.exists():
             return None
         data = read_json(path)
-        vocabulary = data.get("model", {}).get("vocab", {})
-        if isinstance(vocabulary, list):  # Unigram: pairs of token and score, in order of id
-            vocabulary = {pair[0]: i for i, pair in enumerate(vocabulary)}
-        added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
-        return {**vocabulary, **added}
+        try:
+            vocabulary = (data.get("model") or {}).get("vocab") or {}
+            if isinstance(vocabulary, list):  # Unigram: pairs of token and score, in order of id
+                vocabulary = {pair[0]: i for i, pair in enumerate(vocabulary)}
+            found = {**vocabulary, **{t["content"]: t["id"] for t in self.added_tokens}}
+        except (AttributeError, IndexError, KeyError, TypeError):
+            found = {"": -1}
+        if not all(type(i) is int and i >= 0 and isinstance(t, str) for t, i in found.items()):
+            raise InputError(f"{path}: must map tokens to ids; download the tokenizer again")
+        return found
+
+    @property
+    def added_tokens(self) -> list[dict[str, Any]]:
+        """The tokens that the tokenizer has beside its model's, as `tokenizer.json` has them.
+
+        Raises:
+            InputError: they are no list of tokens.
+        """
+        path = self.tokenizer_folder / TOKENIZER
+        entries = (read_json(path).get("added_tokens") or []) if path.exists() else []
+        if isinstance(entries, list) and all(
+            isinstance(entry, dict) and isinstance(entry.get("content"), str) for entry in entries
+        ):
+            return entries
+        raise InputError(f"{path}: added_tokens must be a list of tokens with their content")
 
     @cached_property
     def generation_config(self) -> Mapping[str, Any] | None:
@@ -197,8 +217,12 @@ class Checkpoint:
             return [self.folder / SINGLE]
         if (self.folder / INDEX).exists():
             weight_map = read_json(self.folder / INDEX).get("weight_map", {})
-            if not isinstance(weight_map, dict):
-                raise InputError(f"{self.folder / INDEX}: weight_map must map tensors to files")
+            names = weight_map.values() if isinstance(weight_map, dict) else [None]
+            # a file beside the index, and none elsewhere
+            if not all(isinstance(name, str) and name == Path(name).name for name in names):
+                raise InputError(
+                    f"{self.folder / INDEX}: weight_map must map tensors to files of the folder"
+                )
             self._weight_map = weight_map
             files = [self.folder / str(name) for name in sorted(set(weight_map.values()))]
             missing = [file.name for file in files if not file.exists()]
