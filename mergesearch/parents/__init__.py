@@ -2,6 +2,7 @@
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.differences import Difference
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
@@ -14,6 +15,7 @@ __all__ = [
     "HEAD",
     "Alignment",
     "Checkpoint",
+    "Difference",
     "Memo",
     "MemoryPlan",
     "Parents",

@@ -124,6 +124,7 @@ def prepare(
         base=space.base,
         device=runtime.merge_device,
         memory_budget=runtime.memory_budget,
+        allow_mismatch=runtime.allow_mismatch,
     )
     shape = _shape(space, parents)
     plans = []
