@@ -1,4 +1,4 @@
-"""The runtime: device, dtype, batch size, memory budget, engine, and what is allowed."""
+"""The runtime: device, dtype, batch size, memory budget, engine, allowances."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

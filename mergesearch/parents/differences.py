@@ -1,4 +1,4 @@
-"""Differences between models that no shape shows: of the function, and of the text."""
+"""Differences between models that no shape shows: of function and of text."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The meaning of a configuration: named values, alike however they are spelled."""
+"""The meaning of a configuration: values by name, however they are spelled."""
 
 import inspect
 import json
