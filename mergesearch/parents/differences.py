@@ -112,7 +112,7 @@ def differences_beside(checkpoints: Mapping[ModelPath, Checkpoint]) -> tuple[Dif
 
 
 def _difference(field: str, models: tuple[str, ...], values: Sequence[Any]) -> Difference | None:
-    """Compare a field's values; None where they mean the same, or where shapes tell."""
+    """Compare a field's values; None where they mean the same, or shapes tell."""
     name = field.rpartition(".")[2]
     if name == "partial_rotary_factor":  # of the whole head, where nothing is said
         values = [1.0 if value is None else value for value in values]
@@ -204,7 +204,7 @@ def _listed(models: Sequence[str]) -> str:
 
 
 def _names(models: Iterable[ModelPath]) -> tuple[str, ...]:
-    """Call models as readers know them: folders by the ends of their paths that differ."""
+    """Call models as readers do: folders by the ends of their paths that differ."""
     models = tuple(models)
     for n in range(1, max(len(Path(model.path).parts) for model in models)):
         names = tuple(

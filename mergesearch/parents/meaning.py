@@ -48,7 +48,7 @@ def meanings_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Meaning, ...]:
 
 
 def _built(config: Mapping[str, Any]) -> Any | None:
-    """Make the transformers configuration; None where there is no class, or it refuses."""
+    """Make the transformers configuration; None where no class takes it."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
