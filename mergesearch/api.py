@@ -28,6 +28,7 @@ def merge(
     dtype: DType | None = None,
     max_shard_bytes: int = 5 * 10**9,
     memory_budget: int | None = None,
+    allow_mismatch: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint that plain transformers loads.
@@ -38,8 +39,10 @@ def merge(
         dtype: of the result, in place of the recipe's.
         max_shard_bytes: the largest size of one weight file.
         memory_budget: bytes that the process may hold at its peak; None is 80 % of what there is.
+        allow_mismatch: merge models whose weights are of different functions, as with another
+            number of heads.
         say: is told, before anything is written, what becomes of tokens that not all models have,
-            and how much memory it takes.
+            in what else they differ, and how much memory it takes.
 
     Returns:
         The hash of the tensors (XXH3, 128 bits).
@@ -53,7 +56,12 @@ def merge(
     if dtype is not None:
         recipe = recipe.model_copy(update={"out_dtype": dtype})
     return write_checkpoint(
-        recipe, out, max_shard_bytes=max_shard_bytes, memory_budget=memory_budget, say=say
+        recipe,
+        out,
+        max_shard_bytes=max_shard_bytes,
+        memory_budget=memory_budget,
+        allow_mismatch=allow_mismatch,
+        say=say,
     )
 
 
@@ -99,7 +107,11 @@ def evaluate(
     where = Runtime.of(runtime)
     provenance = Provenance(name, where.batch_size)
     parents = Parents.of(
-        recipe, keep=False, device=where.merge_device, memory_budget=where.memory_budget
+        recipe,
+        keep=False,
+        device=where.merge_device,
+        memory_budget=where.memory_budget,
+        allow_mismatch=where.allow_mismatch,
     )
     plan_merge(recipe, parents)  # whatever is wrong with it is said before tasks are built
     tokenizer = tokenizer_of(parents)

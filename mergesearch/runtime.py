@@ -1,4 +1,4 @@
-"""The runtime: device, dtype, batch size, memory budget and engine."""
+"""The runtime: device, dtype, batch size, memory budget, engine, allowances."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +39,7 @@ class RuntimeOptions(TypedDict, total=False):
     batch_size: int | None
     memory_budget: int | str | None
     engine: str
+    allow_mismatch: bool
 
 
 class Runtime(Config):
@@ -63,6 +64,8 @@ class Runtime(Config):
     memory_budget: Size | None = None
     #: What answers the requests of tasks.
     engine: str = "torch"
+    #: Merge models whose weights are of different functions, as with another number of heads.
+    allow_mismatch: bool = False
 
     @classmethod
     def of(cls, options: RuntimeOptions) -> Self:

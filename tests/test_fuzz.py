@@ -48,7 +48,7 @@ Damage = Callable[[bytes, random.Random], bytes]
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A family, one of it in shards, and an adapter."""
     folder = tmp_path_factory.mktemp("sound")
-    changes = {"num_hidden_layers": 2}
+    changes: dict[str, Any] = {"num_hidden_layers": 2}
     base = tiny.llama(folder / "models" / "base", 0, **changes)
     tiny.llama(folder / "models" / "one", 1, base=base, **changes)
     tiny.llama(folder / "models" / "two", 2, base=base, max_shard_size="10KB", **changes)

@@ -10,6 +10,16 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from mergesearch.cli.options import (
+    AllowMismatch,
+    BatchSize,
+    Device,
+    MemoryBudget,
+    Out,
+    RunFolder,
+    ShardSize,
+    SpaceFile,
+)
 from mergesearch.errors import InputError, MergesearchError
 
 
@@ -30,27 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search for the best merge of a base LLM and its fine-tuned relatives, without training.",
 )
-
-SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Rows a forward pass.", show_default="as their tokens allow"),
-]
-ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
-MemoryBudget = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Memory of the process at its peak, e.g. 8GB.",
-        show_default="80 % of what is available",
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="RUN", help="Run folder.", show_default="results/SPACE"),
-]
 
 
 def main() -> None:
@@ -89,12 +78,19 @@ def demo(
 
 
 @app.command()
-def check(space: SpaceFile, device: Device = "auto", memory_budget: MemoryBudget = None) -> None:
+def check(
+    space: SpaceFile,
+    device: Device = "auto",
+    memory_budget: MemoryBudget = None,
+    allow_mismatch: AllowMismatch = False,
+) -> None:
     """Say what is wrong with a space, and what a search takes in time and memory."""
     from mergesearch.runtime import Runtime
     from mergesearch.space import SearchSpace
 
-    runtime = Runtime.of({"device": device, "memory_budget": memory_budget})
+    runtime = Runtime.of(
+        {"device": device, "memory_budget": memory_budget, "allow_mismatch": allow_mismatch}
+    )
     loaded = SearchSpace.load(space)
     _quiet_optuna()
 
@@ -121,6 +117,7 @@ def search(
     device: Device = "auto",
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Search a space; the same command again goes on where it stopped.
 
@@ -135,6 +132,7 @@ def search(
         device=device,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        allow_mismatch=allow_mismatch,
     )
 
 
@@ -146,6 +144,7 @@ def soup(
     device: Device = "auto",
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Make the greedy or uniform soup of a space's parents; score it beside them."""
     from mergesearch.space import SearchSpace
@@ -164,6 +163,7 @@ def soup(
         device=device,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        allow_mismatch=allow_mismatch,
         observer=Progress(),
     )
     show_run(outcome.folder)
@@ -183,6 +183,7 @@ def learn(
     device: Device = "auto",
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Learn one merge's coefficients by gradient; score it beside the parents."""
     from mergesearch.cli.prompts import files_by_parent
@@ -204,6 +205,7 @@ def learn(
             device=device,
             batch_size=batch_size,
             memory_budget=memory_budget,
+            allow_mismatch=allow_mismatch,
             observer=observer,
         )
     show_run(outcome.folder)
@@ -218,6 +220,7 @@ def merge(
     ] = None,
     max_shard_size: ShardSize = "5GB",
     memory_budget: MemoryBudget = None,
+    allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Merge a recipe into a checkpoint that transformers loads."""
     from mergesearch.cli.sizes import bytes_of
@@ -235,6 +238,7 @@ def merge(
         dtype=dtype,
         max_shard_bytes=size,
         memory_budget=budget,
+        allow_mismatch=allow_mismatch,
         say=lambda note: typer.echo(note, err=True),
     )
     typer.echo(f"{out}  (tensors xxh3 {digest[:12]})")
@@ -251,6 +255,7 @@ def evaluate(
     device: Device = "auto",
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Score a checkpoint or a recipe on a suite, with intervals."""
     from mergesearch.tasks import load_suite
@@ -267,6 +272,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        allow_mismatch=allow_mismatch,
     )
     show_evaluation(evaluation)
     if json_file is not None:

@@ -20,7 +20,11 @@ def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
         minutes = min(minutes, seconds * search.documents / estimate.n_documents / 60)
     minutes = min(minutes, search.minutes or minutes)
     size = f"{estimate.n_parameters / 1e6:.1f} M parameters"
-    print(f"models     {len(space.models)} of {size}, all match")
+    differences = setup.parents.differences
+    match = "of one shape" if differences else "all match"
+    print(f"models     {len(space.models)} of {size}, {match}")
+    for difference in differences:
+        print(f"differ     {difference}")
     for note in setup.parents.alignment.notes:
         print(f"tokens     {note}")
     print(f"methods    {', '.join(space.methods)}")

@@ -12,6 +12,7 @@ from mergesearch.cli.cells import bounds
 from mergesearch.report import (
     Entry,
     caution,
+    differing,
     entries_of,
     further_objectives,
     header,
@@ -55,6 +56,8 @@ def _show(entries: list[Entry], opening: str) -> None:
     if not console.is_terminal:
         print(markdown(entries))
         return
+    if differences := differing(entries):
+        console.print(escape(differences), highlight=False)
     table = _table(entries, tasks=True)
     unbounded = console.options.update(max_width=10_000)
     if console.measure(table, options=unbounded).maximum > console.width:

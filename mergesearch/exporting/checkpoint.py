@@ -30,6 +30,7 @@ def write_checkpoint(
     expected_digest: str | None = None,
     notes: str = "",
     memory_budget: int | None = None,
+    allow_mismatch: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint folder.
@@ -46,8 +47,10 @@ def write_checkpoint(
         notes: Markdown that the card shows, e.g. a table of scores.
         memory_budget: bytes that the process may hold at its peak, where the models are not open;
             they are streamed, and too small a budget is an error before anything is written.
+        allow_mismatch: merge models whose weights are of different functions, where they are not
+            open.
         say: is told, before anything is written, what becomes of tokens that not all models have,
-            and how much memory it takes.
+            in what else they differ, and how much memory it takes.
 
     Returns:
         The hash of the tensors.
@@ -59,7 +62,9 @@ def write_checkpoint(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; name another folder")
-    parents = parents or Parents.of(recipe, keep=False, memory_budget=memory_budget)
+    parents = parents or Parents.of(
+        recipe, keep=False, memory_budget=memory_budget, allow_mismatch=allow_mismatch
+    )
     plan, template = plan_merge(recipe, parents), chat_template(recipe, parents)
     if plan.is_stack:
         check_stack(plan, parents)
@@ -74,7 +79,7 @@ def write_checkpoint(
                     "make room or name a folder elsewhere"
                 )
             if say is not None:
-                for note in (*parents.alignment.notes, *_left_out(plan), *memory.lines()):
+                for note in (*parents.notes, *_left_out(plan), *memory.lines()):
                     say(note)
             buffers = (parents.checkpoint(b.source.model).read(b.name) for b in plan.buffers)
             digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes, buffers)
@@ -116,6 +121,6 @@ def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:
 def _describe(recipe: Recipe, parents: Parents, folder: Path, notes: str) -> None:
     """Write the recipe, and the card that shows it."""
     text = write_recipe(recipe, folder)
-    said = "".join(f"\n{note}.\n" for note in parents.alignment.notes)
+    said = "".join(f"\n{note}.\n" for note in parents.notes)
     (folder / RECIPE_FILE).write_text(text)
     (folder / "README.md").write_text(model_card(recipe, text, said + notes))

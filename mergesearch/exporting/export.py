@@ -1,5 +1,6 @@
 """From a run to checkpoints of its best candidates."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mergesearch.errors import InputError
@@ -44,7 +45,9 @@ def export(
         wanted = _one_trial(run, record, trial)
     else:
         wanted = _best(run, record, top)
-    notes = f"\n## Scores\n\n{markdown(entries_of(run))}\n"
+    # a card says by itself in what its own models differ
+    entries = [replace(entry, differences=()) for entry in entries_of(run)]
+    notes = f"\n## Scores\n\n{markdown(entries)}\n"
     folders = []
     for name, recipe_hash in wanted:
         folder = (out or run / "export") / name
@@ -54,6 +57,7 @@ def export(
             max_shard_bytes=max_shard_bytes,
             expected_digest=record.tensors_of(recipe_hash),
             notes=notes,
+            allow_mismatch=record.allow_mismatch,
         )
         folders.append(folder)
     return folders

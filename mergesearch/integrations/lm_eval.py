@@ -57,6 +57,7 @@ class RecipeLM(HFLM):
             recipe's own elsewhere.
         batch_size: rows a forward pass, or "auto".
         memory_budget: bytes that merging may bring the process to; None is 80 % of what there is.
+        allow_mismatch: merge models whose weights are of different functions.
         options: further arguments of `hf` that concern a model in memory, such as `max_length`.
 
     Raises:
@@ -72,10 +73,12 @@ class RecipeLM(HFLM):
         dtype: str | torch.dtype = "auto",
         batch_size: int | str = 1,
         memory_budget: int | None = None,
+        allow_mismatch: bool = False,
         **options: Any,
     ) -> None:
         for name in options.keys() - set(_OPTIONS):
-            takes = ("recipe", "device", "dtype", "batch_size", "memory_budget", *_OPTIONS)
+            ours = ("recipe", "device", "dtype", "batch_size", "memory_budget", "allow_mismatch")
+            takes = (*ours, *_OPTIONS)
             raise InputError(unknown("argument of the model mergesearch", name, takes))
         if not recipe:
             raise InputError("the model mergesearch needs a recipe: --model_args recipe=PATH")
@@ -86,7 +89,11 @@ class RecipeLM(HFLM):
         torch_device = choose_device("auto" if device is None or no_cuda else device)
         merge = recipe_of(recipe)
         parents = Parents.of(
-            merge, keep=False, device=merges_on(torch_device), memory_budget=memory_budget
+            merge,
+            keep=False,
+            device=merges_on(torch_device),
+            memory_budget=memory_budget,
+            allow_mismatch=bool(allow_mismatch),
         )
         tokenizer = tokenizer_of(parents)
         live = LiveModel(parents, torch_device, computes_in)

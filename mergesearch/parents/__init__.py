@@ -10,6 +10,7 @@ from mergesearch.parents.architecture import (
     tower_names,
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.differences import Difference
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
@@ -23,6 +24,7 @@ __all__ = [
     "Alignment",
     "Checkpoint",
     "Destination",
+    "Difference",
     "Memo",
     "MemoryPlan",
     "Parents",

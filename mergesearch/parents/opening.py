@@ -20,6 +20,7 @@ def open_parents(
     device: str = "auto",
     memory_budget: int | None = None,
     vocabulary: Policy = "error",
+    allow_mismatch: bool = False,
 ) -> Parents:
     """Open the models that recipes will name, once for any number of merges.
 
@@ -31,6 +32,8 @@ def open_parents(
         memory_budget: bytes that the process may hold at its peak; models that do not fit are
             streamed from their files. None leaves a fifth of what is available.
         vocabulary: where the models' tokens differ: "error", "base" or "union".
+        allow_mismatch: merge models whose weights are of different functions, as with another
+            number of heads.
 
     Raises:
         InputError: a model cannot be opened or does not fit the others, or the budget is too small
@@ -49,6 +52,7 @@ def open_parents(
         base=refs.get("base"),
         device=merges_on(choose_device(device)),
         memory_budget=memory_budget,
+        allow_mismatch=allow_mismatch,
     )
 
 

@@ -1,6 +1,7 @@
 """The parents of a study: in one vocabulary, and in memory where they fit."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,12 @@ from torch import Tensor
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec
+from mergesearch.parents.differences import (
+    Difference,
+    differences_beside,
+    differences_of_function,
+    refuse,
+)
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
@@ -46,10 +53,12 @@ class Parents:
             better without.
         memory_budget: the bytes of host memory that the whole process may hold at its peak; see
             `Residency`.
+        allow_mismatch: merge models whose weights are of different functions, as with another
+            number of heads, although a merge of them means nothing.
 
     Raises:
-        InputError: a model cannot be opened, is of another family than the first, or the budget is
-            too small even if every model is streamed.
+        InputError: a model cannot be opened, is of another family than the first or of another
+            function, or the budget is too small even if every model is streamed.
     """
 
     def __init__(
@@ -62,12 +71,17 @@ class Parents:
         keep: bool = True,
         device: torch.device = _CPU,
         memory_budget: int | None = None,
+        allow_mismatch: bool = False,
     ) -> None:
         self.models = tuple(dict.fromkeys(models))
         self._own = {ref: ref for ref in self.models}
         self._names = {str(ref): ref for ref in self.models} | dict(names or {})
         self._files = ModelFiles(self.models)
         checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
+        self._folders = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
+        self._of_function = differences_of_function(self._folders)
+        if not allow_mismatch:
+            refuse(self._of_function)
         #: The way in which the models' vocabularies are brought to one.
         self.alignment = Alignment(checkpoints, vocabulary, base)
         self._residency = Residency(
@@ -93,6 +107,16 @@ class Parents:
     def keep(self) -> bool:
         """True where models are kept for further merges if they fit."""
         return self._residency.keep
+
+    @cached_property
+    def differences(self) -> tuple[Difference, ...]:
+        """The fields in which the models differ although they merge; errors first."""
+        return (*self._of_function, *differences_beside(self._folders))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that tell a user what becomes of tokens, and in what the models differ."""
+        return (*self.alignment.notes, *(f"the models differ: {d}" for d in self.differences))
 
     @property
     def folder(self) -> Path:

@@ -10,6 +10,7 @@ from mergesearch.report.columns import (
 from mergesearch.report.entries import (
     Entry,
     caution,
+    differing,
     entries_of,
     front_of,
     ranked,
@@ -24,6 +25,7 @@ __all__ = [
     "Entry",
     "ReportFormat",
     "caution",
+    "differing",
     "entries_of",
     "format_of",
     "front_of",

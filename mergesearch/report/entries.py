@@ -37,6 +37,8 @@ class Entry:
     spoiled: Mapping[str, str] = field(default_factory=dict)
     #: Tasks whose search documents coefficients were learned from: these scores say less.
     learned_from: tuple[str, ...] = ()
+    #: Fields in which the run's models differ, a line each.
+    differences: tuple[str, ...] = ()
     #: The deciding score under a bootstrap over documents; None where there is none, and where a
     #: task's own aggregation is out of reach.
     resampled: Resampled | None = field(default=None, repr=False)
@@ -106,6 +108,7 @@ def _entries(run: Path) -> list[Entry]:
                 row.broken,
                 record.suite.searched_benchmarks,
                 tuple(dict.fromkeys(task for one in record.passes for task in one.searched)),
+                record.differences,
             )
         )
     return entries
@@ -168,6 +171,20 @@ def front_of(run: Path) -> list[Entry]:
             f"--out {run}"
         )
     return _with_resamples(front)
+
+
+def differing(entries: list[Entry]) -> str:
+    """Say in what the models of runs differ, although they were merged.
+
+    Empty where it is in nothing.
+    """
+    labels = run_labels(entries)
+    found = {entry.run: entry.differences for entry in entries if entry.differences}
+    return " ".join(
+        f"The models{f' of run {labels[run]}' if len(labels) > 1 else ''} differ: "
+        f"{'; '.join(differences)}."
+        for run, differences in found.items()
+    )
 
 
 def caution(entries: list[Entry]) -> str:

@@ -23,6 +23,7 @@ def to_json(entries: list[Entry]) -> str:
                 "n_parameters": entry.n_parameters,
                 "objectives": {name: entry.value(name) for name in entry.objectives},
                 "broken_constraints": entry.broken,
+                "models_differ": entry.differences,
                 "recipe": write_recipe(entry.recipe, entry.run),
                 "search": _details(entry, entry.search),
                 "held_out": _details(entry, entry.held_out),

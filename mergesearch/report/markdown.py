@@ -13,13 +13,14 @@ from mergesearch.report.columns import (
     rows_of,
     show_objective,
 )
-from mergesearch.report.entries import Entry, caution, run_labels
+from mergesearch.report.entries import Entry, caution, differing, run_labels
 
 
 def markdown(entries: list[Entry]) -> str:
     """Write a table for people, the winner in bold, runs named if there are several.
 
-    What its `*` mean, if there are any, stands below it.
+    What its `*` mean, if there are any, stands below it, and the fields in which models that were
+    merged differ.
     """
     from tabulate import tabulate
 
@@ -38,7 +39,8 @@ def markdown(entries: list[Entry]) -> str:
         tablefmt="pipe",
         disable_numparse=True,
     )
-    return f"{text}\n\n`*` {note}" if (note := caution(entries)) else text
+    notes = [f"`*` {note}" if (note := caution(entries)) else "", differing(entries)]
+    return "\n\n".join(filter(None, [text, *notes]))
 
 
 def _for_people(entries: list[Entry], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

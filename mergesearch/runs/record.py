@@ -58,6 +58,10 @@ class Record:
         #: What the run's candidates are scored on, as last set.
         self.suite = SuiteEntry()
         self.soup: tuple[SoupStep, ...] = ()
+        #: Fields in which the run's models differ, a line each, as last set.
+        self.differences: tuple[str, ...] = ()
+        #: True where models of different functions were allowed.
+        self.allow_mismatch = False
         for entry in self._entries(repair=writable):
             self._take(entry)
         # after the entries, which are written after the scores that they rest on
@@ -117,6 +121,12 @@ class Record:
         """Set what candidates are scored on; a leaderboard of another suite is void."""
         if suite != self.suite:
             self._append({"kind": "suite", "splits": suite.json()})
+
+    def set_parents(self, differences: tuple[str, ...], *, allow_mismatch: bool) -> None:
+        """Set in what the run's models differ, and if they may differ in function."""
+        if (differences, allow_mismatch) != (self.differences, self.allow_mismatch):
+            entry = {"differences": differences, "allow_mismatch": allow_mismatch}
+            self._append({"kind": "parents", **entry})
 
     def add_scores(self, digest: str, scores: Scores) -> None:
         """Remember a model's values of tasks whose aggregation a reader may lack."""
@@ -185,6 +195,9 @@ class Record:
             case "suite":
                 self.suite = SuiteEntry.from_json(entry["splits"])
                 self._rows.clear()
+            case "parents":
+                self.differences = tuple(entry["differences"])
+                self.allow_mismatch = entry["allow_mismatch"]
             case "value":
                 digest, fingerprint, n_documents = entry["key"]
                 self._values[digest, fingerprint, n_documents] = entry["value"]

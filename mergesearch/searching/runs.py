@@ -69,7 +69,7 @@ def open_run(
         space: what is searched.
         out: the folder; made where it is missing.
         runtime: where and how models are merged and run.
-        observer: is told of tokens, memory, and what is learned from.
+        observer: is told of tokens, differences, memory, and what is learned from.
         learning: what is learned, if not what the space says; see `prepare`.
 
     Yields:
@@ -82,10 +82,13 @@ def open_run(
     setup = prepare(space, runtime, **learning)
     with hold(out, identity(setup, out)):
         lines = setup.curriculum.lines() if setup.curriculum else ()
-        for note in (*setup.parents.alignment.notes, *setup.memory.lines(), *lines):
+        for note in (*setup.parents.notes, *setup.memory.lines(), *lines):
             observer.stage(note)
         record = Record(out)
         record.set_suite(suite_entry(setup.evaluator))
+        record.set_parents(
+            tuple(map(str, setup.parents.differences)), allow_mismatch=runtime.allow_mismatch
+        )
         candidates = CandidateEvaluator(
             setup.parents, setup.evaluator, record, runtime.torch_device, runtime.torch_dtype
         )

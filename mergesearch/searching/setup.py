@@ -125,6 +125,7 @@ def prepare(
         base=space.base,
         device=runtime.merge_device,
         memory_budget=runtime.memory_budget,
+        allow_mismatch=runtime.allow_mismatch,
     )
     if parents.alignment.changes and space.tokenizer_source is None:
         raise InputError(

@@ -519,3 +519,24 @@ def test_options_that_exclude_each_other_or_ask_for_nothing_are_refused(
         assert (said.code, said.out) == (2, "")
         assert said.err.count("\n") == 1
         assert says in said.err
+
+
+@pytest.mark.parametrize("verb", ["merge", "search", "check", "soup"])
+def test_models_of_other_heads_are_refused(
+    family: Path, tmp_path: Path, cli: Cli, verb: str
+) -> None:
+    another_model(num_attention_heads=2, num_key_value_heads=1)(family)
+    (family / "recipe.yaml").write_text(
+        "{merge_method: linear, parameters: {weight: 1},"
+        " models: [{model: models/one}, {model: models/two}]}"
+    )
+    command = {
+        "merge": ("merge", family / "recipe.yaml", tmp_path / "out"),
+        "search": ("search", family / "space.yaml", "--out", tmp_path / "out"),
+        "check": ("check", family / "space.yaml"),
+        "soup": ("soup", family / "space.yaml", "--out", tmp_path / "out"),
+    }[verb]
+    line = refused(cli(*command))
+    assert "num_attention_heads is 4 in " in line and ", 2 in two; " in line
+    assert "--allow-mismatch" in line
+    assert not (tmp_path / "out").exists()

@@ -247,6 +247,36 @@ def test_a_soup_is_made_shown_and_exported(family: Path, cli: Cli, soup: str) ->
     assert (run / "export" / "top-1" / "config.json").exists()
 
 
+def test_models_that_differ_are_said_wherever_they_are_merged(family: Path, cli: Cli) -> None:
+    two = family / "models" / "two"
+    tiny.llama(two, 2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-3)
+    heads = "num_attention_heads is 4 in base and one, 2 in two"
+    norm = "rms_norm_eps is 1e-06 in base and one, 0.001 in two"
+    code, out, err = cli("check", family / "space.yaml", "--allow-mismatch")
+    assert code == 0, err
+    assert f"differ     {heads}" in out and f"differ     {norm}" in out
+    assert "all match" not in out
+
+    run = family / "run"
+    options = ("--uniform", "--out", run, "--device", "cpu")
+    code, out, err = cli("soup", family / "space.yaml", *options, "--allow-mismatch")
+    assert code == 0, err
+    assert f"the models differ: {heads}" in err and f"the models differ: {norm}" in err
+    assert out.count(norm) == 1
+    assert norm in json.loads(cli("leaderboard", run, "--format", "json").out)[0]["models_differ"]
+    code, _, err = cli("export", run)
+    assert code == 0, err
+    card = (run / "export" / "top-1" / "README.md").read_text()
+    assert card.count("rms_norm_eps") == 1
+
+    recipe = family / "recipe.yaml"
+    models = "[{model: models/one}, {model: models/two}]"
+    recipe.write_text(f"{{merge_method: linear, parameters: {{weight: 1}}, models: {models}}}")
+    code, _, err = cli("merge", recipe, family / "out", "--allow-mismatch")
+    assert code == 0, err
+    assert "the models differ: rms_norm_eps is 1e-06 in one, 0.001 in two\n" in err
+
+
 def test_a_leaderboard_is_written_in_each_format_over_many_runs(searched: Path, cli: Cli) -> None:
     second = searched / "second"
     assert cli("search", searched / "space.yaml", "--out", second, "--trials", "2").code == 0

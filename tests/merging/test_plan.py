@@ -211,7 +211,7 @@ def test_a_recipe_that_its_parents_cannot_build_is_refused(
             {"intermediate_size": 20},
             r"layers\.0\.mlp\.\w+\.weight must have one shape in all models, got .*16.* in .*base",
         ),
-        ({"num_key_value_heads": 4}, r"self_attn\.k_proj\.weight must have one shape"),
+        ({"attention_bias": True}, r"has no tensor model\.layers\.0\.self_attn\.k_proj\.bias"),
     ],
     ids=str,
 )

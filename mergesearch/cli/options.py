@@ -1,0 +1,31 @@
+"""The arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rows a forward pass.", show_default="as their tokens allow"),
+]
+ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of the process at its peak, e.g. 8GB.",
+        show_default="80 % of what is available",
+    ),
+]
+AllowMismatch = Annotated[
+    bool,
+    typer.Option("--allow-mismatch", help="Merge models of different functions all the same."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="RUN", help="Run folder.", show_default="results/SPACE"),
+]
