@@ -3,9 +3,16 @@
 from mergesearch.recipe.baselines import copy_of, soup_recipe, task_arithmetic_recipe
 from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
-from mergesearch.recipe.model import DType, Recipe, Slice, Source, TokenizerSource
+from mergesearch.recipe.model import DType, Recipe, Slice, Source
 from mergesearch.recipe.reference import ModelPath, ModelRef
 from mergesearch.recipe.setting import Conditional, Setting, evaluate
+from mergesearch.recipe.tokenizer import (
+    RowOfToken,
+    RowSource,
+    TokenizerBlock,
+    TokenizerSource,
+    ZeroRow,
+)
 
 __all__ = [
     "AUTO",
@@ -15,10 +22,14 @@ __all__ = [
     "ModelPath",
     "ModelRef",
     "Recipe",
+    "RowOfToken",
+    "RowSource",
     "Setting",
     "Slice",
     "Source",
+    "TokenizerBlock",
     "TokenizerSource",
+    "ZeroRow",
     "copy_of",
     "evaluate",
     "load_recipe",

@@ -87,19 +87,16 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
 
 
 def _flatten_tokenizer(data: dict[str, Any], where: str) -> None:
-    """Put what mergekit's tokenizer block says under the key tokenizer_source."""
-    if "tokenizer" not in data:
+    """Put a tokenizer block that says no more than its source under tokenizer_source."""
+    block = data.get("tokenizer")
+    if block is None or "tokenizer_source" in data:
         return
-    block = data.pop("tokenizer")
-    if "tokenizer_source" in data:
-        raise InputError(f"{where}: give either tokenizer or tokenizer_source")
     if not isinstance(block, dict):
         raise InputError(f"{where}: tokenizer must be a mapping, e.g. {{source: union}}")
-    if odd := [str(key) for key, value in block.items() if key != "source"]:
-        raise InputError(
-            f"{where}: tokenizer: only source is supported, got {', '.join(odd)}; leave it out"
-        )
-    data["tokenizer_source"] = block.get("source", "union")  # mergekit's default
+    said = {key: value for key, value in block.items() if value != {}}
+    if not said.keys() - {"source"}:
+        del data["tokenizer"]
+        data["tokenizer_source"] = said.get("source", "union")  # mergekit's default
 
 
 class _Dumper(yaml.SafeDumper):
