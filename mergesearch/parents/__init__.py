@@ -9,6 +9,7 @@ from mergesearch.parents.architecture import (
     empty_model,
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.hub import locate
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
@@ -35,6 +36,7 @@ __all__ = [
     "in_layer",
     "layer_of",
     "load_tokenizer",
+    "locate",
     "open_parents",
     "read_json",
     "tokenizer_of",

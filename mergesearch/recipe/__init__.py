@@ -6,6 +6,7 @@ from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_rec
 from mergesearch.recipe.model import DType, Recipe, Slice, Source
 from mergesearch.recipe.reference import ModelPath, ModelRef
 from mergesearch.recipe.setting import Conditional, Setting, evaluate
+from mergesearch.recipe.stages import Stage, load_stages, references, write_stages
 from mergesearch.recipe.tokenizer import (
     RowOfToken,
     RowSource,
@@ -27,14 +28,18 @@ __all__ = [
     "Setting",
     "Slice",
     "Source",
+    "Stage",
     "TokenizerBlock",
     "TokenizerSource",
     "ZeroRow",
     "copy_of",
     "evaluate",
     "load_recipe",
+    "load_stages",
     "read_recipe",
+    "references",
     "soup_recipe",
     "task_arithmetic_recipe",
     "write_recipe",
+    "write_stages",
 ]

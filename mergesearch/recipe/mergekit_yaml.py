@@ -12,6 +12,7 @@ import yaml
 
 from mergesearch.config import parse, parse_yaml, read_text
 from mergesearch.errors import InputError
+from mergesearch.recipe.documents import documents
 from mergesearch.recipe.model import Recipe
 from mergesearch.recipe.spelling import respelled
 
@@ -39,8 +40,28 @@ def read_recipe(text: str, where: str = "recipe") -> Recipe:
     Raises:
         InputError: as `where: key: what is wrong`.
     """
+    text, *others = documents(text)
+    if others:
+        raise InputError(
+            f"{where}: {1 + len(others)} documents, as mergekit-multi has them, and one recipe is "
+            "needed here; `mergesearch merge` takes such a file and writes its result"
+        )
+    return recipe_from(parse_yaml(text, where), text, where)
+
+
+def recipe_from(data: dict[str, Any], text: str, where: str) -> Recipe:
+    """Make the recipe that a document states.
+
+    Args:
+        data: the document's mapping.
+        text: the document, whose comments are read.
+        where: what to call it in an error.
+
+    Raises:
+        InputError: as `where: key: what is wrong`.
+    """
     try:
-        data = _without_nulls(parse_yaml(text, where))
+        data = _without_nulls(data)
     except RecursionError:
         raise InputError(
             f"{where}: a part of it holds itself: an alias within its anchor"
