@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
-from mergesearch.exporting import export, write_checkpoint
-from mergesearch.recipe import DType, ModelRef, Recipe, copy_of, load_recipe
+from mergesearch.exporting import export, write_checkpoint, write_result
+from mergesearch.recipe import DType, ModelRef, Recipe, Stage, copy_of, load_recipe, load_stages
 from mergesearch.runtime import Runtime, RuntimeOptions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["Evaluation", "evaluate", "export", "learn", "merge", "recipe_of", "s
 
 
 def merge(
-    recipe: Recipe | Path,
+    recipe: Recipe | Sequence[Stage] | Path,
     out: Path,
     *,
     dtype: DType | None = None,
@@ -34,7 +34,8 @@ def merge(
     """Merge a recipe into a checkpoint that plain transformers loads.
 
     Args:
-        recipe: a recipe, or a mergekit YAML file.
+        recipe: a recipe, or a mergekit YAML file, which may have several documents: stages, of
+            which the last one's result is written; see `load_stages`.
         out: the folder to make; it must not exist, or be empty.
         dtype: of the result, in place of the recipe's.
         max_shard_bytes: the largest size of one weight file.
@@ -51,12 +52,21 @@ def merge(
         InputError: the recipe or a model is wrong, the folder is taken, or the device is full.
         CandidateError: a merged value is NaN or infinite.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe)
+    if isinstance(recipe, Recipe):
+        recipe = (Stage(None, recipe),)
+    *first, last = load_stages(recipe) if isinstance(recipe, Path | str) else recipe
     if dtype is not None:
-        recipe = recipe.model_copy(update={"out_dtype": dtype})
+        last = Stage(last.name, last.recipe.model_copy(update={"out_dtype": dtype}))
+    if first:
+        return write_result(
+            (*first, last),
+            out,
+            max_shard_bytes=max_shard_bytes,
+            memory_budget=memory_budget,
+            say=say,
+        )
     return write_checkpoint(
-        recipe,
+        last.recipe,
         out,
         max_shard_bytes=max_shard_bytes,
         memory_budget=memory_budget,

@@ -78,6 +78,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Make a folder that is there until the block ends, on the device of a result.
+
+    What an interrupted process left of it is removed first.
+
+    Args:
+        path: the result, beside whose place it is, hidden.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path = path.absolute()
+    folder = path.with_name(f".{path.name}.stages")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def held(file: Path, what: Path) -> Iterator[None]:
     """Keep other processes out until the block ends, or this process does.
 

@@ -62,6 +62,11 @@ class _OfYaml(GenerateJsonSchema):
     def bool_schema(self, schema: Any) -> Schema:
         return truth()
 
+    def tagged_union_schema(self, schema: Any) -> Schema:
+        """Describe what is told apart by its look: a text may be several of them."""
+        made = super().tagged_union_schema(schema)
+        return {"anyOf": made["oneOf"]} if "oneOf" in made else made
+
     def model_schema(self, schema: Any) -> Schema:
         made = super().model_schema(schema)
         if "description" in made:  # the docstring without its examples

@@ -224,11 +224,11 @@ def merge(
 ) -> None:
     """Merge a recipe into a checkpoint that transformers loads."""
     from mergesearch.cli.sizes import bytes_of
-    from mergesearch.recipe import load_recipe
+    from mergesearch.recipe import load_stages
 
     size = bytes_of(max_shard_size)
     budget = None if memory_budget is None else bytes_of(memory_budget)
-    loaded = load_recipe(recipe)
+    loaded = load_stages(recipe)
 
     from mergesearch.api import merge as merge_recipe
 

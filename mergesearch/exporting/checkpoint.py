@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mergesearch.errors import ExportMismatchError, InputError
@@ -15,7 +15,7 @@ from mergesearch.exporting.companions import (
 from mergesearch.files import whole_folder
 from mergesearch.merging import Plan, check_stack, merging_bytes, plan_merge, run, write_shards
 from mergesearch.parents import Parents
-from mergesearch.recipe import Recipe, write_recipe
+from mergesearch.recipe import ModelRef, Recipe, write_recipe
 
 RECIPE_FILE = "mergekit_config.yml"
 _SHARD_BYTES = 5 * 10**9
@@ -32,6 +32,8 @@ def write_checkpoint(
     memory_budget: int | None = None,
     allow_mismatch: bool = False,
     say: Callable[[str], None] | None = None,
+    text_of: Callable[[Recipe, Path], str] = write_recipe,
+    models: Sequence[ModelRef] | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint folder.
 
@@ -51,6 +53,8 @@ def write_checkpoint(
             open.
         say: is told, before anything is written, what becomes of tokens that not all models have,
             in what else they differ, and how much memory it takes.
+        text_of: gives the text that lies beside the weights, for a recipe and its folder.
+        models: those that the card names, where the recipe's are made of others.
 
     Returns:
         The hash of the tensors.
@@ -60,8 +64,7 @@ def write_checkpoint(
         CandidateError: a merged value is NaN or infinite.
         ExportMismatchError: the hash is not `expected_digest`; nothing is left behind.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not empty; name another folder")
+    check_free(out)
     parents = parents or Parents.of(
         recipe, keep=False, memory_budget=memory_budget, allow_mismatch=allow_mismatch
     )
@@ -94,10 +97,21 @@ def write_checkpoint(
             write_companions(parents, folder)
             if template is not None:
                 write_chat_template(template, folder)
-            _describe(written, parents, folder, notes)
+            text = text_of(written, folder)
+            _describe(written, text, parents, folder, notes, models)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return digest
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that is taken.
+
+    Raises:
+        InputError: it is.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not empty; name another folder")
 
 
 def _left_out(plan: Plan) -> tuple[str, ...]:
@@ -118,9 +132,15 @@ def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:
     return recipe.model_copy(update={"dtype": "float32", "out_dtype": results.pop()})
 
 
-def _describe(recipe: Recipe, parents: Parents, folder: Path, notes: str) -> None:
-    """Write the recipe, and the card that shows it."""
-    text = write_recipe(recipe, folder)
+def _describe(
+    recipe: Recipe,
+    text: str,
+    parents: Parents,
+    folder: Path,
+    notes: str,
+    models: Sequence[ModelRef] | None,
+) -> None:
+    """Write the recipe's text, and the card that shows it."""
     said = "".join(f"\n{note}.\n" for note in parents.notes)
     (folder / RECIPE_FILE).write_text(text)
-    (folder / "README.md").write_text(model_card(recipe, text, said + notes))
+    (folder / "README.md").write_text(model_card(recipe, text, said + notes, models))

@@ -1,5 +1,6 @@
 """Companions of a checkpoint's weights: tokenizer, processors, code, licence."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -21,14 +22,16 @@ quantize_config.json requirements.txt train_results.json trainer_state.json trai
 """
 _NOT_COPIED = frozenset(_OWN.split())
 _TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
-#: Written with a tokenizer that is extended; other models' would contradict it.
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    _TEMPLATE,
+#: Files of a tokenizer, some of them under names that are its class's own; another model's would
+#: contradict it.
+_TOKENIZER = frozenset(
+    f"""
+    added_tokens.json chat_template.json merges.txt sentencepiece.bpe.model special_tokens_map.json
+    spiece.model tekken.json tokenizer.json tokenizer.model tokenizer_config.json vocab.json
+    vocab.txt {_TEMPLATE}
+    """.split()
 )
+_GENERATION = "generation_config.json"
 #: Words, numbers, signs, several scripts and spaces: where tokenizers differ, they differ here.
 _PAGE = """\
 The quick brown fox, 1,234.56 of them — "don't!" (e.g. <tag> & C++).
@@ -40,11 +43,11 @@ Größe naïve café Ångström 🙂👩‍💻 ½ ² ﬁ \u200b\u00a0 ... https
 def write_companions(parents: Parents, folder: Path) -> None:
     """Put what stands beside the first model's weights into a folder.
 
-    The tokenizer is written anew where it has tokens that the first model lacks, and is an
-    adapter's where that has one. Code is copied, and never run.
+    The tokenizer is another model's where the recipe names one, or an adapter's where that has one,
+    and written anew where it has tokens that this lacks. Code is copied, and never run.
 
     Raises:
-        InputError: the tokenizer that was written is not the first model's.
+        InputError: the tokenizer that was written is not the model's.
     """
     source, own = parents.folder, parents.tokenizer_folder
     extended = parents.alignment.extends_tokenizer
@@ -59,6 +62,9 @@ def write_companions(parents: Parents, folder: Path) -> None:
         files += [own / name for name in sorted(replaced) if (own / name).is_file()]
     for file in files:
         shutil.copy(file, folder / file.name)
+    if own != source and (settings := folder / _GENERATION).is_file():
+        moved = parents.alignment.with_ids(read_json(settings), _GENERATION)
+        settings.write_text(json.dumps(moved, indent=2) + "\n")
     if extended:
         return
     if (own / _MORE_TEMPLATES).is_dir():
@@ -67,7 +73,7 @@ def write_companions(parents: Parents, folder: Path) -> None:
 
 
 def chat_template(recipe: Recipe, parents: Parents) -> str | None:
-    """Give the chat template that a recipe asks for; None for that of the first model.
+    """Give the chat template that a recipe asks for; None for that of the tokenizer.
 
     "auto" is the one that most models have, of several the first.
 

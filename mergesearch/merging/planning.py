@@ -39,8 +39,9 @@ def plan_merge(recipe: Recipe, parents: Parents) -> Plan:
             parents were opened with.
         InputError: the recipe names a model that is none of the parents.
     """
+    recipe = recipe.with_paths(parents.resolve)
     parents.alignment.check(recipe)
-    return _Planner(recipe.with_paths(parents.resolve), parents).plan()
+    return _Planner(recipe, parents).plan()
 
 
 class _Planner:

@@ -11,6 +11,7 @@ from mergesearch.parents.architecture import (
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
+from mergesearch.parents.hub import locate
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
@@ -38,6 +39,7 @@ __all__ = [
     "in_layer",
     "layer_of",
     "load_tokenizer",
+    "locate",
     "open_parents",
     "read_json",
     "tokenizer_of",

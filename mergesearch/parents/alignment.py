@@ -1,6 +1,6 @@
 """The alignment of models to one vocabulary: tensors, shapes and tokenizer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.tables import TABLES, has_rows, n_rows
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
+from mergesearch.parents.tokens import given_rows, moved_ids, settings_of, tokenizer_alone
 from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
-from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.recipe import ModelRef, Recipe, TokenizerBlock, TokenizerSource
 
 
 class Alignment:
@@ -21,24 +22,30 @@ class Alignment:
 
     Args:
         checkpoints: each model's checkpoint, the base of the vocabulary first.
-        policy: "error", "base" or "union"; see `unify`.
+        policy: "error", "base" or "union", see `unify`; or what a recipe says of its tokenizer.
         base: the recipes' base, if they have one: it lends its rows to models that lack a token.
             Without it they take the mean of the rows of those that have the token.
 
     Raises:
-        InputError: vocabularies differ and the policy is "error", or they cannot be unified.
+        InputError: vocabularies differ and the policy is "error", they cannot be unified, or a
+            token's row is to come from where it is not.
     """
 
     def __init__(
         self,
         checkpoints: Mapping[ModelRef, Checkpoint],
-        policy: Policy = "error",
+        policy: Policy | TokenizerBlock = "error",
         base: ModelRef | None = None,
     ) -> None:
-        self.policy, self.base = policy, base
+        #: What the recipes say of their tokenizer; None where all models must have one vocabulary.
+        self.block = _block(policy)
+        self.policy = "error" if self.block is None else str(self.block.source)
+        self.base = base
         self.models = tuple(checkpoints)
         self._checkpoints = tuple(checkpoints.values())
         self._index = {ref: i for i, ref in enumerate(self.models)}
+        #: The folder that the tokenizer comes from.
+        self.tokenizer_folder = self._checkpoints[0].tokenizer_folder
         self._unified = self._unify(base is not None and base == self.models[0])
         self._plain = [
             rows.is_prefix and len(rows.own) == n_rows(checkpoint)
@@ -63,16 +70,21 @@ class Alignment:
     def notes(self) -> tuple[str, ...]:
         """Lines that tell a user what the policy does."""
         unified, lines = self._unified, []
+        of = "the base" if self.policy in ("base", "union") else "it"
         if unified.new:
-            lines.append(f"{_count(unified.new)} that the base lacks, taken from the other models")
+            lines.append(f"{_count(unified.new)} that {of} lacks, taken from the other models")
+        if unified.made:
+            lines.append(f"{_count(unified.made)} that no tokenizer has, added to it")
         if unified.dropped:
             lines.append(
-                f"{_count(unified.dropped)} that the base lacks, dropped from the other models; "
+                f"{_count(unified.dropped)} that {of} lacks, dropped from the other models; "
                 "set tokenizer_source to union to keep all"
             )
+        if unified.unknown:
+            lines.append(f"{_count(unified.unknown)} that no model has a row for, zero")
         if unified.n_padding_dropped:
             lines.append(
-                f"{unified.n_padding_dropped} rows of the base without a token, left out; "
+                f"{unified.n_padding_dropped} rows of {of} without a token, left out; "
                 f"the embedding has {unified.n_rows} rows"
             )
         said = (
@@ -121,20 +133,41 @@ class Alignment:
         return not self._plain[self._index[ref]] and has_rows(name)
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a configuration the merged vocabulary's size."""
-        return {**config, "vocab_size": self.vocab_size} if self.changes else dict(config)
+        """Give a configuration the merged vocabulary's size and ids of special tokens."""
+        config = self.with_ids(config, "config.json")
+        return {**config, "vocab_size": self.vocab_size} if self.changes else config
+
+    def with_ids(self, settings: Mapping[str, Any], file: str) -> dict[str, Any]:
+        """Give the first model's settings the ids that special tokens have now.
+
+        Args:
+            settings: what the first model has in a JSON file.
+            file: the file's name: of a token that the merged vocabulary lacks, the id of the same
+                name is taken from the tokenizer's model.
+        """
+        first = self._checkpoints[0]
+        if self.tokenizer_folder == first.tokenizer_folder or first.vocabulary is None:
+            return dict(settings)
+        token_of = {i: token for token, i in first.vocabulary.items()}
+        others = settings_of(self.tokenizer_folder, file)
+        return moved_ids(settings, token_of, self._unified.tokens, others)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that means another vocabulary than this.
 
+        Args:
+            recipe: names its models as they were opened.
+
         Raises:
             RecipeError: it does.
         """
-        wanted = recipe.tokenizer_source or "error"
-        if not self.changes and (wanted == self.policy or wanted != "union"):
+        wanted, ours = recipe.vocabulary, self.block
+        keeps = self.tokenizer_folder == self._checkpoints[0].folder
+        plain = wanted is None or (wanted.is_plain and wanted.source == "base")
+        if not self.changes and (wanted == ours or (plain and keeps)):
             return
         pairs = {
-            "tokenizer_source": (wanted, self.policy),
+            "tokenizer_source": (str(wanted or "error"), str(ours or "error")),
             "base_model": (recipe.base_model, self.base),
             "models": (_list(recipe.models), _list(self.models)),
         }
@@ -146,7 +179,7 @@ class Alignment:
 
     @property
     def extends_tokenizer(self) -> bool:
-        """True where the merged model needs another tokenizer than the first model's."""
+        """True where the tokenizer of `tokenizer_folder` lacks tokens of the result."""
         return bool(self._entries())
 
     def write_tokenizer(self, out: Path) -> None:
@@ -155,8 +188,7 @@ class Alignment:
         Raises:
             InputError: it cannot be made with the ids that the rows have.
         """
-        source = self._checkpoints[0].tokenizer_folder
-        merged_tokenizer(source, self._entries(), self._unified.tokens, out)
+        merged_tokenizer(self.tokenizer_folder, self._entries(), self._unified.tokens, out)
 
     def _aligned_specs(self, i: int) -> Mapping[str, TensorSpec]:
         specs = self._checkpoints[i].specs
@@ -170,15 +202,16 @@ class Alignment:
         }
 
     def _entries(self) -> list[AddedEntry]:
-        """List the tokens that the first model's tokenizer does not have as added tokens."""
-        if self.policy != "union":
-            return []
-        ours = _added(self._checkpoints[0])
-        theirs: dict[str, AddedEntry] = {token: {"content": token} for token in self._unified.new}
-        for checkpoint in reversed(self._checkpoints[1:]):  # the first that has a token decides
-            theirs.update(_added(checkpoint))
-        tokens, end = self._unified.tokens, self._unified.n_rows
-        wanted = [t for t in theirs if t not in ours and tokens.get(t, end) < end]
+        """List the tokens that the tokenizer does not have as added tokens."""
+        ours = _added(self._checkpoints[0]) if self.policy == "union" else {}
+        unified, theirs = self._unified, dict[str, AddedEntry]()
+        if self.policy == "union":
+            theirs |= {token: {"content": token} for token in unified.new}
+            for checkpoint in reversed(self._checkpoints[1:]):  # the first that has one decides
+                theirs.update(_added(checkpoint))
+        theirs |= {token: {"content": token} for token in unified.made}
+        tokens, n_rows = unified.tokens, unified.n_rows
+        wanted = [t for t in theirs if t not in ours and tokens.get(t, n_rows) < n_rows]
         return [theirs[token] for token in sorted(wanted, key=tokens.__getitem__)]
 
     def _unify(self, base_lends: bool) -> Unified:
@@ -191,10 +224,36 @@ class Alignment:
                     f"rows can only be mapped by token: {n_rows(first)} in {first.folder}, "
                     f"{n_rows(other)} in {other.folder}; add {unknown.folder / TOKENIZER}"
                 )
-        if ours is None and self.policy == "union":
-            raise InputError(f"tokenizer_source union needs {first.folder / TOKENIZER}; add it")
+        if ours is None and self.block is not None and str(self.block) != "base":
+            raise InputError(
+                f"tokenizer_source {self.policy} needs {first.folder / TOKENIZER}; add it"
+            )
         models = [self._vocabulary(checkpoint, ours) for checkpoint in self._checkpoints]
-        return unify(models, self.policy, base_lends=base_lends)
+        if self.block is None:
+            return unify(models, "error", base_lends=base_lends)
+        return unify(
+            models,
+            self._of(self.block.source, models),
+            base_lends=base_lends,
+            given=given_rows(self.block, self._index, models),
+            multiple_of=self.block.pad_to_multiple_of,
+        )
+
+    def _of(
+        self, source: TokenizerSource | ModelRef, models: Sequence[Vocabulary]
+    ) -> Policy | Vocabulary:
+        """Find the vocabulary that a recipe names, and the folder of its tokenizer."""
+        if not isinstance(source, ModelRef):
+            return source
+        places = [i for ref, i in self._index.items() if source in (ref, ModelRef(model=ref.model))]
+        if places:
+            i = self._index.get(source, places[0])
+            checkpoint = self._checkpoints[i]
+            self.tokenizer_folder = checkpoint.tokenizer_folder
+            if checkpoint.vocabulary is not None:
+                return models[i]
+        self.tokenizer_folder, alone = tokenizer_alone(source)
+        return alone
 
     def _vocabulary(self, checkpoint: Checkpoint, ours: Mapping[str, int] | None) -> Vocabulary:
         """Describe a model's vocabulary; `ours` is the first model's."""
@@ -207,6 +266,12 @@ class Alignment:
             frozenset(_added(checkpoint)) if self.policy == "union" else frozenset(),
             None if base is None else self._vocabulary(base, ours),
         )
+
+
+def _block(policy: Policy | TokenizerBlock) -> TokenizerBlock | None:
+    if isinstance(policy, TokenizerBlock):
+        return policy
+    return None if policy == "error" else TokenizerBlock(source=policy)
 
 
 def _check_every_table_is_known(checkpoint: Checkpoint) -> None:

@@ -38,7 +38,7 @@ def configuration(config: Mapping[str, Any]) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """Copy what a file says, numbers that JSON lacks as they are meant, such as infinity."""
+    """Copy what a file says, numbers that JSON lacks as they are meant."""
     if isinstance(value, dict) and value.keys() == {"__float__"}:
         return float(value["__float__"])
     if isinstance(value, dict):

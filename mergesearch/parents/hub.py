@@ -6,14 +6,19 @@ from mergesearch.errors import InputError
 from mergesearch.recipe import ModelPath
 
 # Weights as safetensors only; what else a checkpoint needs is small.
+_WEIGHTS = "*.safetensors"
 _PATTERNS = [
-    *("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.spm"),
+    *("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.spm"),
     *("*.vocab", "*.py", "LICENSE*", "NOTICE*"),
 ]
 
 
-def locate(model: ModelPath) -> Path:
+def locate(model: ModelPath, *, weights: bool = True) -> Path:
     """Find the folder of a model: itself when local, else from the hub or its cache.
+
+    Args:
+        model: a folder or a repository.
+        weights: fetch them with the rest.
 
     Raises:
         InputError: the folder or repository cannot be found or reached.
@@ -25,10 +30,9 @@ def locate(model: ModelPath) -> Path:
         return folder
     from huggingface_hub import constants, snapshot_download
 
+    patterns = [_WEIGHTS, *_PATTERNS] if weights else _PATTERNS
     try:
-        return Path(
-            snapshot_download(model.path, revision=model.revision, allow_patterns=_PATTERNS)
-        )
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # huggingface_hub's errors derive from these
         offline = " and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

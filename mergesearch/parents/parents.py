@@ -21,7 +21,7 @@ from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
 from mergesearch.parents.residency import Residency
 from mergesearch.parents.vocabulary import Policy
-from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.recipe import ModelRef, Recipe, TokenizerBlock
 
 _CPU = torch.device("cpu")
 
@@ -45,7 +45,8 @@ class Parents:
     Args:
         models: the models, the base first; the first gives the merged model its configuration
             and tokenizer.
-        vocabulary: what to do where the models' vocabularies differ: "error", "base" or "union".
+        vocabulary: what to do where the models' vocabularies differ: "error", "base" or "union", or
+            what a recipe says of its tokenizer.
         base: the base of the recipes, if they have one; see `Alignment`.
         device: where tensors are read to.
         names: further names by which recipes may name the models.
@@ -65,7 +66,7 @@ class Parents:
         self,
         models: Iterable[ModelRef],
         *,
-        vocabulary: Policy = "error",
+        vocabulary: Policy | TokenizerBlock = "error",
         base: ModelRef | None = None,
         names: Mapping[str, ModelRef] | None = None,
         keep: bool = True,
@@ -84,6 +85,8 @@ class Parents:
             refuse(self._of_function)
         #: The way in which the models' vocabularies are brought to one.
         self.alignment = Alignment(checkpoints, vocabulary, base)
+        if (block := self.alignment.block) and isinstance(block.source, ModelRef):
+            self._own.setdefault(block.source, block.source)  # recipes name it, too
         self._residency = Residency(
             self._files,
             device=device,
@@ -95,7 +98,7 @@ class Parents:
     @classmethod
     def of(cls, recipe: Recipe, **options: Any) -> "Parents":
         """Open a recipe's models in the vocabulary that it means; options as above."""
-        vocabulary = recipe.tokenizer_source or "error"
+        vocabulary: Policy | TokenizerBlock = recipe.vocabulary or "error"
         return cls(recipe.models, vocabulary=vocabulary, base=recipe.base_model, **options)
 
     @property
@@ -126,7 +129,7 @@ class Parents:
     @property
     def tokenizer_folder(self) -> Path:
         """The folder that its tokenizer comes from: an adapter's may lie with the adapter."""
-        return self.checkpoint(self.models[0]).tokenizer_folder
+        return self.alignment.tokenizer_folder
 
     def checkpoint(self, ref: ModelRef) -> Checkpoint:
         """Look up the checkpoint of a model, its adapter merged into it as it is read.

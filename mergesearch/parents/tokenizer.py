@@ -35,10 +35,7 @@ def merged_tokenizer(
     """
     from transformers import AddedToken, AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{source}: no tokenizer that transformers can load: {error}") from None
+    tokenizer = load_tokenizer(source)
     for entry in entries:
         flags = {flag: entry[flag] for flag in _FLAGS if flag in entry}
         tokenizer.add_tokens(AddedToken(entry["content"], **flags))
@@ -56,7 +53,8 @@ def tokenizer_of(parents: "Parents") -> "PreTrainedTokenizerBase":
     """Load the tokenizer of every model that is merged from these parents.
 
     Raises:
-        InputError: the first of them has none, or it cannot be extended by the others' tokens.
+        InputError: the model that it comes from has none, or it cannot be extended by the others'
+            tokens.
     """
     if not parents.alignment.extends_tokenizer:
         return load_tokenizer(parents.tokenizer_folder)
@@ -76,4 +74,5 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: no tokenizer that transformers can load: {error}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{folder}: no tokenizer that transformers can load: {reason}") from None

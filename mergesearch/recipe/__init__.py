@@ -3,9 +3,17 @@
 from mergesearch.recipe.baselines import copy_of, soup_recipe, task_arithmetic_recipe
 from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
-from mergesearch.recipe.model import DType, Recipe, Slice, Source, TokenizerSource, Towers
+from mergesearch.recipe.model import DType, Recipe, Slice, Source, Towers
 from mergesearch.recipe.reference import ModelPath, ModelRef
 from mergesearch.recipe.setting import Conditional, Setting, evaluate
+from mergesearch.recipe.stages import Stage, load_stages, references, write_stages
+from mergesearch.recipe.tokenizer import (
+    RowOfToken,
+    RowSource,
+    TokenizerBlock,
+    TokenizerSource,
+    ZeroRow,
+)
 
 __all__ = [
     "AUTO",
@@ -15,16 +23,24 @@ __all__ = [
     "ModelPath",
     "ModelRef",
     "Recipe",
+    "RowOfToken",
+    "RowSource",
     "Setting",
     "Slice",
     "Source",
+    "Stage",
+    "TokenizerBlock",
     "TokenizerSource",
     "Towers",
+    "ZeroRow",
     "copy_of",
     "evaluate",
     "load_recipe",
+    "load_stages",
     "read_recipe",
+    "references",
     "soup_recipe",
     "task_arithmetic_recipe",
     "write_recipe",
+    "write_stages",
 ]

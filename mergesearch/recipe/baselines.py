@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from mergesearch.recipe.model import Recipe, Slice, Source, TokenizerSource
+from mergesearch.recipe.model import Recipe, Slice, Source
 from mergesearch.recipe.reference import ModelRef
+from mergesearch.recipe.tokenizer import TokenizerSource
 
 
 def copy_of(model: ModelRef) -> Recipe:

@@ -21,11 +21,6 @@ def recipe_schema() -> Schema:
     keys["merge_method"] = {"enum": [*METHODS]}
     keys["models"] = {"type": "array", "items": {"$ref": "#/$defs/Model"}, "minItems": 1}
     keys["modules"] = NULL
-    keys["tokenizer"] = {
-        "type": "object",
-        "properties": {"source": keys["tokenizer_source"]},
-        "additionalProperties": NULL,
-    }
     recipe["required"] = ["merge_method"]
     recipe["oneOf"] = [_given("models"), _given("slices")]
     whole = {name: of for name, of in source["properties"].items() if name != "layer_range"}

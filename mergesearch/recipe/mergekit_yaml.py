@@ -12,6 +12,7 @@ import yaml
 
 from mergesearch.config import parse, parse_yaml, read_text
 from mergesearch.errors import InputError
+from mergesearch.recipe.documents import documents
 from mergesearch.recipe.model import Recipe
 from mergesearch.recipe.spelling import respelled
 
@@ -39,8 +40,28 @@ def read_recipe(text: str, where: str = "recipe") -> Recipe:
     Raises:
         InputError: as `where: key: what is wrong`.
     """
+    text, *others = documents(text)
+    if others:
+        raise InputError(
+            f"{where}: {1 + len(others)} documents, as mergekit-multi has them, and one recipe is "
+            "needed here; `mergesearch merge` takes such a file and writes its result"
+        )
+    return recipe_from(parse_yaml(text, where), text, where)
+
+
+def recipe_from(data: dict[str, Any], text: str, where: str) -> Recipe:
+    """Make the recipe that a document states.
+
+    Args:
+        data: the document's mapping.
+        text: the document, whose comments are read.
+        where: what to call it in an error.
+
+    Raises:
+        InputError: as `where: key: what is wrong`.
+    """
     try:
-        data = _without_nulls(parse_yaml(text, where))
+        data = _without_nulls(data)
     except RecursionError:
         raise InputError(
             f"{where}: a part of it holds itself: an alias within its anchor"
@@ -89,19 +110,16 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
 
 
 def _flatten_tokenizer(data: dict[str, Any], where: str) -> None:
-    """Put what mergekit's tokenizer block says under the key tokenizer_source."""
-    if "tokenizer" not in data:
+    """Put a tokenizer block that says no more than its source under tokenizer_source."""
+    block = data.get("tokenizer")
+    if block is None or "tokenizer_source" in data:
         return
-    block = data.pop("tokenizer")
-    if "tokenizer_source" in data:
-        raise InputError(f"{where}: give either tokenizer or tokenizer_source")
     if not isinstance(block, dict):
         raise InputError(f"{where}: tokenizer must be a mapping, e.g. {{source: union}}")
-    if odd := [str(key) for key, value in block.items() if key != "source"]:
-        raise InputError(
-            f"{where}: tokenizer: only source is supported, got {', '.join(odd)}; leave it out"
-        )
-    data["tokenizer_source"] = block.get("source", "union")  # mergekit's default
+    said = {key: value for key, value in block.items() if value != {}}
+    if not said.keys() - {"source"}:
+        del data["tokenizer"]
+        data["tokenizer_source"] = said.get("source", "union")  # mergekit's default
 
 
 class _Dumper(yaml.SafeDumper):

@@ -13,10 +13,10 @@ from mergesearch.methods import METHODS, Method
 from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.reference import ModelRef
 from mergesearch.recipe.setting import Setting, leaves
+from mergesearch.recipe.tokenizer import TokenizerBlock, VocabularySource
 
 Parameters = Mapping[str, Setting]
 DType = Literal["float32", "bfloat16", "float16"]
-TokenizerSource = Literal["base", "union"]
 Towers = Literal["merge", "base", "refuse"]
 
 #: Accepted for mergekit's sake: it chooses how mergekit stores a mask, and no value of the result.
@@ -96,9 +96,11 @@ class Recipe(Config):
     dtype: DType | None = None
     #: The dtype of the result; None means `dtype`, and else what the first model stores.
     out_dtype: DType | None = None
-    #: Whose vocabulary the result has where the models' differ: the base's, or all of theirs. None
-    #: means that they must not differ.
-    tokenizer_source: TokenizerSource | None = None
+    #: Whose vocabulary the result has where the models' differ: the base's, all of theirs, or that
+    #: of a model that is named. None means that they must not differ.
+    tokenizer_source: VocabularySource | None = None
+    #: The same, and more of it, in place of `tokenizer_source`.
+    tokenizer: TokenizerBlock | None = None
     #: A Jinja template, the name of one of `CHAT_TEMPLATES`, or "auto": what most models have.
     chat_template: str | None = None
     #: Vision and audio towers, where a model has them, with their projectors: merged like all else
@@ -125,6 +127,13 @@ class Recipe(Config):
         sources = [source.model for part in self.slices for source in part.sources]
         return tuple(dict.fromkeys(ref for ref in [*bases, *sources] if ref is not None))
 
+    @property
+    def vocabulary(self) -> TokenizerBlock | None:
+        """The vocabulary of the result; None where the models must have one."""
+        if self.tokenizer is not None or self.tokenizer_source is None:
+            return self.tokenizer
+        return TokenizerBlock(source=self.tokenizer_source)
+
     def base_of(self, part: Slice) -> ModelRef | None:
         """Return the base that a slice's task vectors are taken from."""
         return part.base_model or self.base_model
@@ -146,7 +155,15 @@ class Recipe(Config):
             )
             for part in self.slices
         )
-        return self.model_copy(update={"base_model": moved(self.base_model), "slices": slices})
+        source, block = self.tokenizer_source, self.tokenizer
+        return self.model_copy(
+            update={
+                "base_model": moved(self.base_model),
+                "slices": slices,
+                "tokenizer_source": change(source) if isinstance(source, ModelRef) else source,
+                "tokenizer": None if block is None else block.with_paths(change),
+            }
+        )
 
     def resolved(self, folder: Path) -> "Recipe":
         """Resolve relative paths against `folder`."""
@@ -161,6 +178,8 @@ class Recipe(Config):
     def _buildable(self) -> "Recipe":
         if self.merge_method not in METHODS:
             raise ValueError(unknown("merge_method", self.merge_method, METHODS))
+        if self.tokenizer is not None and self.tokenizer_source is not None:
+            raise ValueError("give either tokenizer or tokenizer_source")
         template = self.chat_template
         if template is not None and template not in (AUTO, *CHAT_TEMPLATES) and "{" not in template:
             names = ", ".join((AUTO, *CHAT_TEMPLATES))

@@ -119,17 +119,26 @@ BAD = {
     "a number for a model": ("merge_method: linear\nmodels: [{model: 7}]", "model"),
     "dtype": (f"dtype: int8\nmerge_method: linear\n{ONE}", "'float32', 'bfloat16' or 'float16'"),
     "tokenizer_source": (
-        f"tokenizer_source: a\nmerge_method: linear\n{ONE}",
-        r"tokenizer_source: .*'base' or 'union', got 'a'",
+        f"tokenizer_source: [a]\nmerge_method: linear\n{ONE}",
+        r"tokenizer_source.*, got \['a'\]",
     ),
-    "tokenizer": (
-        f"tokenizer: {{source: a}}\nmerge_method: linear\n{ONE}",
-        "tokenizer_source: .*'base' or 'union', got 'a'",
+    "tokenizer": (f"tokenizer: {{source: 7}}\nmerge_method: linear\n{ONE}", "_source.*, got 7"),
+    "tokenizer key": (
+        f"tokenizer: {{source: base, pad_to_multiple: 8}}\nmerge_method: linear\n{ONE}",
+        "tokenizer: unknown key 'pad_to_multiple'; did you mean 'pad_to_multiple_of'?",
     ),
-    "tokenizer tokens": (
-        f"tokenizer: {{source: base, tokens: {{}}, pad_to_multiple_of: 8}}\nmerge_method: linear"
-        f"\n{ONE}",
-        "tokenizer: only source is supported, got tokens, pad_to_multiple_of; leave it out",
+    "padding": (
+        f"tokenizer: {{pad_to_multiple_of: -8}}\nmerge_method: linear\n{ONE}",
+        "tokenizer.pad_to_multiple_of: .*, got -8",
+    ),
+    "a token's row": (
+        f"tokenizer: {{tokens: {{x: {{source: {{kind: one}}}}}}}}\nmerge_method: linear\n{ONE}",
+        "tokenizer.tokens.x.source: kind must be zero or model_token, got 'one'",
+    ),
+    "a row of no token": (
+        "tokenizer: {tokens: {x: {source: {kind: model_token, model: a}}}}\n"
+        f"merge_method: linear\n{ONE}",
+        "tokenizer.tokens.x.source.model_token: give either token or token_id, and one of them",
     ),
     "tokenizer a name": (f"tokenizer: base\nmerge_method: linear\n{ONE}", "must be a mapping"),
     "tokenizer twice": (
@@ -167,6 +176,7 @@ WORDS = [
     "merge_method", "models", "slices", "sources", "model", "layer_range", "parameters", "weight",
     "density", "t", "scale", "lambda", "normalize", "rescale", "value", "filter", "base_model",
     "dtype", "out_dtype", "tokenizer_source", "chat_template", "seed", "modules", "tokenizer",
+    "tokens", "source", "force", "kind", "zero", "model_token", "pad_to_multiple_of",
     "linear", "slerp", "ties", "dare_ties", "passthrough", "float32", "base", "a", "b+c", "d@e",
     "path", "revision", "lora", "name", "random_seed", "experts", "embed_slerp",
 ]  # fmt: skip
@@ -203,6 +213,8 @@ ALMOST = st.fixed_dictionaries(
         "base_model": DATA,
         "parameters": DATA | st.dictionaries(st.sampled_from(WORDS), DATA, max_size=4),
         "dtype": DATA,
+        "tokenizer_source": DATA,
+        "tokenizer": DATA | st.dictionaries(st.sampled_from(WORDS), DATA, max_size=3),
         "seed": DATA,
     },
 )

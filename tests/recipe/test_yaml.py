@@ -60,6 +60,25 @@ def _slice(draw: st.DrawFn, method: str, ranged: bool, base: str | None) -> dict
     return {"sources": sources, **own}
 
 
+SOURCES = st.sampled_from(["base", "union", *MODELS])
+ROWS = st.sampled_from(
+    [
+        *({}, {"force": True}, {"source": {"kind": "zero"}}, {"source": MODELS[0], "force": True}),
+        {"source": {"kind": "model_token", "model": MODELS[1], "token": "<x>"}},
+        {"source": {"kind": "model_token", "model": MODELS[1], "token_id": 0}},
+    ]
+)
+BLOCKS = st.fixed_dictionaries(
+    {"source": SOURCES, "tokens": st.dictionaries(st.text(max_size=3), ROWS, max_size=3)},
+    optional={"pad_to_multiple_of": st.integers(1, 64)},
+).filter(lambda block: block["tokens"] or "pad_to_multiple_of" in block)
+TOKENIZERS: st.SearchStrategy[dict[str, Any]] = (
+    st.just({})
+    | st.fixed_dictionaries({"tokenizer_source": SOURCES})
+    | st.fixed_dictionaries({"tokenizer": BLOCKS})
+)
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     method = draw(st.sampled_from(sorted(METHODS)))
@@ -74,7 +93,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
             "parameters": draw(_parameters(method, False)),
             "dtype": draw(st.sampled_from([None, "float32", "bfloat16"])),
             "out_dtype": draw(st.sampled_from([None, "float16"])),
-            "tokenizer_source": draw(st.sampled_from([None, "base", "union"])),
+            **draw(TOKENIZERS),
             "chat_template": draw(st.none() | st.text(max_size=8).map(lambda s: "{" + s)),
             "seed": draw(st.integers(0, 2**70)),
         }
@@ -158,6 +177,9 @@ def test_the_hash_does_not_depend_on_the_order_of_parameters_or_the_sign_of_zero
         ("models:", "parameters: {normalize: false}\nmodels:"),
         ("models:", "tokenizer_source: base\nmodels:"),
         ("models:", "tokenizer: {source: union}\nmodels:"),
+        ("models:", "tokenizer_source: one\nmodels:"),
+        ("models:", "tokenizer: {pad_to_multiple_of: 8}\nmodels:"),
+        ("models:", "tokenizer: {tokens: {a: {source: one}}}\nmodels:"),
         ("models:", "# mergesearch: {seed: 1}\nmodels:"),
         ("merge_method: linear", "merge_method: task_arithmetic\nbase_model: one"),
     ],
@@ -185,6 +207,36 @@ def test_merge_keys_of_yaml_are_read() -> None:
         "- {<<: *one, model: b}\n"
     )
     assert [dict(source.parameters) for source in recipe.slices[0].sources] == [{"weight": 2.0}] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tokenizer_source: model:one",
+        "tokenizer: {source: one}",
+        "tokenizer: {source: one, tokens: {}}",
+    ],
+)
+def test_a_named_tokenizer_has_one_spelling(text: str) -> None:
+    plain = read_recipe(f"{LINEAR}tokenizer_source: one\n")
+    assert read_recipe(f"{LINEAR}{text}\n") == plain
+    assert write(plain).splitlines()[1] == "tokenizer_source: one"
+
+
+def test_every_model_that_a_tokenizer_block_names_moves_with_the_file(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    tokens = "{a: {source: one}, b: {source: {kind: model_token, model: two, token: b}}}"
+    (tmp_path / "models" / "r.yaml").write_text(
+        f"{LINEAR}tokenizer: {{source: three, tokens: {tokens}}}"
+    )
+    recipe = load_recipe(tmp_path / "models" / "r.yaml")
+    absolute = [str((tmp_path / "models" / name).resolve()) for name in ("three", "one", "two")]
+    assert all(f'"{path}"' in str(recipe.tokenizer) for path in absolute)
+    written = write(recipe, tmp_path / "out")
+    assert str(tmp_path) not in written
+    assert "source: ../models/three" in written
+    assert read_recipe(written).resolved(tmp_path / "models") == recipe
 
 
 def test_relative_paths_resolve_against_the_folder_of_the_yaml(
