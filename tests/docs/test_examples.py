@@ -38,7 +38,7 @@ def test_yaml_that_a_page_shows_is_yaml_that_a_file_holds(page: Path) -> None:
         for file in block.included:
             assert (ROOT / file).is_file()
         if not block.included:
-            yaml.safe_load(block.text)
+            list(yaml.safe_load_all(block.text))
 
 
 def test_the_readme_shows_the_files_that_the_other_pages_include() -> None:
