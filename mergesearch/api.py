@@ -63,6 +63,7 @@ def merge(
             out,
             max_shard_bytes=max_shard_bytes,
             memory_budget=memory_budget,
+            allow_mismatch=allow_mismatch,
             say=say,
         )
     return write_checkpoint(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -89,12 +90,19 @@ class _Planner:
         return Plan(
             jobs=tuple(laid_out),
             config=config,
-            generation=self._parents.checkpoint(self._recipe.models[0]).generation_config,
+            generation=self._generation(),
             seed=self._recipe.seed,
             left_out=self._left_out(written | {buffer.name for buffer in buffers}),
             buffers=buffers,
             is_stack=self._is_stack,
         )
+
+    def _generation(self) -> Mapping[str, Any] | None:
+        """Give the first model's settings of generation, ids as the merged vocabulary's are."""
+        settings = self._parents.checkpoint(self._recipe.models[0]).generation_config
+        if settings is None:
+            return None
+        return self._parents.alignment.with_ids(settings, "generation_config.json")
 
     def _left_out(self, written: Set[str]) -> tuple[str, ...]:
         """List what is not written of the models; of a stack, layers aside."""
