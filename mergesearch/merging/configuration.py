@@ -68,7 +68,7 @@ def _of_layers(
     """Say in a configuration, and in the parts of it, which layers the model has now.
 
     A number that is the depth and whose key speaks of layers is one; a list of as many values has
-    one a layer; any other list of layers names some of them.
+    one a layer; any other list of layers names some of them, or all.
 
     Args:
         config: of the first model.
@@ -88,7 +88,7 @@ def _of_layers(
             changed[key] = _of_layers(value, parts, depth)
         elif "layer" not in key:
             continue
-        elif isinstance(value, list) and len(value) == depth:
+        elif isinstance(value, list) and len(value) == depth and value != list(range(depth)):
             changed[key] = [of[i] for of, i in theirs]
         elif isinstance(value, list) and all(type(i) is int and 0 <= i < depth for i in value):
             changed[key] = [at for at, (of, i) in enumerate(theirs) if i in of]
