@@ -18,18 +18,18 @@ from mergesearch.merging import (
     conversion_of,
     merging_bytes,
     model_config,
-    n_layers,
     own_bytes,
     plan_merge,
     reserve_stacks,
     total_rank,
 )
-from mergesearch.parents import MemoryPlan, Parents, Residence, layer_of, tokenizer_of
+from mergesearch.parents import MemoryPlan, Parents, Residence, tokenizer_of
 from mergesearch.recipe import Recipe
 from mergesearch.requests import Request
 from mergesearch.runtime import Runtime
 from mergesearch.searching.goals import check_goals
-from mergesearch.space import Learned, SearchSpace, Shape, largest_stack, residual_filters, suggest
+from mergesearch.searching.shape import shape_of, with_router
+from mergesearch.space import Learned, SearchSpace, Shape, largest_stack, suggest
 from mergesearch.tasks import Suite
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def prepare(
             "all candidates must have one vocabulary, and an adapter adds rows to its base's; set "
             "tokenizer_source to base or union"
         )
-    shape = _shape(space, parents)
+    space = space.model_copy(update={"granularity": with_router(space.granularity, parents)})
+    shape = shape_of(space, parents)
     plans = []
     for name in space.methods:
         alone = space.model_copy(update={"methods": {name: space.methods[name]}})
@@ -326,35 +327,3 @@ def _largest(space: SearchSpace, parents: Parents, shape: Shape) -> list[Plan]:
         return []
     recipe = largest_stack(space.stacking, space.parents, shape.n_layers, shape.writers)
     return [plan_merge(recipe, parents)]
-
-
-def _shape(space: SearchSpace, parents: Parents) -> Shape:
-    """Describe the models to the space, whose granularity is checked against them."""
-    depth, granularity = n_layers(parents, space.models[0]), space.granularity
-    for key in ("blocks", "layers_per_block"):
-        if (value := getattr(granularity, key)) is not None and value > depth:
-            raise InputError(
-                f"granularity.{key} must be at most the models' {depth} layers, got {value}"
-            )
-    if space.stacking is not None:
-        space.stacking.check(depth)
-    names = list(parents.specs(space.models[0]))
-    outside = set()
-    for group in granularity.groups:
-        members = [name for name in names if group in name]
-        if not members:
-            parts = sorted({part for name in names for part in _parts(name)})
-            raise InputError(
-                f"granularity.groups: no tensor's name contains {group!r}; "
-                f"parts of names are {', '.join(parts)}"
-            )
-        if all(layer_of(name) is None for name in members):
-            outside.add(group)
-    scaled = space.stacking is not None and space.stacking.scale is not None
-    return Shape(depth, frozenset(outside), residual_filters(names) if scaled else ())
-
-
-def _parts(name: str) -> list[str]:
-    """List what a group may be called after: a module in a layer, or beside them."""
-    parts = name.split(".")
-    return parts[3:4] if layer_of(name) is not None else parts[-2:-1]
