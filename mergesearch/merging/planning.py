@@ -133,12 +133,19 @@ class _Planner:
                 theirs = self._parents.checkpoint(other)
                 if name not in theirs.buffers:
                     continue
-                if not torch.equal(self._parents.checkpoint(first).read(name), theirs.read(name)):
+                if not self._same_buffer(name, first, other):
                     raise RecipeError(
                         f"masks and positions are copied, so {name} must be the same in all "
                         f"models, but {first} and {other} differ; remove it from one of them"
                     )
             yield Buffer(name, Input(first, name), spec.shape, spec.dtype)
+
+    def _same_buffer(self, name: str, first: ModelRef, other: ModelRef) -> bool:
+        """Compare two models' masks or positions, once for all candidates."""
+        one, two = (self._parents.checkpoint(model) for model in (first, other))
+        return self._parents.memo.recall(
+            ("same buffer", first, other, name), lambda: torch.equal(one.read(name), two.read(name))
+        )
 
     @cached_property
     def _apart(self) -> frozenset[str]:
