@@ -98,7 +98,7 @@ class _Planner:
         )
 
     def _generation(self) -> Mapping[str, Any] | None:
-        """Give the first model's settings of generation, ids as the merged vocabulary's are."""
+        """Give the first model's settings of generation, with the merged ids."""
         settings = self._parents.checkpoint(self._recipe.models[0]).generation_config
         if settings is None:
             return None

@@ -118,7 +118,7 @@ def destinations(model: Any, names: Iterable[str]) -> dict[str, Destination]:
 
 
 def tower_names(config: Mapping[str, Any], names: Iterable[str]) -> frozenset[str]:
-    """List the tensors that are no language model's: of towers, and of their projectors.
+    """List the tensors that are no language model's: of towers and projectors.
 
     Args:
         config: the model's `config.json`.

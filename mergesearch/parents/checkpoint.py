@@ -142,7 +142,7 @@ class Checkpoint:
 
     @property
     def added_tokens(self) -> list[dict[str, Any]]:
-        """The tokens that the tokenizer has beside its model's, as `tokenizer.json` has them.
+        """The tokens that `tokenizer.json` has beside its model's.
 
         Raises:
             InputError: they are no list of tokens.

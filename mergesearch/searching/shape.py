@@ -12,7 +12,7 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 
 
 def with_router(granularity: Granularity, parents: Parents) -> Granularity:
-    """Say a group `router` by the part of the names that the models' files have for it.
+    """Say a group `router` by the part of the names that files have for it.
 
     A router has a row an expert, and is none of the experts.
     """
