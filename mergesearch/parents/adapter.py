@@ -111,7 +111,13 @@ class Adapter:
             raise InputError(
                 f"{self.folder}: trainable_token_indices must be a list of rows, got {trained!r}"
             )
-        last = max((i for indices in lists for i in indices), default=-1)
+        rows = [i for indices in lists for i in indices]
+        end = 2 * n_rows(self._base) + len(rows)  # beyond that it is damaged, and takes memory
+        if wrong := [i for i in rows if not 0 <= i < end]:
+            raise self._made_for_another(
+                f"trainable_token_indices has row {wrong[0]}, and there can be {end}"
+            )
+        last = max(rows, default=-1)
         return max(n_rows(self._base), last + 1)
 
     def _skeleton(self) -> Any:

@@ -164,8 +164,9 @@ def _distance(activations: Sequence[Any]) -> float:
 def _follows_from_rope_type(field: str, meanings: Sequence[Meaning]) -> bool:
     """Tell a parameter of a way to scale positions that not all models have."""
     part, _, name = field.rpartition(".")
-    kinds = {meaning.get(f"{part}.{ROPE_TYPE}") for meaning in meanings}
-    return len(kinds) > 1 and name not in (ROPE_TYPE, "rope_theta", "partial_rotary_factor")
+    kinds = [meaning.get(f"{part}.{ROPE_TYPE}") for meaning in meanings]
+    differ = any(kind != kinds[0] for kind in kinds)
+    return differ and name not in (ROPE_TYPE, "rope_theta", "partial_rotary_factor")
 
 
 def _of_tokenizers(

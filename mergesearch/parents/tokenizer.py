@@ -67,12 +67,14 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a checkpoint.
 
     Raises:
-        InputError: the folder has none.
+        InputError: the folder has none, or one that cannot be used.
     """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer("a")  # one without a token for what it does not know fails here at the latest
+        return tokenizer
     except Exception as error:  # tokenizers raises no other class for a file that it cannot read
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{folder}: no tokenizer that transformers can load: {reason}") from None
