@@ -21,7 +21,6 @@ from mergesearch.parents import (
     in_layer,
     layer_of,
     tower_depths,
-    tower_names,
     tower_of,
 )
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
@@ -149,11 +148,11 @@ class _Planner:
 
     @cached_property
     def _apart(self) -> frozenset[str]:
-        """The first model's tensors of towers, where they are told from others."""
+        """The tensors of towers, where they are told from others."""
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
         if self._recipe.towers is None and not (self._is_stack and has_towers(first.config)):
             return frozenset()
-        return tower_names(first.config, first.specs)
+        return self._parents.towers
 
     @cached_property
     def _is_stack(self) -> bool:
@@ -276,9 +275,14 @@ class _Planner:
     @cached_property
     def _is_whole(self) -> bool:
         """True where the class finds every parameter, however config.json counts layers."""
-        first = self._parents.checkpoint(self._slices[0].sources[0].model)
+        ref = self._slices[0].sources[0].model
+        first = self._parents.checkpoint(ref)
         shapes = {name: spec.shape for name, spec in first.specs.items()}
-        return (model := empty_model(first.config)) is not None and loads(model, shapes)
+
+        def loads_all() -> bool:
+            return (model := empty_model(first.config)) is not None and loads(model, shapes)
+
+        return self._parents.memo.recall(("loads all", ref), loads_all)
 
     def _position(self, name: str, depth: float) -> float:
         """Give a tensor's place in depth, for gradients: that in a tower of its own depth."""

@@ -7,7 +7,6 @@ from mergesearch.parents.architecture import (
     conversion_rules,
     destinations,
     empty_model,
-    tower_names,
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
@@ -44,6 +43,5 @@ __all__ = [
     "read_json",
     "tokenizer_of",
     "tower_depths",
-    "tower_names",
     "tower_of",
 ]

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mergesearch.errors import InputError
+from mergesearch.parents.architecture import NOT_MADE
 from mergesearch.parents.change import ADAPTER, Change, Part
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, read_json
 from mergesearch.parents.mapping import read_header
 from mergesearch.parents.tables import has_rows, n_rows
 
-#: Errors by which peft finds settings wrong.
-_NOT_MADE = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError),
-    *(TypeError, ValueError),
-)
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
@@ -151,7 +147,7 @@ class Adapter:
                 return PeftModel.from_pretrained(
                     skeleton, self.folder, torch_device="cpu", low_cpu_mem_usage=True
                 )
-        except _NOT_MADE as error:
+        except NOT_MADE as error:
             raise self._made_for_another(str(error).strip().splitlines()[-1].strip()) from None
 
     def _check_all_loaded(self, model: Any) -> None:

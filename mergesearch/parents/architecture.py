@@ -10,7 +10,7 @@ import torch
 from mergesearch.errors import InputError
 
 #: Errors by which classes of transformers refuse a configuration, or find it wrong in the making.
-_NOT_MADE = (
+NOT_MADE = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, InputError, LookupError),
     *(RuntimeError, TypeError, ValueError),
 )
@@ -32,7 +32,7 @@ def configuration(config: Mapping[str, Any]) -> Any:
         )
     try:
         return CONFIG_MAPPING[kind].from_dict(_decoded(dict(config)))
-    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
+    except (*NOT_MADE, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"transformers cannot build this architecture: {reason}") from None
 
@@ -61,7 +61,7 @@ def empty_model(config: Mapping[str, Any]) -> Any:
     try:
         with torch.device("meta"):
             return architecture(configuration(config))
-    except _NOT_MADE:
+    except NOT_MADE:
         return None
 
 

@@ -4,10 +4,11 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
+from mergesearch.errors import InputError
 from mergesearch.logs import quiet
+from mergesearch.parents.architecture import configuration
 
 #: A configuration's values by name, those of its parts behind a dot.
 Meaning = Mapping[str, Any]
@@ -49,21 +50,10 @@ def meanings_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Meaning, ...]:
 
 def _built(config: Mapping[str, Any]) -> Any | None:
     """Make the transformers configuration; None where no class takes it."""
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    given = deepcopy(dict(config))  # classes write into what they are given
-    kind = given.pop("model_type", None)
-    if kind not in CONFIG_MAPPING:
-        return None
     try:
         with quiet():
-            return AutoConfig.for_model(kind, **given)
-    except (
-        *(ArithmeticError, AttributeError, KeyError, TypeError, ValueError),
-        StrictDataclassError,
-    ):
+            return configuration(config)
+    except InputError:
         return None
 
 

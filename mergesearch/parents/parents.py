@@ -144,6 +144,15 @@ class Parents:
         """Tensors that their models' classes do not load; none where one is not known."""
         return self._files.foreign
 
+    @property
+    def towers(self) -> frozenset[str]:
+        """Tensors that are no language model's: of towers and projectors.
+
+        Raises:
+            InputError: the models' class is not known.
+        """
+        return self._files.towers
+
     def resolve(self, ref: ModelRef) -> ModelRef:
         """Find the model that a recipe names, by a name or by its path from here.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from mergesearch.errors import InputError
 from mergesearch.parents.adapted import AdaptedCheckpoint
 from mergesearch.parents.adapter import Adapter
-from mergesearch.parents.architecture import destinations, empty_model, spelled_as
+from mergesearch.parents.architecture import destinations, empty_model, spelled_as, tower_names
 from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, Checkpoint
 from mergesearch.parents.hub import locate
@@ -97,6 +97,16 @@ class ModelFiles:
                 return frozenset()
             names |= checkpoint.specs.keys() - destinations(model, checkpoint.specs).keys()
         return frozenset(names)
+
+    @cached_property
+    def towers(self) -> frozenset[str]:
+        """Tensors that are no language model's: of towers and projectors.
+
+        Raises:
+            InputError: the models' class is not known.
+        """
+        first = self.checkpoints[0]
+        return tower_names(first.config, first.specs)
 
     def _check_family(self, ref: ModelRef) -> None:
         """Refuse another architecture or hidden size than the first model's."""

@@ -33,14 +33,14 @@ def merged_tokenizer(
     Raises:
         InputError: the folder has no tokenizer, or the ids come out in another way.
     """
-    from transformers import AddedToken, AutoTokenizer
+    from transformers import AddedToken
 
     tokenizer = load_tokenizer(source)
     for entry in entries:
         flags = {flag: entry[flag] for flag in _FLAGS if flag in entry}
         tokenizer.add_tokens(AddedToken(entry["content"], **flags))
     tokenizer.save_pretrained(out)
-    written = AutoTokenizer.from_pretrained(out).get_vocab()
+    written = load_tokenizer(out).get_vocab()
     for token, i in tokens.items():
         if written.get(token) != i:
             raise InputError(

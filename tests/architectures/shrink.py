@@ -86,17 +86,13 @@ def _shrunk(
             continue
         if hasattr(value, "to_dict"):
             values[name] = type(value)(**_shrunk(value, {}, left))
-        elif type(value) is int or (value is None and _is_size(name)):
+        elif type(value) is int:
             size = next((size for pattern, size in _SIZES if re.search(pattern, name)), None)
-            if size is not None and value is not None:
+            if size is not None:
                 values[name] = min(value, size) if value > 0 and "token" not in name else size
         elif isinstance(value, list) and "layer" in name and len(value) > DEPTH:
             values[name] = _layers(value)
     return {**values, **exactly}
-
-
-def _is_size(name: str) -> bool:
-    return name == "pad_token_id"
 
 
 def _layers(value: list[Any]) -> list[Any]:

@@ -482,19 +482,25 @@ def test_candidates_that_all_fail_are_no_mistake_of_the_users(family: Path, cli:
     assert all("model.norm.weight has NaN" in line for line in trials)
 
 
-@pytest.mark.parametrize("verb", ["merge", "search", "check"])
-def test_a_memory_budget_that_nothing_fits_is_refused(
-    family: Path, tmp_path: Path, cli: Cli, verb: str
-) -> None:
+def merging(verb: str, family: Path, out: Path) -> tuple[str | Path, ...]:
+    """The command by which a verb opens the family's two models."""
     (family / "recipe.yaml").write_text(
         "{merge_method: linear, parameters: {weight: 1},"
         " models: [{model: models/one}, {model: models/two}]}"
     )
-    command = {
-        "merge": ("merge", family / "recipe.yaml", tmp_path / "out"),
-        "search": ("search", family / "space.yaml", "--out", tmp_path / "out"),
+    return {
+        "merge": ("merge", family / "recipe.yaml", out),
+        "search": ("search", family / "space.yaml", "--out", out),
         "check": ("check", family / "space.yaml"),
+        "soup": ("soup", family / "space.yaml", "--out", out),
     }[verb]
+
+
+@pytest.mark.parametrize("verb", ["merge", "search", "check"])
+def test_a_memory_budget_that_nothing_fits_is_refused(
+    family: Path, tmp_path: Path, cli: Cli, verb: str
+) -> None:
+    command = merging(verb, family, tmp_path / "out")
     said = cli(*command, "--memory-budget", "1MB")
     assert said.code == 2
     assert said.err.startswith("mergesearch: what a merge holds while it streams every model must")
@@ -526,16 +532,7 @@ def test_models_of_other_heads_are_refused(
     family: Path, tmp_path: Path, cli: Cli, verb: str
 ) -> None:
     another_model(num_attention_heads=2, num_key_value_heads=1)(family)
-    (family / "recipe.yaml").write_text(
-        "{merge_method: linear, parameters: {weight: 1},"
-        " models: [{model: models/one}, {model: models/two}]}"
-    )
-    command = {
-        "merge": ("merge", family / "recipe.yaml", tmp_path / "out"),
-        "search": ("search", family / "space.yaml", "--out", tmp_path / "out"),
-        "check": ("check", family / "space.yaml"),
-        "soup": ("soup", family / "space.yaml", "--out", tmp_path / "out"),
-    }[verb]
+    command = merging(verb, family, tmp_path / "out")
     line = refused(cli(*command))
     assert "num_attention_heads is 4 in " in line and ", 2 in two; " in line
     assert "--allow-mismatch" in line

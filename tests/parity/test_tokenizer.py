@@ -19,27 +19,18 @@ from mergesearch.recipe import read_recipe, write_recipe
 from tests import tiny
 from tests.parity.families import weights
 from tests.parity.peer import needs_mergekit, run_mergekit
-from tests.parity.test_vocabulary import ROWS, assert_close, checkpoint, vocabulary
+from tests.parity.test_vocabulary import (
+    LINEAR,
+    ROWS,
+    TASK_ARITHMETIC,
+    assert_close,
+    checkpoint,
+    merged_twice,
+    vocabulary,
+)
 
 pytestmark = needs_mergekit
 
-TASK_ARITHMETIC = """
-merge_method: task_arithmetic
-base_model: base
-models:
-  - {model: one, parameters: {weight: 0.7}}
-  - {model: two, parameters: {weight: [0.2, -0.4]}}
-dtype: float32
-"""
-# No base: what a model lacks is the mean of those that have it.
-LINEAR = """
-merge_method: linear
-models:
-  - {model: base, parameters: {weight: 0.5}}
-  - {model: one, parameters: {weight: 0.3}}
-  - {model: two, parameters: {weight: 0.2}}
-dtype: float32
-"""
 # Of its own row in one and of none in another model; forced or not; new to all of them.
 TOKENS = """
   tokens:
@@ -96,13 +87,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple
     checkpoint(folder / "two", 2, 40, "y", "<z>", words=words, **options)
     tokenizer_alone(folder / "alone")
     recipes = {key: read_recipe(text).resolved(folder) for key, text in RECIPES.items()}
-    theirs = run_mergekit([write_recipe(r) for r in recipes.values()], folder / "out")
-    found = {}
-    for i, ((case, recipe), (path, error)) in enumerate(zip(recipes.items(), theirs, strict=True)):
-        assert not error, (case, error)
-        merge(recipe, folder / "out" / f"ours-{i}")
-        found[case] = folder / "out" / f"ours-{i}", path
-    return found
+    return merged_twice(recipes, folder / "out")
 
 
 @pytest.mark.parametrize("case", RECIPES, ids=", ".join)

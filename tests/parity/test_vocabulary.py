@@ -5,6 +5,7 @@ from run to run, so that the ids of a union's new tokens do too.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from mergesearch import merge
-from mergesearch.recipe import read_recipe, write_recipe
+from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from tests import tiny
 from tests.parity.families import weights
 from tests.parity.peer import needs_mergekit, run_mergekit
@@ -29,7 +30,7 @@ models:
   - {model: one, parameters: {weight: 0.7}}
   - {model: two, parameters: {weight: [0.2, -0.4]}}
 dtype: float32
-tokenizer_source: """
+"""
 SLERP = """
 merge_method: slerp
 base_model: base
@@ -55,13 +56,15 @@ models:
   - {model: one, parameters: {weight: 0.3}}
   - {model: two, parameters: {weight: 0.2}}
 dtype: float32
-tokenizer_source: union
 """
 RECIPES = {
-    **{f"task arithmetic, {s}": TASK_ARITHMETIC + s for s in ("base", "union")},
+    **{
+        f"task arithmetic, {s}": f"{TASK_ARITHMETIC}tokenizer_source: {s}"
+        for s in ("base", "union")
+    },
     **{f"slerp, {source}": SLERP + source for source in ("base", "union")},
     **{f"soup, {source}": SOUP + source for source in ("base", "union")},
-    "linear, union": LINEAR,
+    "linear, union": LINEAR + "tokenizer_source: union\n",
 }
 # The rows of the base, which has 33 tokens, and what else a family's models are.
 FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {
@@ -90,6 +93,19 @@ def checkpoint(folder: Path, seed: int, n_rows: int, *added: str, **changes: Any
     tokenizer.save_pretrained(folder)
 
 
+def merged_twice(
+    recipes: Mapping[tuple[str, str], Recipe], out: Path
+) -> dict[tuple[str, str], tuple[Path, Path]]:
+    """Merge recipes here and by mergekit, and give both folders of each."""
+    theirs = run_mergekit([write_recipe(recipe) for recipe in recipes.values()], out)
+    found = {}
+    for i, ((case, recipe), (path, error)) in enumerate(zip(recipes.items(), theirs, strict=True)):
+        assert not error, (case, error)
+        merge(recipe, out / f"ours-{i}")
+        found[case] = out / f"ours-{i}", path
+    return found
+
+
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Path, Path]]:
     """The folders that each recipe gave, here and there."""
@@ -103,13 +119,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple
         (family, name): read_recipe(RECIPES[name]).resolved(folder / family)
         for family, name in CASES
     }
-    theirs = run_mergekit([write_recipe(r) for r in recipes.values()], folder / "out")
-    found = {}
-    for i, ((case, recipe), (path, error)) in enumerate(zip(recipes.items(), theirs, strict=True)):
-        assert not error, (case, error)
-        merge(recipe, folder / "out" / f"ours-{i}")
-        found[case] = folder / "out" / f"ours-{i}", path
-    return found
+    return merged_twice(recipes, folder / "out")
 
 
 def vocabulary(folder: Path) -> dict[str, int]:
