@@ -163,12 +163,24 @@ def search(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         MergesearchError: every candidate failed.
     """
-    from mergesearch.searching import Outcome, Silent, confirm, open_run, open_search
+    from mergesearch.searching import (
+        Observers,
+        Outcome,
+        Silent,
+        StatusFile,
+        confirm,
+        open_run,
+        open_search,
+    )
 
     observer = observer or Silent()
-    with open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates):
-        history = open_search(setup, candidates, observer, storage).run()
-        return Outcome(out, confirm(history, space, candidates, observer))
+    with (
+        open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates),
+        StatusFile(out) as status,
+    ):
+        told = Observers(observer, status)
+        history = open_search(setup, candidates, told, storage).run()
+        return Outcome(out, confirm(history, space, candidates, told))
 
 
 def soup(

@@ -40,6 +40,8 @@ class RuntimeOptions(TypedDict, total=False):
     memory_budget: int | str | None
     engine: str
     allow_mismatch: bool
+    workers: int | None
+    ray: str | None
 
 
 class Runtime(Config):
@@ -66,6 +68,16 @@ class Runtime(Config):
     engine: str = "torch"
     #: Merge models whose weights are of different functions, as with another number of heads.
     allow_mismatch: bool = False
+    #: Processes that score candidates beside each other; None is this process alone, or with `ray`
+    #: one for each device of the cluster.
+    workers: int | None = Field(default=None, ge=1)
+    #: The address of a Ray cluster that is up, or "auto"; None starts the workers on this host.
+    ray: str | None = None
+
+    @property
+    def has_workers(self) -> bool:
+        """Say if candidates are scored by other processes."""
+        return self.workers is not None or self.ray is not None
 
     @classmethod
     def of(cls, options: RuntimeOptions) -> Self:

@@ -32,6 +32,7 @@ ROOMS = (
     "engines",
     "evaluation",
     "learning",
+    "workers",
     "searching",
     "report",
     "exporting",

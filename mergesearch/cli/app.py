@@ -16,9 +16,11 @@ from mergesearch.cli.options import (
     Device,
     MemoryBudget,
     Out,
+    RayAddress,
     RunFolder,
     ShardSize,
     SpaceFile,
+    Workers,
 )
 from mergesearch.errors import InputError, MergesearchError
 
@@ -118,6 +120,8 @@ def search(
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
+    workers: Workers = None,
+    ray: RayAddress = None,
 ) -> None:
     """Search a space; the same command again goes on where it stopped.
 
@@ -133,6 +137,8 @@ def search(
         batch_size=batch_size,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
+        workers=workers,
+        ray=ray,
     )
 
 
@@ -145,6 +151,8 @@ def soup(
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
+    workers: Workers = None,
+    ray: RayAddress = None,
 ) -> None:
     """Make the greedy or uniform soup of a space's parents; score it beside them."""
     from mergesearch.space import SearchSpace
@@ -164,6 +172,8 @@ def soup(
         batch_size=batch_size,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
+        workers=workers,
+        ray=ray,
         observer=Progress(),
     )
     show_run(outcome.folder)
@@ -184,6 +194,8 @@ def learn(
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
+    workers: Workers = None,
+    ray: RayAddress = None,
 ) -> None:
     """Learn one merge's coefficients by gradient; score it beside the parents."""
     from mergesearch.cli.prompts import files_by_parent
@@ -206,6 +218,8 @@ def learn(
             batch_size=batch_size,
             memory_budget=memory_budget,
             allow_mismatch=allow_mismatch,
+            workers=workers,
+            ray=ray,
             observer=observer,
         )
     show_run(outcome.folder)

@@ -29,3 +29,11 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="RUN", help="Run folder.", show_default="results/SPACE"),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes side by side.", show_default="this one alone"),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="A Ray cluster for the workers, or auto."),
+]

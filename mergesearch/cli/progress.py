@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mergesearch.searching import Limit, TrialRecord
 
 
@@ -30,6 +32,8 @@ class Progress:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("trials", total=None, spent="", detail="", visible=False)
+        #: The bars of workers, by their names.
+        self._workers: dict[str, TaskID] = {}
         self._start = time.perf_counter()
         self._documents = 0
 
@@ -84,6 +88,17 @@ class Progress:
             detail="",
             visible=True,
         )
+
+    def working(self, doing: Mapping[str, str]) -> None:
+        """Show what each worker does, where there are several."""
+        for name in set(self._workers) - doing.keys():
+            self._bar.update(self._workers[name], visible=False)
+        if not self._workers and len(doing) < 2:
+            return
+        for name, what in doing.items():
+            if name not in self._workers:
+                self._workers[name] = self._bar.add_task(name, total=None, spent="", detail="")
+            self._bar.update(self._workers[name], spent=escape(what), visible=True)
 
     def _line(self, text: str) -> None:
         if self._console.is_terminal:

@@ -5,13 +5,14 @@ import copy
 import io
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.config import unknown
-from mergesearch.engines import ENGINES, Cost, Engine, UnfitRequestError, engine_of
-from mergesearch.errors import CandidateError, InputError
+from mergesearch.engines import ENGINES, Cost, Engine, engine_of
+from mergesearch.errors import InputError
 from mergesearch.evaluation.stores import DocumentStore, NoStore
+from mergesearch.evaluation.turn import Scorer, Turn, Turns
 from mergesearch.logs import quiet
 from mergesearch.runtime import Runtime
 from mergesearch.scores import DocumentScore, Scores
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from mergesearch.tasks import BuiltTask
+
+    #: The tasks of a suite by split.
+    Splits = Mapping[str, tuple[BuiltTask, ...]]
 
 #: Documents of a task between two writes to a store: what a kill may cost.
 _BLOCK = 256
@@ -45,6 +49,7 @@ class Evaluator:
         tokenizer: of all candidates. It is copied, and stays as it is.
         runtime: chooses the engine that answers, the device where all candidates are, and the
             rows of a forward pass.
+        built: the tasks by split, where another evaluator of the suite has built them.
 
     Raises:
         InputError: a task of the suite cannot be built, or asks what the engine cannot answer; the
@@ -56,19 +61,15 @@ class Evaluator:
         suite: Suite,
         tokenizer: "PreTrainedTokenizerBase",
         runtime: Runtime = Runtime(),  # noqa: B008  frozen
+        built: "Splits | None" = None,
     ) -> None:
-        from mergesearch.tasks import build_tasks  # slow to import
-
         self.suite = suite
         tokenizer = copy.deepcopy(tokenizer)
         self._engine = engine_of(tokenizer, runtime)
-        # Only here do lm-eval and datasets draw progress bars, and offer no switch.
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):
-            self._splits = build_tasks(suite, tokenizer)
+        self._splits = dict(_build(suite, tokenizer) if built is None else built)
         for split in self._splits.values():
             _check_capabilities(split, self._engine, runtime.engine)
-        #: Of the model that the engine has now: several may be scored in turns, block by block.
-        self._turn: _Turn | None = None
+        self._turns = Turns(self._engine)
 
     @property
     def engine(self) -> Engine:
@@ -77,8 +78,16 @@ class Evaluator:
         Ask for it again for each model: a model that is scored block by block is then loaded anew
         before its next block.
         """
-        self._turn = None
-        return self._engine
+        return self._turns.engine
+
+    @property
+    def built(self) -> "Splits":
+        """The tasks by split, for an evaluator elsewhere."""
+        return self._splits
+
+    def turn(self, model: "PreTrainedModel") -> Turn:
+        """Begin a turn of a model, whose weights must stay as they are until it ends."""
+        return self._turns.begin(model)
 
     def tasks(self, split: str = "search", *, full: bool = False) -> tuple["BuiltTask", ...]:
         """Give the tasks of a split.
@@ -150,7 +159,7 @@ class Evaluator:
 
     def score(
         self,
-        model: "PreTrainedModel | None",
+        model: "PreTrainedModel | Scorer | None",
         split: str = "search",
         *,
         full: bool = False,
@@ -159,7 +168,8 @@ class Evaluator:
         """Score a model, with the weights it has now, on a split.
 
         Args:
-            model: a causal language model on any device; None where the store knows everything.
+            model: a causal language model on any device, or what scores one elsewhere; None where
+                the store knows everything.
             split: "search", "held_out" or "learn".
             full: all documents, whatever the suite's limits.
             store: what it knows is not scored again, and what is new is added, block by block.
@@ -168,19 +178,17 @@ class Evaluator:
             CandidateError: logits or a value of a metric are not finite.
             InputError: there is no such split, or a task does not fit the model's context.
         """
-        longest = max(task.n_documents for task in self.tasks(split, full=full))
-        n_blocks = math.ceil(longest / _BLOCK)
-        *_, scores = self.blocks(model, split, full=full, store=store, n_blocks=n_blocks)
+        *_, scores = self.blocks(model, split, full=full, store=store, n_blocks=None)
         return scores
 
     def blocks(
         self,
-        model: "PreTrainedModel | None",
+        model: "PreTrainedModel | Scorer | None",
         split: str = "search",
         *,
         full: bool = False,
         store: DocumentStore | None = None,
-        n_blocks: int = 5,
+        n_blocks: int | None = 5,
     ) -> Iterator[Scores]:
         """Score a model block by block, for a caller who may stop early.
 
@@ -193,7 +201,8 @@ class Evaluator:
             split: "search", "held_out" or "learn".
             full: all documents, whatever the suite's limits.
             store: as for `score`.
-            n_blocks: into how many parts the documents go; fewer where no task has as many.
+            n_blocks: into how many parts the documents go; fewer where no task has as many. None is
+                as few as a kill may cost.
 
         Yields:
             The scores on all blocks so far, of the tasks that have a value on them.
@@ -204,16 +213,19 @@ class Evaluator:
         """
         store = store or NoStore()
         tasks = self.tasks(split, full=full)
-        n_blocks = min(n_blocks, max(task.n_documents for task in tasks))
+        longest = max(task.n_documents for task in tasks)
+        n_blocks = min(n_blocks or math.ceil(longest / _BLOCK), longest)
         ranges = [split_evenly(task.n_documents, n_blocks) for task in tasks]
         scored = [dict(store.known(task)) for task in tasks]
-        turn = _Turn(model)
+        scorer = model if model is None or isinstance(model, Scorer) else self.turn(model)
         try:
             for k in range(n_blocks):
                 for task, of_task, documents in zip(tasks, ranges, scored, strict=True):
                     missing = [i for i in (task.order[p] for p in of_task[k]) if i not in documents]
                     if missing:
-                        new = self._answer(task, sorted(missing), turn)
+                        if scorer is None:
+                            raise ValueError("without a model, the store must know every document")
+                        new = scorer.score_documents(task, sorted(missing))
                         store.add(task, new)
                         documents |= new
                 so_far = [
@@ -228,41 +240,16 @@ class Evaluator:
                     )
                 )
         finally:
-            if self._turn is turn:
-                self._turn = None
-                self._engine.unload()
-
-    def _answer(
-        self, task: "BuiltTask", doc_ids: Sequence[int], turn: "_Turn"
-    ) -> dict[int, DocumentScore]:
-        """Score a model on some documents of a task."""
-        requests = task.requests(doc_ids)
-        self._load(turn)
-        try:
-            with quiet():
-                responses = self._engine.answer(requests)
-            return task.grade(doc_ids, responses)
-        except UnfitRequestError as error:
-            raise InputError(f"task {task.id.task!r} does not fit the model: {error}") from error
-        except CandidateError as error:
-            raise CandidateError(f"task {task.id.task!r}: {error}") from error
-
-    def _load(self, turn: "_Turn") -> None:
-        """Load a turn's model, unless no other was since."""
-        if turn.model is None:
-            raise ValueError("without a model, the store must know every document")
-        if self._turn is not turn:
-            self._turn = None  # should loading fail
-            with quiet():
-                self._engine.load(turn.model)
-            self._turn = turn
+            if isinstance(scorer, Turn):
+                scorer.end()
 
 
-@dataclass(frozen=True, eq=False)
-class _Turn:
-    """One model's way through its blocks."""
+def _build(suite: Suite, tokenizer: "PreTrainedTokenizerBase") -> "Splits":
+    from mergesearch.tasks import build_tasks  # slow to import
 
-    model: "PreTrainedModel | None"
+    # Only here do lm-eval and datasets draw progress bars, and offer no switch.
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
+        return build_tasks(suite, tokenizer)
 
 
 def _has_values(documents: Mapping[int, DocumentScore]) -> bool:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from mergesearch.learning.coefficients import Coefficients
 from mergesearch.merging import Plan, Routes, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
-from mergesearch.space import Learned, SearchSpace
+from mergesearch.space import Granularity, Learned, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,15 @@ class Subject:
         template = space.with_towers(template)
         plan = plan_merge(template, parents)
         return cls(template, plan, Routes.of(plan, parents))
+
+    def coefficients(self, learned: Learned, granularity: Granularity) -> Coefficients:
+        """List the numbers that are learned, as one vector.
+
+        Args:
+            learned: says what is.
+            granularity: of the space, for blocks.
+
+        Raises:
+            InputError: no tensor differs between the models, so that there is nothing to learn.
+        """
+        return Coefficients(self.template, self.plan, self.routes, learned, granularity)

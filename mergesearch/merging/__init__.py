@@ -3,7 +3,7 @@
 from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, total_rank
-from mergesearch.merging.kernel import merged_tensors, run
+from mergesearch.merging.kernel import digest_of, merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
@@ -34,6 +34,7 @@ __all__ = [
     "check_stack",
     "compute_dtype",
     "conversion_of",
+    "digest_of",
     "fill",
     "merge_into",
     "merged_tensors",

@@ -40,6 +40,17 @@ def merged_tensors(recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tens
     yield from run(plan_merge(recipe, parents), parents)
 
 
+def digest_of(recipe: Recipe, parents: Parents) -> str:
+    """Return the hash of a recipe's tensors, streamed and not kept.
+
+    The errors are those of `merged_tensors`.
+    """
+    digest = Digest()
+    for name, tensor in merged_tensors(recipe, parents):
+        digest.add(name, tensor)
+    return digest.hexdigest()
+
+
 def run(plan: Plan, parents: Parents) -> Iterator[tuple[str, Tensor]]:
     """Stream the tensors of a plan; see `merged_tensors`."""
 

@@ -16,6 +16,7 @@ from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.opening import open_parents
 from mergesearch.parents.parents import Parents
+from mergesearch.parents.residency import default_budget
 from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
@@ -33,6 +34,7 @@ __all__ = [
     "TensorSpec",
     "configuration",
     "conversion_rules",
+    "default_budget",
     "destinations",
     "empty_model",
     "in_layer",

@@ -19,6 +19,15 @@ _WORKING = 64 * 2**20
 _USED = 0.8
 
 
+def default_budget(n_sharing: int = 1) -> int:
+    """Return the bytes that a process may hold at its peak where nobody says.
+
+    Args:
+        n_sharing: processes that share what is available.
+    """
+    return process_bytes() + int(_USED * available_bytes() / n_sharing)
+
+
 class Residency:
     """Decides which models are kept in memory, keeps them, and streams the others.
 
@@ -67,7 +76,7 @@ class Residency:
             for ref in files.models
         ]
         if memory_budget is None:
-            memory_budget = process_bytes() + int(_USED * available_bytes())
+            memory_budget = default_budget()
         self._budget = memory_budget
         #: Facts of the tensors that hold for all candidates, as the budget allows.
         self.memo = Memo()

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.runs.frames import Frames
@@ -24,8 +25,8 @@ _FILE = "documents.bin"
 #: The hash of a model's tensors, and of a task.
 Key = tuple[str, str]
 
-#: Keys whose documents are kept as objects.
-_N_RECENT = 16
+#: Keys whose documents are kept as objects: a few of each candidate that is scored at a time.
+_N_RECENT = 128
 
 
 class Documents:
@@ -42,6 +43,8 @@ class Documents:
     """
 
     def __init__(self, folder: Path, *, writable: bool = True) -> None:
+        #: Held for each look-up and write: threads of one process share a run.
+        self._lock = RLock()
         self._frames = Frames(folder / _FILE, writable=writable)
         #: Payloads as they are on disk: few of many documents are ever asked for.
         self._blocks: dict[Key, list[bytes]] = {}
@@ -54,12 +57,13 @@ class Documents:
     def known(self, digest: str, fingerprint: str) -> Mapping[int, DocumentScore]:
         """Look up the documents of a task that a model was scored on, by id."""
         key = digest, fingerprint
-        if key not in self._recent:
-            if len(self._recent) == _N_RECENT:
-                del self._recent[next(iter(self._recent))]
-            blocks = self._blocks.get(key, ())
-            self._recent[key] = {i: score for block in blocks for i, score in _unpack(block)}
-        return self._recent[key]
+        with self._lock:
+            if key not in self._recent:
+                if len(self._recent) == _N_RECENT:
+                    del self._recent[next(iter(self._recent))]
+                blocks = self._blocks.get(key, ())
+                self._recent[key] = {i: score for block in blocks for i, score in _unpack(block)}
+            return self._recent[key]
 
     def add(self, digest: str, fingerprint: str, documents: Mapping[int, DocumentScore]) -> None:
         """Keep what a model scored on some documents; on disk when this returns.
@@ -69,10 +73,11 @@ class Documents:
         """
         key = digest, fingerprint
         payload = _pack(key, documents)
-        self._frames.append(payload)
-        self._blocks.setdefault(key, []).append(payload)
-        self._recent.pop(key, None)
-        self.n_added += len(documents)
+        with self._lock:
+            self._frames.append(payload)
+            self._blocks.setdefault(key, []).append(payload)
+            self._recent.pop(key, None)
+            self.n_added += len(documents)
 
     def of(self, digest: str) -> "DocumentsOf":
         """Return one model's scores, as an evaluator asks for them."""

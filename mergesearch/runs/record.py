@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from mergesearch.errors import InputError
@@ -43,6 +44,8 @@ class Record:
 
     def __init__(self, folder: Path, *, writable: bool = True) -> None:
         self.folder = folder
+        #: Held while an entry is written: threads of one process share a record.
+        self._lock = RLock()
         self._path = folder / _FILE
         self._digests: dict[str, str] = {}
         self._recipes: dict[str, str] = {}
@@ -66,6 +69,7 @@ class Record:
             self._take(entry)
         # after the entries, which are written after the scores that they rest on
         self.documents = Documents(folder, writable=writable)
+        self._n_learning_at_open = self.n_answers_learning
 
     def digest(self, recipe: Recipe) -> str | None:
         """Look up the hash of a recipe's tensors, if it was merged before."""
@@ -112,10 +116,12 @@ class Record:
         return tuple(self._trials[key] for key in sorted(self._trials) if key[0] == ours)
 
     def add_candidate(self, recipe: Recipe, digest: str, n_parameters: int | None = None) -> None:
-        """Remember a merged recipe, and the hash and number of its tensors' entries."""
+        """Remember a merged recipe, and the hash and number of its tensors' entries, once."""
         entry = {"hash": recipe.hash, "digest": digest, "n_parameters": n_parameters}
         text = write_recipe(recipe, self.folder)
-        self._append({"kind": "candidate", **entry, "recipe": text})
+        with self._lock:
+            if recipe.hash not in self._digests:
+                self._append({"kind": "candidate", **entry, "recipe": text})
 
     def set_suite(self, suite: SuiteEntry) -> None:
         """Set what candidates are scored on; a leaderboard of another suite is void."""
@@ -159,6 +165,11 @@ class Record:
         """Answers that learning took: a forward and backward pass counts as three."""
         return sum(entry.n_answers for entry in self.passes)
 
+    @property
+    def n_answers_added(self) -> int:
+        """Answers of scoring and of learning since the record was opened."""
+        return self.documents.n_added + self.n_answers_learning - self._n_learning_at_open
+
     def set_best(self, rows: Sequence[LeaderboardRow]) -> None:
         """Put a search's winner, front and finalists on the leaderboard, for its last."""
         if [row for row in self.rows if row.role in _BEST] != list(rows):
@@ -174,17 +185,18 @@ class Record:
         return task.score(self.documents.known(digest, task.id.fingerprint), value)
 
     def _append(self, entry: dict[str, Any]) -> None:
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self._path}: {error.strerror}; make room and run the same command "
-                "again to go on"
-            ) from None
-        self._take(entry)
+        with self._lock:
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise InputError(
+                    f"cannot write {self._path}: {error.strerror}; make room and run the same "
+                    "command again to go on"
+                ) from None
+            self._take(entry)
 
     def _take(self, entry: dict[str, Any]) -> None:
         match entry["kind"]:

@@ -52,6 +52,8 @@ class TrialRecord:
     #: Documents that the model answered for it; 0 where the record knew the answers.
     n_documents: int = 0
     seconds: float = 0.0
+    #: Workers that had trials beside each other.
+    n_workers: int = 1
     #: Whether it is a step of the refinement of the best.
     refines: bool = False
     #: The point of the search space, and what each of its parameters may be.

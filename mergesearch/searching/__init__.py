@@ -21,12 +21,13 @@ from mergesearch.searching.goals import Goals, goals_of
 from mergesearch.searching.history import History
 from mergesearch.searching.learner import Learner
 from mergesearch.searching.loop import Search
-from mergesearch.searching.observer import Observer, Silent
+from mergesearch.searching.observer import Observer, Observers, Silent
 from mergesearch.searching.policies.racing import Raced, replay
 from mergesearch.searching.policies.stopping import Limit
 from mergesearch.searching.runs import Outcome, open_learner, open_run, open_search
 from mergesearch.searching.setup import Estimate, SearchSetup, estimate, prepare
 from mergesearch.searching.soups import GreedySoup, greedy_soup
+from mergesearch.searching.status import StatusFile
 from mergesearch.searching.trials import TrialRecord
 
 __all__ = [
@@ -40,11 +41,13 @@ __all__ = [
     "Learner",
     "Limit",
     "Observer",
+    "Observers",
     "Outcome",
     "Raced",
     "Search",
     "SearchSetup",
     "Silent",
+    "StatusFile",
     "TrialRecord",
     "best_recipes",
     "confirm",

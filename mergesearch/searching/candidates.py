@@ -1,26 +1,23 @@
 """Candidates: recipes merged in memory and scored, neither of them twice."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import copy
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, Self
 
-import torch
-
-from mergesearch.errors import InputError
-from mergesearch.logs import quiet
-from mergesearch.merging import LearnableModel, LiveModel, Plan, plan_merge
+from mergesearch.merging import plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
-from mergesearch.runs import Record
-from mergesearch.scores import Scores
+from mergesearch.runs import DocumentsOf, Record
+from mergesearch.scores import DocumentScore, Scores
+from mergesearch.workers import Pool, Worker
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from mergesearch.engines import Engine
-    from mergesearch.evaluation import DocumentStore, Evaluator
+    from mergesearch.evaluation import Evaluator
+    from mergesearch.tasks import BuiltTask
 
 
 @dataclass(frozen=True)
@@ -48,9 +45,10 @@ class Candidate:
 
 
 class CandidateEvaluator:
-    """Scores recipes on one live model.
+    """Scores recipes, and records what comes of it.
 
-    What the record knows is neither merged nor scored again.
+    What the record knows is neither merged nor scored again. Several of one run (`of`) may be used
+    by a thread each; while one scores some tensors, the others wait for those.
 
     >>> from pathlib import Path
     >>> import torch
@@ -58,11 +56,12 @@ class CandidateEvaluator:
     >>> from mergesearch.parents import tokenizer_of
     >>> from mergesearch.runs import Record
     >>> from mergesearch.searching.candidates import CandidateEvaluator
+    >>> from mergesearch.workers import LocalWorker
     >>> Path("run").mkdir()
     >>> parents = open_parents("models/base", {"one": "models/one"}, device="cpu")
     >>> evaluator = Evaluator(load_suite(Path("suite.yaml")), tokenizer_of(parents))
-    >>> record = Record(Path("run"))
-    >>> candidates = CandidateEvaluator(parents, evaluator, record, torch.device("cpu"))
+    >>> worker = LocalWorker(parents, evaluator, torch.device("cpu"))
+    >>> candidates = CandidateEvaluator(parents, evaluator, Record(Path("run")), worker)
     >>> text = "{merge_method: linear, models: [{model: one}], parameters: {weight: 1}}"
     >>> recipe = read_recipe(text)
     >>> digest = candidates.merge(recipe)
@@ -75,8 +74,8 @@ class CandidateEvaluator:
         parents: every model that a recipe may name.
         evaluator: the tasks.
         record: where merges and scores are kept.
-        device: where the live model runs.
-        dtype: what it computes in; None leaves it to `LiveModel`.
+        worker: merges and scores.
+        pool: of the workers, where there are several; then `worker` is any of them.
     """
 
     def __init__(
@@ -84,14 +83,24 @@ class CandidateEvaluator:
         parents: Parents,
         evaluator: "Evaluator",
         record: Record,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
+        worker: Worker,
+        pool: Pool | None = None,
     ) -> None:
         self.parents = parents
         self.evaluator = evaluator
         self.record = record
-        self._live = LiveModel(parents, device, dtype)
-        self._n_learned_at_open = record.n_answers_learning
+        self.worker = worker
+        self.pool = pool
+        self._scoring = _Scoring()
+        #: Answers that the model gave for this one, what the record knew aside.
+        self.n_documents_scored = 0
+
+    def of(self, worker: Worker) -> Self:
+        """Return one of the same run that asks another worker, and counts by itself."""
+        other = copy.copy(self)
+        other.worker, other.pool = worker, None
+        other.n_documents_scored = 0
+        return other
 
     def merge(self, recipe: Recipe) -> str:
         """Look up the hash of a recipe's tensors; where it is not known, merge the recipe.
@@ -103,7 +112,12 @@ class CandidateEvaluator:
             CandidateError: the recipe gives NaN or infinite weights.
             RecipeError: it cannot be built from these parents.
         """
-        return self.record.digest(recipe) or self._become(recipe)
+        known = self.record.digest(recipe)
+        if known is not None:
+            return known
+        merged = self.worker.merge(recipe)
+        self.record.add_candidate(recipe, merged.digest, merged.n_parameters)
+        return merged.digest
 
     def is_scored(self, digest: str, split: str = "search") -> bool:
         """Check whether a candidate's tensors were scored on every document of a split.
@@ -126,17 +140,13 @@ class CandidateEvaluator:
             CandidateError: the recipe gives NaN or infinite weights or scores.
             RecipeError: it cannot be built from these parents.
         """
-        digest, store, model = self._to_score(recipe, split, full=full)
-        scores = self.evaluator.score(model, split, full=full, store=store)
-        self.record.add_scores(digest, scores)
-        return Candidate(recipe, digest, scores)
+        *_, candidate = self._blocks(recipe, split, full=full, n_blocks=None)
+        return candidate
 
     def blocks(
         self, recipe: Recipe, split: str = "search", *, n_blocks: int = 5
-    ) -> Iterator[Candidate]:
+    ) -> Generator[Candidate]:
         """Score a recipe block by block, for a caller who may stop early.
-
-        No other recipe may be merged between two blocks.
 
         Args:
             recipe: the candidate.
@@ -150,12 +160,21 @@ class CandidateEvaluator:
             CandidateError: the recipe gives NaN or infinite weights or scores.
             RecipeError: it cannot be built from these parents.
         """
-        digest, store, model = self._to_score(recipe, split)
-        for scores in self.evaluator.blocks(model, split, store=store, n_blocks=n_blocks):
-            yield Candidate(recipe, digest, scores)
-            if self._live.digest != digest and self.evaluator.n_missing(store, split):
-                raise RuntimeError("another recipe was merged between two blocks of this one")
-        self.record.add_scores(digest, scores)  # the last, on every document
+        return self._blocks(recipe, split, full=False, n_blocks=n_blocks)
+
+    def _blocks(
+        self, recipe: Recipe, split: str, *, full: bool, n_blocks: int | None
+    ) -> Generator[Candidate]:
+        digest = self.merge(recipe)
+        with self._scoring.of(digest):
+            store = _Counted(self, self.record.documents.of(digest))
+            known = not self.evaluator.n_missing(store, split, full=full)
+            scorer = None if known else _Scorer(self.worker, recipe, digest)
+            for scores in self.evaluator.blocks(
+                scorer, split, full=full, store=store, n_blocks=n_blocks
+            ):
+                yield Candidate(recipe, digest, scores)
+            self.record.add_scores(digest, scores)  # the last, on every document
 
     def known(self, recipe_hash: str) -> Scores | None:
         """Look up a recipe's scores on all documents of a search; None if any is missing."""
@@ -173,78 +192,68 @@ class CandidateEvaluator:
         known = self.record.n_parameters(recipe.hash)
         return plan_merge(recipe, self.parents).n_entries if known is None else known
 
-    def learnable(self, plan: Plan) -> AbstractContextManager[LearnableModel]:
-        """Make the live model learnable until a block ends; see `LiveModel.learnable`."""
-        return self._live.learnable(plan)
-
-    @contextmanager
-    def asked(self, recipe: Recipe) -> Iterator["Engine"]:
-        """Let the engine hold a recipe's model until the block ends.
-
-        Raises:
-            CandidateError: the recipe gives NaN or infinite weights.
-        """
-        if self._live.digest != self.merge(recipe):
-            self._become(recipe)
-        engine = self.evaluator.engine
-        with quiet():
-            engine.load(self._live.model)
-        try:
-            yield engine
-        finally:
-            engine.unload()
-
-    @property
-    def n_documents_scored(self) -> int:
-        """Answers of the model so far, what the record knew aside.
+    def charge(self, n_documents: int) -> None:
+        """Count answers that were given otherwise than by scoring: a pass of learning takes some.
 
         A document that is scored is one, and one that is learned from is three.
         """
-        n_learned = self.record.n_answers_learning - self._n_learned_at_open
-        return self.record.documents.n_added + n_learned
-
-    @cached_property
-    def _n_at_open(self) -> int:
-        """Answers to the search's tasks that the record knew when it was opened."""
-        digests = {self.record.digest_of(key) for key in self.record.recipe_hashes}
-        stores = [self.record.documents.of(digest) for digest in digests if digest is not None]
-        known = sum(len(s.known(task)) for s in stores for task in self.evaluator.tasks())
-        return known + self.record.n_answers_learning - self.n_documents_scored
+        self.n_documents_scored += n_documents
 
     @property
     def n_documents_known(self) -> int:
-        """The same, and what processes before this one had scored."""
-        return self._n_at_open + self.n_documents_scored
+        """Answers to the search's tasks in the whole run, those of learning included."""
+        return self._n_at_open + self.record.n_answers_added
+
+    @cached_property
+    def _n_at_open(self) -> int:
+        digests = {self.record.digest_of(key) for key in self.record.recipe_hashes}
+        stores = [self.record.documents.of(digest) for digest in digests if digest is not None]
+        known = sum(len(s.known(task)) for s in stores for task in self.evaluator.tasks())
+        return known + self.record.n_answers_learning - self.record.n_answers_added
 
     @property
     def has_held_out(self) -> bool:
         """True where the suite has tasks that no search sees."""
         return bool(self.evaluator.suite.held_out)
 
-    def _to_score(
-        self, recipe: Recipe, split: str, *, full: bool = False
-    ) -> tuple[str, "DocumentStore", "PreTrainedModel | None"]:
-        """Prepare to score: the hash of the tensors, what they scored, and the model.
 
-        The live model becomes the recipe where any document is missing; else there is no model.
-        """
-        digest = self.merge(recipe)
-        store = self.record.documents.of(digest)
-        if not self.evaluator.n_missing(store, split, full=full):
-            return digest, store, None
-        if self._live.digest != digest:
-            self._become(recipe)
-        return digest, store, self._live.model
+class _Scorer:
+    """A `Scorer` of one candidate, by a worker."""
 
-    def _become(self, recipe: Recipe) -> str:
-        """Make the live model the recipe, and enter it in the record."""
-        digest = self._live.become(recipe)
-        known = self.record.digest(recipe)
-        if known is None:
-            self.record.add_candidate(recipe, digest, self._live.plan.n_entries)
-        elif known != digest:
-            raise InputError(
-                f"a model of {recipe.merge_method} candidate {recipe.hash[:12]} has changed since "
-                f"{self.record.folder} was made; set it back, or give --out another name"
-            )
-        return digest
+    def __init__(self, worker: Worker, recipe: Recipe, digest: str) -> None:
+        self._worker = worker
+        self._recipe = recipe
+        self._digest = digest
+
+    def score_documents(
+        self, task: "BuiltTask", doc_ids: Sequence[int]
+    ) -> dict[int, DocumentScore]:
+        return self._worker.score(self._recipe, self._digest, task.id.fingerprint, doc_ids)
+
+
+class _Counted:
+    """A `DocumentStore` that counts what is added, for whoever scores."""
+
+    def __init__(self, candidates: CandidateEvaluator, store: DocumentsOf) -> None:
+        self._candidates = candidates
+        self._store = store
+
+    def known(self, task: "BuiltTask") -> Mapping[int, DocumentScore]:
+        return self._store.known(task)
+
+    def add(self, task: "BuiltTask", documents: Mapping[int, DocumentScore]) -> None:
+        self._store.add(task, documents)
+        self._candidates.charge(len(documents))
+
+
+class _Scoring:
+    """Tensors that are being scored: by one at a time, so that no document is scored twice."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, RLock] = {}
+        self._lock = RLock()
+
+    def of(self, digest: str) -> AbstractContextManager[object]:
+        """Hold the tensors of a hash until the block ends."""
+        with self._lock:
+            return self._locks.setdefault(digest, RLock())

@@ -1,6 +1,7 @@
 """After the search: finalists in full, and the winner on held-out beside others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from mergesearch.errors import CandidateError, MergesearchError
 from mergesearch.recipe import Recipe
@@ -9,6 +10,7 @@ from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.front import spread
 from mergesearch.searching.goals import Goals, Result, distance, goals_of
 from mergesearch.searching.history import History
+from mergesearch.searching.lanes import Lanes
 from mergesearch.searching.observer import Observer
 from mergesearch.searching.policies.starts import LAMBDAS
 from mergesearch.space import SearchSpace
@@ -51,7 +53,8 @@ def confirm(
         raise MergesearchError(
             "every candidate failed, so there is no winner; see the trials' errors"
         )
-    finalists = []
+    lanes, finalists = Lanes(candidates), []
+    lanes.ahead(partial(CandidateEvaluator.score, recipe=one, full=True) for one in recipes)
     for number, recipe in enumerate(recipes, start=1):
         observer.stage(f"scoring finalist {number} of {len(recipes)} on the whole search split")
         try:
@@ -66,9 +69,11 @@ def confirm(
         named = {
             row: candidates.record.recipe(row.recipe_hash) for row in rows if row.role != "finalist"
         }
+        beside = references(space, candidates)
+        lanes.ahead(map(_whole, [*named.values(), *beside.values()]))
         out = {row.recipe_hash for row in _without_score(candidates, named, observer)}
         if not out:
-            score_beside(candidates, references(space, candidates), observer)
+            score_beside(candidates, beside, observer)
             return front[0]
         finalists = [candidate for candidate in finalists if candidate.recipe.hash not in out]
     raise MergesearchError("no finalist has a finite score on all documents")
@@ -150,9 +155,18 @@ def score_in_full(
 ) -> None:
     """Score a model on the whole search split and, where there is one, on held-out."""
     observer.stage(f"scoring {label} in full and on held-out")
-    candidates.score(recipe, full=True)
-    if candidates.has_held_out:
-        candidates.score(recipe, "held_out")
+    _whole(recipe)(candidates)
+
+
+def _whole(recipe: Recipe) -> Callable[[CandidateEvaluator], None]:
+    """Make the job of scoring a model on all that there is."""
+
+    def score(candidates: CandidateEvaluator) -> None:
+        candidates.score(recipe, full=True)
+        if candidates.has_held_out:
+            candidates.score(recipe, "held_out")
+
+    return score
 
 
 def score_beside(
@@ -169,6 +183,7 @@ def _without_score(
     candidates: CandidateEvaluator, models: dict[LeaderboardRow, Recipe], observer: Observer
 ) -> list[LeaderboardRow]:
     """Score models in full and on held-out, and give those that have no finite score."""
+    Lanes(candidates).ahead(map(_whole, models.values()))
     out = []
     for row, recipe in models.items():
         try:
@@ -183,9 +198,12 @@ def _best_task_arithmetic(
     space: SearchSpace, candidates: CandidateEvaluator
 ) -> tuple[float, Recipe] | None:
     """Find the scale at which plain task arithmetic does best, if any score is finite."""
+    recipes = {scale: space.task_arithmetic(scale) for scale in LAMBDAS}
+    Lanes(candidates).ahead(
+        partial(CandidateEvaluator.score, recipe=recipe) for recipe in recipes.values()
+    )
     scored = []
-    for scale in LAMBDAS:
-        recipe = space.task_arithmetic(scale)
+    for scale, recipe in recipes.items():
         try:
             scored.append((candidates.score(recipe).total, scale, recipe))
         except CandidateError:

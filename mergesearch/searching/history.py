@@ -22,16 +22,25 @@ class History:
     #: Documents that the model answered for trials which a kill then interrupted, but for the one
     #: that comes next: until it has ended they are as unspent as if nothing had been killed.
     n_interrupted: int = 0
+    #: Trials under way, and documents that were answered for them so far.
+    n_running: int = 0
+    n_documents_running: int = 0
+
+    @property
+    def n_asked(self) -> int:
+        """Trials that were asked for and not interrupted."""
+        return len(self.trials) + self.n_running
 
     @property
     def n_documents(self) -> int:
         """Documents that the model answered."""
-        return sum(trial.n_documents for trial in self.trials) + self.n_interrupted
+        n_ended = sum(trial.n_documents for trial in self.trials)
+        return n_ended + self.n_interrupted + self.n_documents_running
 
     @property
     def minutes(self) -> float:
-        """Time that the trials took."""
-        return sum(trial.seconds for trial in self.trials) / 60
+        """Time that the trials took, those of several workers beside each other."""
+        return sum(trial.seconds / trial.n_workers for trial in self.trials) / 60
 
     @cached_property
     def scored(self) -> tuple[TrialRecord, ...]:
@@ -66,19 +75,32 @@ class History:
         return replace(self, trials=self.trials[: len(self.trials) - n])
 
 
-def history_of(study: optuna.Study, goals: Goals, method: str = "") -> History:
-    """Read the history of a study.
+class HistoryReader:
+    """Reads the history of a study, each trial that has ended once.
 
     Args:
         study: with its trials.
         goals: of its search.
         method: of a space that has no other, whose trials do not name it.
     """
-    trials = tuple(record_of(trial, goals.names, method) for trial in finished(study))
-    interrupted = study.user_attrs.get(INTERRUPTED, {})
-    last = max((trial.number for trial in trials), default=-1)
-    n_interrupted = sum(n for number, n in interrupted.items() if int(number) < last)
-    return History(trials, goals, n_interrupted)
+
+    def __init__(self, study: optuna.Study, goals: Goals, method: str = "") -> None:
+        self._study = study
+        self._goals = goals
+        self._method = method
+        self._known: dict[int, TrialRecord] = {}
+
+    def read(self) -> History:
+        """Read the trials that have ended."""
+        for trial in finished(self._study):
+            if trial.number not in self._known:
+                record = record_of(trial, self._goals.names, self._method)
+                self._known[trial.number] = record
+        interrupted = self._study.user_attrs.get(INTERRUPTED, {})
+        last = max(self._known, default=-1)
+        n_interrupted = sum(n for number, n in interrupted.items() if int(number) < last)
+        trials = tuple(self._known[number] for number in sorted(self._known))
+        return History(trials, self._goals, n_interrupted)
 
 
 def scores_of(trial: TrialRecord, candidates: CandidateEvaluator) -> Scores:

@@ -1,9 +1,12 @@
 """The loop of a search: ask, evaluate, tell."""
 
 import time
+from contextlib import closing
+from dataclasses import replace
+from threading import RLock
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FixedTrial, Trial, TrialState
 
 from mergesearch.errors import CandidateError, RecipeError
 from mergesearch.objectives import Measured
@@ -11,11 +14,13 @@ from mergesearch.recipe import Recipe
 from mergesearch.samplers.trials import ERROR
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.goals import Goals
-from mergesearch.searching.history import History, history_of, scores_of
+from mergesearch.searching.history import History, HistoryReader, scores_of
+from mergesearch.searching.lanes import Lanes
 from mergesearch.searching.learner import Learner
 from mergesearch.searching.ledger import Ledger
 from mergesearch.searching.observer import Observer
 from mergesearch.searching.policies.racing import N_BLOCKS, Raced, race
+from mergesearch.searching.policies.starts import Start
 from mergesearch.searching.policies.stopping import nearest_limit, reason_to_stop
 from mergesearch.searching.proposer import Proposer
 from mergesearch.searching.soups import greedy_soup
@@ -30,7 +35,7 @@ class Search:
         study: new or re-opened; trials that it holds count.
         space: what is searched, and how.
         goals: what for.
-        candidates: merges and scores.
+        candidates: of the run; they merge and score.
         shape: of the models.
         observer: is told of every trial.
         learner: of the coefficients that the space learns, if it does.
@@ -53,59 +58,114 @@ class Search:
         self._shape = shape
         self._observer = observer
         self._learner = learner
+        self._lanes = Lanes(candidates)
+        self._reader = HistoryReader(study, goals, method=next(iter(space.methods)))
         self._proposer = Proposer(study, space, shape)
         budgeted = space.search.documents is not None
-        self._ledger = Ledger(study, candidates, counts_documents=budgeted)
+        self._ledger = Ledger(study, candidates, counts_documents=budgeted, n_workers=self._lanes.n)
+        #: What scores the trials that are under way, and what these are.
+        self._running: dict[int, tuple[CandidateEvaluator, str]] = {}
+        #: Held while a trial is asked for or told: what only one thread may do at a time.
+        self._lock = RLock()
 
     @property
     def history(self) -> History:
         """The trials that have ended."""
-        return history_of(self.study, self.goals, method=next(iter(self._space.methods)))
+        return self._reader.read()
 
     def run(self) -> History:
         """Ask, evaluate and tell until the budget is spent or trials bring nothing more."""
-        history = self._recover()
-        while not (reason := reason_to_stop(self._space.search, history, self._candidates)):
-            start = time.perf_counter()
-            trial = self._proposer.ask(history)  # start, refinement, sampler
-            with self._ledger.charge(trial, start):  # seconds and documents, whatever happens
-                outcome = self._evaluate(trial, history)  # merge, score, race
-            history = self._tell(trial, outcome)
+        self._recover()
+        while not (reason := self._reason_to_stop(self.history)):
+            self._lanes.run(self._try_trials)
         self._observer.stage(f"the search ends: {reason}")
-        return history
+        return self.history
 
-    def _recover(self) -> History:
+    def _try_trials(self) -> None:
+        """Take trial after trial to whichever worker is idle."""
+        while True:
+            with self._lanes.lend() as candidates:
+                start = time.perf_counter()
+                asked = self._ask(candidates)  # start, refinement, sampler
+                if asked is None:
+                    return
+                trial, history = asked
+                with self._ledger.charge(trial, start, candidates):  # whatever happens
+                    outcome = self._evaluate(trial, history, candidates)  # merge, score, race
+                self._tell(trial, outcome)
+
+    def _recover(self) -> None:
         """Settle what a process before this one left open."""
         left_out = ", ".join(self._proposer.left_out)
         if left_out and not self.study.get_trials(deepcopy=False):
             self._observer.stage(f"not in this space, so not tried first: {left_out}")
         self._ledger.recover()
-        return self._recorded()
+        self._record(self.history)
 
-    def _evaluate(self, trial: Trial, history: History) -> Raced | CandidateError | RecipeError:
+    def _reason_to_stop(self, history: History) -> str | None:
+        return reason_to_stop(self._space.search, history, self._candidates)
+
+    def _ask(self, candidates: CandidateEvaluator) -> tuple[Trial, History] | None:
+        """Ask for the next trial; there is none where those under way spend the budget."""
+        with self._lock:
+            n_documents = sum(one.n_documents_scored for one, _ in self._running.values())
+            history = replace(
+                self.history, n_running=len(self._running), n_documents_running=n_documents
+            )
+            if self._reason_to_stop(history):
+                return None
+            trial = self._proposer.ask(history, self._waits)
+            self._running[trial.number] = candidates, f"trial {trial.number}"
+            return trial, history
+
+    def _say_working(self) -> None:
+        running = self._running.values()
+        self._observer.working({one.worker.name: what for one, what in running})
+
+    def _waits(self, start: Start) -> bool:
+        """Say if a starting point has to wait for what is being learned by another trial."""
+        if self._learner is None:
+            return False
+        point = suggest(self._space, FixedTrial(start.params), self._shape)
+        return isinstance(point, LearnedPoint) and self._learner.is_busy(point)
+
+    def _evaluate(
+        self, trial: Trial, history: History, candidates: CandidateEvaluator
+    ) -> Raced | CandidateError | RecipeError:
         """Merge and score a trial's candidate; a failure is an outcome."""
         try:
-            return self._score(suggest(self._space, trial, self._shape), history)
+            return self._score(self._suggested(trial), history, candidates)
         except (CandidateError, RecipeError) as failure:
             return failure
 
-    def _score(self, proposal: Recipe | SoupOrder | LearnedPoint, history: History) -> Raced:
+    def _suggested(self, trial: Trial) -> Recipe | SoupOrder | LearnedPoint:
+        with self._lock:
+            proposal = suggest(self._space, trial, self._shape)
+            candidates, what = self._running[trial.number]
+            method = trial.params.get("method", "")
+            self._running[trial.number] = candidates, f"{what} {method}".rstrip()
+            self._say_working()
+            return proposal
+
+    def _score(
+        self,
+        proposal: Recipe | SoupOrder | LearnedPoint,
+        history: History,
+        candidates: CandidateEvaluator,
+    ) -> Raced:
         """Score a proposal's candidate: a recipe, or what an order or learning leads to."""
         if isinstance(proposal, LearnedPoint):
             assert self._learner is not None, "a space without learned coefficients proposes none"
-            proposal = self._learner.recipe(proposal)
+            proposal = self._learner.recipe(proposal, candidates)
         if isinstance(proposal, SoupOrder):
             models, names = self._space.parents, proposal.names
-            soup = greedy_soup(self._candidates, models, names, recipe=self._space.soup)
+            soup = greedy_soup(candidates, models, names, recipe=self._space.soup)
             return Raced.whole(soup.candidate)
-        if not self._space.search.racing or self._is_known(proposal):
-            return Raced.whole(self._candidates.score(proposal))
-        blocks = self._candidates.blocks(proposal, n_blocks=N_BLOCKS)
-        return race(blocks, self._rivals(history), self.goals)
-
-    def _is_known(self, recipe: Recipe) -> bool:
-        """Merge a recipe, and say if its tensors were scored on all documents before."""
-        return self._candidates.is_scored(self._candidates.merge(recipe))
+        # merged first: tensors that were scored on all documents before are not raced
+        if not self._space.search.racing or candidates.is_scored(candidates.merge(proposal)):
+            return Raced.whole(candidates.score(proposal))
+        with closing(candidates.blocks(proposal, n_blocks=N_BLOCKS)) as blocks:
+            return race(blocks, self._rivals(history), self.goals)
 
     def _rivals(self, history: History) -> list[Measured]:
         """Gather the candidates of the front with their scores."""
@@ -116,29 +176,30 @@ class Search:
             rivals.append(self.goals.measured(recipe, scores_of(trial, self._candidates)))
         return rivals
 
-    def _tell(self, trial: Trial, outcome: Raced | CandidateError | RecipeError) -> History:
+    def _tell(self, trial: Trial, outcome: Raced | CandidateError | RecipeError) -> None:
         """Tell the study, the record and the observer of a trial, which has then ended."""
-        if isinstance(outcome, Raced):
-            recipe, scores = outcome.candidate.recipe, outcome.projected
-            result = self.goals.result(self.goals.measured(recipe, scores))
-            attributes = scored_attributes(recipe.hash, scores.total, outcome.share)
-            for key, value in attributes.items():
-                trial.set_user_attr(key, value)
-            for constraint, share in result.shares.items():
-                trial.set_constraint(constraint, share)
-            self.study.tell(trial, list(result.values))
-        else:
-            trial.set_user_attr(ERROR, str(outcome))  # with which the trial has ended
-            self.study.tell(trial, state=TrialState.FAIL)
-        history = self._recorded()
-        ended = next(t for t in history.trials if t.number == trial.number)
-        best = history.best.score if history.best else None
-        self._observer.trial(ended, nearest_limit(self._space.search, history), best)
-        return history
+        with self._lock:
+            del self._running[trial.number]
+            self._say_working()
+            if isinstance(outcome, Raced):
+                recipe, scores = outcome.candidate.recipe, outcome.projected
+                result = self.goals.result(self.goals.measured(recipe, scores))
+                attributes = scored_attributes(recipe.hash, scores.total, outcome.share)
+                for key, value in attributes.items():
+                    trial.set_user_attr(key, value)
+                for constraint, share in result.shares.items():
+                    trial.set_constraint(constraint, share)
+                self.study.tell(trial, list(result.values))
+            else:
+                trial.set_user_attr(ERROR, str(outcome))  # with which the trial has ended
+                self.study.tell(trial, state=TrialState.FAIL)
+            history = self.history
+            self._record(history)
+            ended = next(t for t in reversed(history.trials) if t.number == trial.number)
+            best = history.best.score if history.best else None
+            self._observer.trial(ended, nearest_limit(self._space.search, history), best)
 
-    def _recorded(self) -> History:
+    def _record(self, history: History) -> None:
         """Enter the trials that the record lacks: also one told just before a kill."""
-        history = self.history
         for trial in history.trials:
             self._candidates.record.add_trial(trial)
-        return history

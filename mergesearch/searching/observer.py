@@ -1,5 +1,6 @@
 """The observer of a search: told of each stage, and of each trial that has ended."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from mergesearch.searching.policies.stopping import Limit
@@ -24,6 +25,9 @@ class Observer(Protocol):
     def learning(self, done: int, most: int) -> None:
         """Hear how many documents were learned from, of how many in all passes."""
 
+    def working(self, doing: Mapping[str, str]) -> None:
+        """Hear what each worker does from now on, by its name."""
+
 
 class Silent:
     """An observer that says nothing."""
@@ -36,3 +40,33 @@ class Silent:
 
     def learning(self, done: int, most: int) -> None:
         """Say nothing."""
+
+    def working(self, doing: Mapping[str, str]) -> None:
+        """Say nothing."""
+
+
+class Observers:
+    """Several observers as one, told in their order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def stage(self, text: str) -> None:
+        """Tell each of a stage."""
+        for observer in self._observers:
+            observer.stage(text)
+
+    def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
+        """Tell each of a trial."""
+        for observer in self._observers:
+            observer.trial(trial, limit, best)
+
+    def learning(self, done: int, most: int) -> None:
+        """Tell each of the documents that were learned from."""
+        for observer in self._observers:
+            observer.learning(done, most)
+
+    def working(self, doing: Mapping[str, str]) -> None:
+        """Tell each what workers do."""
+        for observer in self._observers:
+            observer.working(doing)

@@ -1,12 +1,14 @@
 """The proposer: which trial comes next."""
 
+from collections.abc import Callable
+
 import optuna
 from optuna.trial import Trial, TrialState
 
 from mergesearch.searching.history import History
 from mergesearch.searching.policies.refining import neighbour
 from mergesearch.searching.policies.sampling import n_startup, sampler_of
-from mergesearch.searching.policies.starts import starts
+from mergesearch.searching.policies.starts import Start, starts
 from mergesearch.searching.policies.stopping import nearest_limit
 from mergesearch.searching.trials import LABEL, REFINES
 from mergesearch.space import SearchSpace, Shape
@@ -29,27 +31,33 @@ class Proposer:
         self._settings = space.search
         self._sampler = sampler_of(space)
         points, left_out = starts(space, shape)
-        self._starts = iter(points)
+        self._starts = points
         #: The labels of starting points that the space does not hold.
         self.left_out = tuple(left_out)
 
-    def ask(self, history: History) -> Trial:
-        """Ask the study for the next trial."""
+    def ask(self, history: History, waits: Callable[[Start], bool] = lambda _: False) -> Trial:
+        """Ask the study for the next trial.
+
+        Args:
+            history: the trials that have ended, and how many are under way.
+            waits: says if a starting point had to wait for a trial under way; others come first.
+        """
         if not self._has_waiting():
-            self._queue(history)
-        n_before, startup = len(history.trials), n_startup(self._space, history)
+            self._queue(history, waits)
+        n_before, startup = history.n_asked, n_startup(self._space, history)
         self._study.sampler = self._sampler.make(self._settings.seed, n_before, startup)
         trial = self._study.ask()
         if self._sampler.generational:
             _ = trial.relative_params  # by which a queued trial joins a generation, too
         return trial
 
-    def _queue(self, history: History) -> None:
+    def _queue(self, history: History, waits: Callable[[Start], bool]) -> None:
         """Queue the next starting point, or near the end of the budget a refinement.
 
         They are queued one by one, so that one that a kill interrupts comes next again.
         """
-        for point in self._starts:
+        for point in [start for start in self._starts if not waits(start)]:
+            self._starts.remove(point)
             label = {LABEL: point.label}
             self._study.enqueue_trial(point.params, user_attrs=label, skip_if_exists=True)
             if self._has_waiting():

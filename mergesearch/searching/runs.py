@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
+from mergesearch.merging import digest_of
 from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
@@ -17,10 +19,18 @@ from mergesearch.searching.goals import directions, goals_of
 from mergesearch.searching.learner import Learner
 from mergesearch.searching.loop import Search
 from mergesearch.searching.observer import Observer, Silent
-from mergesearch.searching.setup import Learning, SearchSetup, prepare
+from mergesearch.searching.setup import (
+    Learning,
+    SearchSetup,
+    Shared,
+    prepare,
+    start_worker,
+    worker_of,
+)
 from mergesearch.searching.study import best_before, enqueue, finished, open_study
 from mergesearch.searching.trials import RECIPE
 from mergesearch.space import SearchSpace
+from mergesearch.workers import AnyWorker, Pool, Worker
 
 if TYPE_CHECKING:
     import optuna
@@ -89,10 +99,34 @@ def open_run(
         record.set_parents(
             tuple(map(str, setup.parents.differences)), allow_mismatch=runtime.allow_mismatch
         )
-        candidates = CandidateEvaluator(
-            setup.parents, setup.evaluator, record, runtime.torch_device, runtime.torch_dtype
-        )
-        yield setup, candidates
+        with _workers(setup, runtime, observer) as (worker, pool):
+            yield setup, CandidateEvaluator(setup.parents, setup.evaluator, record, worker, pool)
+
+
+@contextmanager
+def _workers(
+    setup: SearchSetup, runtime: Runtime, observer: Observer
+) -> Iterator[tuple[Worker, Pool | None]]:
+    """Start what merges and scores: in this process, or in others."""
+    if not runtime.has_workers:
+        yield worker_of(setup, runtime), None
+        return
+    from mergesearch.workers.ray import RayPool  # an extra, and slow to import
+
+    space = setup.space
+    shared = Shared(setup.suite, setup.evaluator.built, setup.curriculum)
+    named = space.parents if space.base is None else {"base": space.base, **space.parents}
+    pool = RayPool(
+        partial(start_worker, space, runtime, shared),
+        runtime.workers,
+        address=runtime.ray,
+        accelerated=runtime.device != "cpu",
+        models={name: space.soup([ref]) for name, ref in named.items()},
+        digest_of=partial(digest_of, parents=setup.parents),
+        say=observer.stage,
+    )
+    with pool:
+        yield AnyWorker(pool), pool
 
 
 def open_search(
@@ -138,9 +172,7 @@ def open_learner(setup: SearchSetup, candidates: CandidateEvaluator, observer: O
         InputError: no tensor differs between the models.
     """
     assert setup.curriculum is not None and setup.subject is not None
-    return Learner(
-        setup.space, setup.curriculum, setup.subject, candidates, observer, setup.portion
-    )
+    return Learner(setup.space, setup.curriculum, setup.subject, candidates, observer)
 
 
 def check_recorded(study: "optuna.Study", record: Record, out: Path) -> None:

@@ -23,7 +23,7 @@ from mergesearch.merging import (
     reserve_stacks,
     total_rank,
 )
-from mergesearch.parents import MemoryPlan, Parents, Residence, tokenizer_of
+from mergesearch.parents import MemoryPlan, Parents, Residence, default_budget, tokenizer_of
 from mergesearch.recipe import Recipe
 from mergesearch.requests import Request
 from mergesearch.runtime import Runtime
@@ -31,9 +31,12 @@ from mergesearch.searching.goals import check_goals
 from mergesearch.searching.shape import shape_of, with_router
 from mergesearch.space import Learned, SearchSpace, Shape, largest_stack, suggest
 from mergesearch.tasks import Suite
+from mergesearch.workers import LocalWorker, Teacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from mergesearch.tasks import BuiltTask
 
 #: What a pass of learning takes, in forward passes of its documents.
 _FORWARDS = 3
@@ -84,6 +87,15 @@ class SearchSetup:
         return replace(self, space=self.space.model_copy(update={"search": settings}))
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a worker in another process takes from the driver, whose suite it need not have."""
+
+    suite: Suite
+    built: Mapping[str, tuple["BuiltTask", ...]]
+    curriculum: Curriculum | None
+
+
 class Learning(TypedDict, total=False):
     """Settings and prompts to learn by, where a space does not say them."""
 
@@ -98,6 +110,7 @@ def prepare(
     *,
     learned: Learned | None = None,
     prompts: Mapping[str, tuple[str, ...]] | None = None,
+    shared: Shared | None = None,
 ) -> SearchSetup:
     """Open a space's models and build its tasks.
 
@@ -110,12 +123,13 @@ def prepare(
         learned: what is learned, if not what the space says.
         prompts: texts to learn from by parent, in place of the suite's documents; the space then
             needs no suite.
+        shared: the tasks, and what is learned from them, where another process has prepared both.
 
     Raises:
         InputError: with what is wrong first.
     """
     device = runtime.torch_device
-    suite = Suite.none() if prompts is not None and space.suite is None else space.load_suite()
+    suite = shared.suite if shared else _suite(space, prompts)
     budget = space.search.documents if learned is None else None  # a search's
     learned = learned or space.learned
     vocabulary = space.tokenizer_source or "error"
@@ -145,10 +159,12 @@ def prepare(
     for ref in parents.models:  # each is scored by itself, as it generates
         plan_merge(space.soup([ref]), parents)
     tokenizer = tokenizer_of(parents)
-    evaluator = Evaluator(suite, tokenizer, runtime)
+    evaluator = Evaluator(suite, tokenizer, runtime, shared.built if shared else None)
     if suite.search:
         check_goals(space, evaluator)
-    curriculum = _curriculum(space, learned, evaluator, prompts, budget)
+    curriculum = (
+        shared.curriculum if shared else _curriculum(space, learned, evaluator, prompts, budget)
+    )
     if curriculum is not None and curriculum.apart:
         evaluator.set_apart(curriculum.apart)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
@@ -202,6 +218,48 @@ def prepare(
         subject,
         portion,
     )
+
+
+def worker_of(setup: SearchSetup, runtime: Runtime) -> LocalWorker:
+    """Make the worker of a setup, in this process.
+
+    Raises:
+        InputError: coefficients are to be learned, and no tensor differs between the models.
+    """
+    teacher = None
+    if setup.curriculum is not None and setup.subject is not None:
+        teacher = Teacher(
+            setup.space, setup.curriculum, setup.subject, setup.evaluator, setup.portion
+        )
+    device, dtype = runtime.torch_device, runtime.torch_dtype
+    return LocalWorker(setup.parents, setup.evaluator, device, dtype, teacher)
+
+
+def start_worker(
+    space: SearchSpace, runtime: Runtime, shared: Shared, n_sharing: int
+) -> LocalWorker:
+    """Prepare a space in a process of its own, and make its worker.
+
+    Args:
+        space: what is searched, its models as this host finds them.
+        runtime: of the driver; a memory budget is that of one worker.
+        shared: from the driver.
+        n_sharing: workers that share this host's cores and memory.
+
+    Raises:
+        InputError: with what is wrong on this host.
+    """
+    if runtime.torch_device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // n_sharing))
+    if runtime.memory_budget is None:
+        budget = default_budget(n_sharing)
+        runtime = runtime.model_copy(update={"memory_budget": budget})
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return worker_of(prepare(space, runtime, shared=shared), runtime)
+
+
+def _suite(space: SearchSpace, prompts: Mapping[str, tuple[str, ...]] | None) -> Suite:
+    return Suite.none() if prompts is not None and space.suite is None else space.load_suite()
 
 
 def _curriculum(

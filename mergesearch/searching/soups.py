@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mergesearch.errors import CandidateError
 from mergesearch.recipe import ModelRef, Recipe, soup_recipe
 from mergesearch.runs import SoupStep
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
+from mergesearch.searching.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ def greedy_soup(
             return None  # what has no score cannot be what is kept
 
     if order is None:
+        Lanes(candidates).ahead(
+            partial(CandidateEvaluator.score, recipe=recipe([models[name]])) for name in models
+        )
         alone = {name: soup.total for name in models if (soup := score([name]))}
         order = sorted(alone, key=lambda name: -alone[name])
     kept: list[str] = []

@@ -14,13 +14,15 @@ from mergesearch.errors import InputError
 from mergesearch.files import drop_torn_line
 from mergesearch.objectives import Direction
 from mergesearch.samplers.trials import ERROR, finished, queued_params
-from mergesearch.searching.trials import BEFORE, LABEL, REFINES, TOTAL
+from mergesearch.searching.trials import DOCUMENTS, LABEL, REFINES, TOTAL
 
 __all__ = ["best_before", "count_interrupted", "enqueue", "finished", "open_study"]
 
-# A user attribute of the study.
+# User attributes of the study.
 #: Documents that the model answered for each trial that a kill interrupted, by its number.
 INTERRUPTED = "interrupted"
+#: Documents that were known when it was last opened, and that no trial is charged with.
+UNCHARGED = "known beside trials"
 
 
 def open_study(
@@ -57,16 +59,26 @@ def open_study(
 def count_interrupted(study: optuna.Study, n_known: int) -> None:
     """Enter what was scored for trials that a kill interrupted, before another begins.
 
+    Of several that were under way at once it is not known which document was whose: they share.
+
     Args:
         study: re-opened.
         n_known: documents that are known now.
     """
     counted = dict(study.user_attrs.get(INTERRUPTED, {}))
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        if ERROR not in trial.user_attrs and BEFORE in trial.user_attrs:
-            counted.setdefault(str(trial.number), n_known - trial.user_attrs[BEFORE])
-    if counted != study.user_attrs.get(INTERRUPTED, {}):
+    n_charged = sum(trial.user_attrs.get(DOCUMENTS, 0) for trial in finished(study))
+    n_charged += sum(counted.values())
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    interrupted = [str(t.number) for t in failed if ERROR not in t.user_attrs]
+    new = [number for number in interrupted if number not in counted]
+    if new and UNCHARGED in study.user_attrs:
+        n = n_known - n_charged - study.user_attrs[UNCHARGED]
+        for i, number in enumerate(new):
+            counted[number] = n // len(new) + (i < n % len(new))
         study.set_user_attr(INTERRUPTED, counted)
+        n_charged += n
+    if study.user_attrs.get(UNCHARGED) != n_known - n_charged:
+        study.set_user_attr(UNCHARGED, n_known - n_charged)
 
 
 def best_before(folder: Path, name: str, url: str | None = None, n: int = 10) -> list[FrozenTrial]:

@@ -20,8 +20,8 @@ SHARE = "share"
 DOCUMENTS = "documents"
 #: Seconds that it took.
 SECONDS = "seconds"
-#: Documents that were known when it began, where there is a budget of them.
-BEFORE = "known before"
+#: Workers that had trials beside each other when it ran, where there were several.
+WORKERS = "workers"
 #: The name of the starting point that it is.
 LABEL = "label"
 #: Whether it is a step of the refinement of the best.
@@ -53,6 +53,7 @@ def record_of(trial: FrozenTrial, objectives: Sequence[str], method: str) -> Tri
         violations=violations,
         n_documents=attributes.get(DOCUMENTS, 0),
         seconds=attributes.get(SECONDS, 0.0),
+        n_workers=attributes.get(WORKERS, 1),
         refines=REFINES in attributes,
         params=trial.params,
         domains=trial.distributions,

@@ -32,6 +32,7 @@ from mergesearch.recipe import Recipe
 from mergesearch.runtime import Runtime, torch_threads
 from mergesearch.searching import CandidateEvaluator, SearchSetup, Silent, open_learner, open_run
 from mergesearch.space import Learned
+from mergesearch.workers import LocalWorker
 from tests.benchmarks import searches
 from tests.benchmarks.merge import machine
 from tests.benchmarks.searches import Family
@@ -132,7 +133,8 @@ def _forward_seconds(
 ) -> float:
     """Time a plain forward pass over the documents that were learned from, as scoring does it."""
     requests = [request for of in curriculum.requests() for request in of]
-    with candidates.asked(recipe) as engine:
+    assert isinstance(candidates.worker, LocalWorker)
+    with candidates.worker.asked(recipe) as engine:
         engine.answer(requests[:1])
         start = time.perf_counter()
         engine.answer(requests)

@@ -35,6 +35,7 @@ from mergesearch.recipe import ModelRef, Recipe, read_recipe
 from mergesearch.runs import Record
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.tasks import load_suite
+from mergesearch.workers import LocalWorker
 from tests import tiny
 from tests.merging import recipes
 
@@ -371,7 +372,10 @@ def evaluator_of(family: Path, folder: Path) -> CandidateEvaluator:
     evaluator = Evaluator(
         load_suite(family / "suite.yaml"), load_tokenizer(family / "models" / "base")
     )
-    return CandidateEvaluator(Parents(refs), evaluator, Record(folder), CPU)
+    parents = Parents(refs)
+    return CandidateEvaluator(
+        parents, evaluator, Record(folder), LocalWorker(parents, evaluator, CPU)
+    )
 
 
 def test_a_candidate_evaluator_goes_from_stacks_to_merges_and_back(
@@ -404,7 +408,8 @@ def test_a_candidate_evaluator_frees_what_a_stack_alone_had(family: Path, tmp_pa
     candidates = evaluator_of(family, tmp_path / "run")
     scaled = stack(family / "models", 0.5)
     candidates.score(scaled)
-    weights = [weakref.ref(p) for p in candidates._live.model.parameters()]
+    assert isinstance(candidates.worker, LocalWorker)
+    weights = [weakref.ref(p) for p in candidates.worker._live.model.parameters()]
     candidates.score(read_recipe(recipes.LINEAR.format(p="")).resolved(family / "models"))
     gc.collect()
     assert not any(weight() for weight in weights)

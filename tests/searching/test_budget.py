@@ -9,7 +9,7 @@ from mergesearch.errors import CandidateError
 from mergesearch.recipe import Recipe
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import CandidateEvaluator
-from mergesearch.searching.history import History, history_of
+from mergesearch.searching.history import History, HistoryReader
 from mergesearch.searching.policies import sampling
 from mergesearch.searching.policies.stopping import Limit, nearest_limit, reason_to_stop
 from mergesearch.searching.study import finished
@@ -114,7 +114,7 @@ def test_documents_are_counted_over_processes_and_those_of_an_interrupted_trial_
     assert tried(parts) == tried(whole)
     n_known = hash_evaluator(family / "whole", n_documents=96).n_documents_known
     for study in (whole, parts):
-        assert history_of(study, goals("score")).n_documents == n_known
+        assert HistoryReader(study, goals("score")).read().n_documents == n_known
 
 
 def test_documents_of_an_interrupted_trial_change_no_decision_on_it(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from mergesearch.evaluation import Evaluator
 from mergesearch.exporting import write_checkpoint
@@ -14,6 +15,7 @@ from mergesearch.recipe import Recipe, read_recipe
 from mergesearch.runs import Record
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.tasks import load_suite
+from mergesearch.workers import LocalWorker
 
 SLERP = "{merge_method: slerp, base_model: one, models: [{model: two}], parameters: {t: %s}}"
 
@@ -21,7 +23,13 @@ SLERP = "{merge_method: slerp, base_model: one, models: [{model: two}], paramete
 def evaluator_of(family: Path, recipe: Recipe, folder: Path) -> CandidateEvaluator:
     parents = Parents(recipe.models)
     evaluator = Evaluator(load_suite(family / "suite.yaml"), tokenizer_of(parents))
-    return CandidateEvaluator(parents, evaluator, Record(folder), torch.device("cpu"))
+    worker = LocalWorker(parents, evaluator, torch.device("cpu"))
+    return CandidateEvaluator(parents, evaluator, Record(folder), worker)
+
+
+def live_model(candidates: CandidateEvaluator) -> PreTrainedModel:
+    assert isinstance(candidates.worker, LocalWorker)
+    return candidates.worker._live.model
 
 
 def test_to_ask_whether_it_is_scored_merges_nothing(
@@ -74,7 +82,7 @@ def test_the_same_tensors_that_generate_otherwise_are_another_candidate(
     first = candidates.score(both).digest
     second = candidates.merge(alone)
     assert first == plain.merge(both) != second
-    assert candidates._live.model.generation_config.eos_token_id == [2, 7]
+    assert live_model(candidates).generation_config.eos_token_id == [2, 7]
     assert not candidates.is_scored(second)
     assert candidates.score(alone).digest == second == candidates.merge(alone)
     tensors = candidates.record.tensors_of(alone.hash)
@@ -83,4 +91,4 @@ def test_the_same_tensors_that_generate_otherwise_are_another_candidate(
     assert json.loads((tmp_path / "out/generation_config.json").read_text()) == settings
     candidates.merge(both)
     candidates.score(both, "held_out")
-    assert candidates._live.model.generation_config.eos_token_id == 2
+    assert live_model(candidates).generation_config.eos_token_id == 2

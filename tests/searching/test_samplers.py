@@ -10,7 +10,7 @@ import pytest
 
 from mergesearch.errors import InputError
 from mergesearch.samplers import SAMPLERS, nsga
-from mergesearch.searching.history import History, history_of
+from mergesearch.searching.history import History, HistoryReader
 from mergesearch.searching.policies import sampling
 from mergesearch.searching.policies.sampling import n_startup, sampler_name
 from mergesearch.searching.study import finished
@@ -132,7 +132,7 @@ def test_a_sampler_takes_several_objectives_constraints_and_a_choice_of_methods(
     assert len(trials) == 14
     assert {trial.params["method"] for trial in trials} == {"stacking", "linear"}
     assert {tuple(trial.constraints) for trial in trials} == {("second >= 0.3", "size <= 550")}
-    front = history_of(study, goals("first", "size")).front
+    front = HistoryReader(study, goals("first", "size")).read().front
     assert len(front) >= 1
     assert {t.number for t in front} <= {t.number for t in study.best_trials}
 

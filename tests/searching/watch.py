@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import optuna
@@ -47,6 +47,8 @@ class RecordingObserver:
         self.stages: list[str] = []
         self.trials: list[TrialRecord] = []
         self.limits: list[Limit] = []
+        #: The names of workers that had something to do.
+        self.worked: set[str] = set()
         self._kill_after = kill_after
 
     def stage(self, text: str) -> None:
@@ -60,6 +62,9 @@ class RecordingObserver:
 
     def learning(self, done: int, most: int) -> None:
         assert 0 < done <= most
+
+    def working(self, doing: Mapping[str, str]) -> None:
+        self.worked |= doing.keys()
 
 
 class HashEvaluator:
@@ -81,6 +86,8 @@ class HashEvaluator:
         n_documents: int = 1,
     ) -> None:
         self.record = Record(folder)
+        self.pool = None
+        self.worker = SimpleNamespace(name="this process")
         self._fail = fail
         self._tasks = tasks
         self._n_documents = n_documents

@@ -1,6 +1,7 @@
 """Early stops: a candidate that will not beat the best is not scored to its end."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Self
@@ -78,8 +79,8 @@ def replay(candidates: CandidateEvaluator, recipe: Recipe, rival: Recipe, goals:
     scores = candidates.known(rival.hash)
     if scores is None:
         raise ValueError("the rival must be scored on every document first")
-    blocks = candidates.blocks(recipe, n_blocks=N_BLOCKS)
-    return race(blocks, [goals.measured(rival, scores)], goals)
+    with closing(candidates.blocks(recipe, n_blocks=N_BLOCKS)) as blocks:
+        return race(blocks, [goals.measured(rival, scores)], goals)
 
 
 def _says_enough(so_far: Scores, whole: Scores) -> bool:

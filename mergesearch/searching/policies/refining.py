@@ -25,7 +25,7 @@ def neighbour(history: History, seed: int) -> dict[str, Any] | None:
         history: with at least one trial that was scored on all documents.
         seed: the study's; with the number of trials it decides the step.
     """
-    generator = np.random.default_rng([seed_of_trial(seed, len(history.trials)), 1])
+    generator = np.random.default_rng([seed_of_trial(seed, history.n_asked), 1])
     trial = history.front[generator.integers(len(history.front))]
     step = max(_LEAST_STEP, _STEP * _SHRINK ** _n_failures(history, trial))
     movable = [

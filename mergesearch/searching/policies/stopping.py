@@ -49,7 +49,7 @@ def reason_to_stop(
 
 def _limits(settings: SearchSettings, history: History) -> list[Limit]:
     limits = [
-        ("trials", len(history.trials), settings.trials),
+        ("trials", history.n_asked, settings.trials),
         ("documents", history.n_documents, settings.documents),
         ("minutes", history.minutes, settings.minutes),
     ]
