@@ -8,7 +8,7 @@ from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
-from mergesearch.merging.shards import write_shards
+from mergesearch.merging.shards import hold, write_shards
 from mergesearch.merging.skeleton import (
     build,
     check_stack,
@@ -35,6 +35,7 @@ __all__ = [
     "compute_dtype",
     "conversion_of",
     "fill",
+    "hold",
     "merge_into",
     "merged_tensors",
     "merging_bytes",

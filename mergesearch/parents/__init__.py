@@ -10,6 +10,7 @@ from mergesearch.parents.architecture import (
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
+from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
@@ -25,6 +26,7 @@ __all__ = [
     "Checkpoint",
     "Destination",
     "Difference",
+    "HeldTensors",
     "Memo",
     "MemoryPlan",
     "Parents",

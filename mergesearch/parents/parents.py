@@ -16,12 +16,13 @@ from mergesearch.parents.differences import (
     differences_of_function,
     refuse,
 )
+from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
 from mergesearch.parents.residency import Residency
 from mergesearch.parents.vocabulary import Policy
-from mergesearch.recipe import ModelRef, Recipe, TokenizerBlock
+from mergesearch.recipe import ModelPath, ModelRef, Recipe, TokenizerBlock
 
 _CPU = torch.device("cpu")
 
@@ -56,6 +57,7 @@ class Parents:
             `Residency`.
         allow_mismatch: merge models whose weights are of different functions, as with another
             number of heads, although a merge of them means nothing.
+        held: tensors of models that are in memory, and not in their folders.
 
     Raises:
         InputError: a model cannot be opened, is of another family than the first or of another
@@ -73,11 +75,12 @@ class Parents:
         device: torch.device = _CPU,
         memory_budget: int | None = None,
         allow_mismatch: bool = False,
+        held: Mapping[ModelPath, HeldTensors] | None = None,
     ) -> None:
         self.models = tuple(dict.fromkeys(models))
         self._own = {ref: ref for ref in self.models}
         self._names = {str(ref): ref for ref in self.models} | dict(names or {})
-        self._files = ModelFiles(self.models)
+        self._files = ModelFiles(self.models, held)
         checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
         self._folders = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
         self._of_function = differences_of_function(self._folders)
