@@ -10,7 +10,7 @@ from torch import Tensor
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec
 from mergesearch.parents.layers import layer_of
-from mergesearch.parents.tables import TABLES, has_rows, n_rows
+from mergesearch.parents.tables import TABLES, has_rows, n_rows, with_vocab_size
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
 from mergesearch.parents.tokens import given_rows, moved_ids, settings_of, tokenizer_alone
 from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
@@ -135,7 +135,7 @@ class Alignment:
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Give a configuration the merged vocabulary's size and ids of special tokens."""
         config = self.with_ids(config, "config.json")
-        return {**config, "vocab_size": self.vocab_size} if self.changes else config
+        return with_vocab_size(config, self.vocab_size) if self.changes else config
 
     def with_ids(self, settings: Mapping[str, Any], file: str) -> dict[str, Any]:
         """Give the first model's settings the ids that special tokens have now.

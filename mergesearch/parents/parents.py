@@ -81,9 +81,10 @@ class Parents:
         self._own = {ref: ref for ref in self.models}
         self._names = {str(ref): ref for ref in self.models} | dict(names or {})
         self._files = ModelFiles(self.models, held)
-        checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
-        self._folders = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
-        self._of_function = differences_of_function(self._folders)
+        self._checkpoints = checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
+        self._of_function = differences_of_function(
+            {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
+        )
         if not allow_mismatch:
             refuse(self._of_function)
         #: The way in which the models' vocabularies are brought to one.
@@ -117,7 +118,7 @@ class Parents:
     @cached_property
     def differences(self) -> tuple[Difference, ...]:
         """The fields in which the models differ although they merge; errors first."""
-        return (*self._of_function, *differences_beside(self._folders))
+        return (*self._of_function, *differences_beside(self._checkpoints))
 
     @property
     def notes(self) -> tuple[str, ...]:
