@@ -2,6 +2,7 @@
 
 from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest
+from mergesearch.merging.generation import generation_hash
 from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, total_rank
 from mergesearch.merging.kernel import merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
@@ -35,6 +36,7 @@ __all__ = [
     "compute_dtype",
     "conversion_of",
     "fill",
+    "generation_hash",
     "hold",
     "merge_into",
     "merged_tensors",

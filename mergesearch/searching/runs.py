@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
+from mergesearch.merging import generation_hash
+from mergesearch.parents import Parents
 from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
@@ -85,14 +87,30 @@ def open_run(
         for note in (*setup.parents.notes, *setup.memory.lines(), *lines):
             observer.stage(note)
         record = Record(out)
+        generation = _generation(setup.parents, record)
         record.set_suite(suite_entry(setup.evaluator))
-        record.set_parents(
-            tuple(map(str, setup.parents.differences)), allow_mismatch=runtime.allow_mismatch
-        )
+        differences = tuple(map(str, setup.parents.differences))
+        record.set_parents(differences, generation, allow_mismatch=runtime.allow_mismatch)
         candidates = CandidateEvaluator(
             setup.parents, setup.evaluator, record, runtime.torch_device, runtime.torch_dtype
         )
         yield setup, candidates
+
+
+def _generation(parents: Parents, record: Record) -> tuple[str, ...]:
+    """Hash what each model generates with.
+
+    Raises:
+        InputError: it has changed since the run began, whose scores would be of both.
+    """
+    hashes = tuple(generation_hash(parents.checkpoint(ref)) for ref in parents.models)
+    for ref, known, now in zip(parents.models, record.generation, hashes, strict=False):
+        if known != now:
+            raise InputError(
+                f"the generation_config.json of {ref} has changed since {record.folder} was made; "
+                "set it back, or give --out another name"
+            )
+    return hashes
 
 
 def open_search(
