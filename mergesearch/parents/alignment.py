@@ -22,7 +22,8 @@ class Alignment:
 
     Args:
         checkpoints: each model's checkpoint, the base of the vocabulary first.
-        policy: "error", "base" or "union", see `unify`; or what a recipe says of its tokenizer.
+        policy: "error", "base" or "union", see `unify`; the model whose vocabulary it is; or what a
+            recipe says of its tokenizer.
         base: the recipes' base, if they have one: it lends its rows to models that lack a token.
             Without it they take the mean of the rows of those that have the token.
 
@@ -34,7 +35,7 @@ class Alignment:
     def __init__(
         self,
         checkpoints: Mapping[ModelRef, Checkpoint],
-        policy: Policy | TokenizerBlock = "error",
+        policy: Policy | ModelRef | TokenizerBlock = "error",
         base: ModelRef | None = None,
     ) -> None:
         #: What the recipes say of their tokenizer; None where all models must have one vocabulary.
@@ -268,7 +269,7 @@ class Alignment:
         )
 
 
-def _block(policy: Policy | TokenizerBlock) -> TokenizerBlock | None:
+def _block(policy: Policy | ModelRef | TokenizerBlock) -> TokenizerBlock | None:
     if isinstance(policy, TokenizerBlock):
         return policy
     return None if policy == "error" else TokenizerBlock(source=policy)

@@ -46,8 +46,8 @@ class Parents:
     Args:
         models: the models, the base first; the first gives the merged model its configuration
             and tokenizer.
-        vocabulary: what to do where the models' vocabularies differ: "error", "base" or "union", or
-            what a recipe says of its tokenizer.
+        vocabulary: what to do where the models' vocabularies differ: "error", "base", "union", the
+            model whose it is, or what a recipe says of its tokenizer.
         base: the base of the recipes, if they have one; see `Alignment`.
         device: where tensors are read to.
         names: further names by which recipes may name the models.
@@ -68,7 +68,7 @@ class Parents:
         self,
         models: Iterable[ModelRef],
         *,
-        vocabulary: Policy | TokenizerBlock = "error",
+        vocabulary: Policy | ModelRef | TokenizerBlock = "error",
         base: ModelRef | None = None,
         names: Mapping[str, ModelRef] | None = None,
         keep: bool = True,
@@ -102,7 +102,7 @@ class Parents:
     @classmethod
     def of(cls, recipe: Recipe, **options: Any) -> "Parents":
         """Open a recipe's models in the vocabulary that it means; options as above."""
-        vocabulary: Policy | TokenizerBlock = recipe.vocabulary or "error"
+        vocabulary: Policy | ModelRef | TokenizerBlock = recipe.vocabulary or "error"
         return cls(recipe.models, vocabulary=vocabulary, base=recipe.base_model, **options)
 
     @property

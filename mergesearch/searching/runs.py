@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from mergesearch.errors import InputError
 from mergesearch.merging import generation_hash
 from mergesearch.parents import Parents
+from mergesearch.recipe import ModelRef
 from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
@@ -197,6 +198,8 @@ def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
         space["search"]["start_from"] = [start for start in starts if start != "learned"]
     space["base"] = setup.space.base and str(setup.space.base.relative(out))
     space["parents"] = {name: str(ref.relative(out)) for name, ref in setup.space.parents.items()}
+    if isinstance(source := setup.space.tokenizer_source, ModelRef):
+        space["tokenizer_source"] = str(source.relative(out))
     if isinstance(setup.space.suite, Path):
         space["suite"] = os.path.relpath(setup.space.suite, out.resolve())
     return {"space": space}
