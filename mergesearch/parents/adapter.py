@@ -164,7 +164,7 @@ class Adapter:
             raise self._made_for_another(f"{odd[0][0]} {list(odd[0][1])} has no counterpart")
 
     def _stored_as_loaded(self, model: Any) -> dict[str, tuple[int, ...]]:
-        """Give the stored shapes as peft loads them: those of single experts as of fused ones."""
+        """Give the stored shapes as peft loads them, single experts fused."""
         from peft.utils.transformers_weight_conversion import (
             convert_peft_adapter_state_dict_for_transformers as converted,
         )

@@ -1,4 +1,4 @@
-"""Parameters that are made of several stored tensors, or several of one, by transformers' rules."""
+"""Parameters that are several stored tensors, or of which several are one."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy

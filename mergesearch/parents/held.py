@@ -8,7 +8,7 @@ from mergesearch.parents.mapping import DTYPE_NAMES, Entry
 
 
 class HeldTensors:
-    """The tensors of a model that was made in this process, read as those of a file are."""
+    """The tensors of a model made in this process, read as those of a file."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}

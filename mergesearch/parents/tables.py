@@ -13,7 +13,7 @@ LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
 
 
 def with_vocab_size(config: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
-    """Say in a configuration how many rows there are, in the part of the language model too."""
+    """Say in a configuration, and its language model's, how many rows there are."""
     parts = {key: config[key] for key in LANGUAGE_KEYS if isinstance(config.get(key), Mapping)}
     changed: dict[str, Any] = {key: {**of, "vocab_size": n_rows} for key, of in parts.items()}
     if "vocab_size" in config or not parts:
