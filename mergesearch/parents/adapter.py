@@ -149,7 +149,7 @@ class Adapter:
                     skeleton, self.folder, torch_device="cpu", low_cpu_mem_usage=True
                 )
         except NOT_MADE as error:
-            raise self._made_for_another(str(error).strip().splitlines()[-1].strip()) from None
+            raise self._made_for_another(_last_line(error)) from None
 
     def _check_all_loaded(self, model: Any) -> None:
         from peft import get_peft_model_state_dict
@@ -170,7 +170,10 @@ class Adapter:
         )
 
         tensors = {n: torch.empty(shape, device="meta") for n, shape in self._stored.items()}
-        return _shapes(converted(model, model.peft_config[ADAPTER], tensors, ADAPTER))
+        try:
+            return _shapes(converted(model, model.peft_config[ADAPTER], tensors, ADAPTER))
+        except NOT_MADE as error:
+            raise self._made_for_another(_last_line(error)) from None
 
     def _find_changes(self) -> Iterator[tuple[str, Change]]:
         if strange := sorted((self._parts.keys() | self._retrained) - self._parameters.keys()):
@@ -238,6 +241,10 @@ class Adapter:
             f"{self.folder}: the adapter was made for another base than {self._base.folder}: "
             f"{reason}"
         )
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _unwrapped(name: str) -> str:

@@ -127,7 +127,7 @@ class Record:
     def set_parents(
         self, differences: tuple[str, ...], generation: tuple[str, ...], *, allow_mismatch: bool
     ) -> None:
-        """Set in what the models differ, in function if allowed, and generate with."""
+        """Set the models' differences, if some are allowed, and ways to generate."""
         known = self.differences, self.generation, self.allow_mismatch
         if (differences, generation, allow_mismatch) != known:
             entry = {"differences": differences, "generation": generation}
