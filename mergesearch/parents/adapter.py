@@ -203,8 +203,11 @@ class Adapter:
         resized = bool(files) and self._base.specs[files[0]].shape != shape
         if not (parts or own or retrained or resized):
             return
-        if not files and names[0] in self._groups and not (own or retrained):
-            yield from _changes_of_pieces(self._groups[names[0]], names[0], parts, self._base)
+        group = None if own or retrained else self._groups.get(names[0])
+        if not files and group is not None and all(part.adds_to_weight for part in parts):
+            if group.parameters[names[0]] != shape:
+                raise self._made_for_another(f"{names[0]} is {list(shape)} here")
+            yield from _changes_of_pieces(group, names[0], parts, self._base)
             return
         if not files:
             raise InputError(
@@ -312,7 +315,8 @@ def _stored_as(model: Any, base: Checkpoint) -> tuple[dict[str, str], dict[str, 
     """
     found = destinations(model, base.specs)
     files = {to.parameter: name for name, to in found.items() if to.pattern is None}
+    if all(to.pattern is None for to in found.values()):
+        return files, {}
     shapes = {name: base.specs[name].shape for name in found}
-    unwrapped = deepcopy(model)  # peft changes the other
-    made = groups(unwrapped, shapes, found)
+    made = groups(deepcopy(model), shapes, found)  # peft changes the other
     return files, {name: group for group in made for name in group.parameters}

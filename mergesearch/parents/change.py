@@ -48,6 +48,11 @@ class Part:
         return hasattr(self.layer, "lora_variant") and not self.layer.lora_variant
 
     @property
+    def adds_to_weight(self) -> bool:
+        """True where that is a sum with the weight, not with a bias."""
+        return self.is_sum and self.parameter == "weight"
+
+    @property
     def rows(self) -> list[int]:
         """The rows of a vocabulary that it writes, whatever was there."""
         return list(getattr(self.layer, "token_indices", {}).get(ADAPTER, ()))
