@@ -13,8 +13,16 @@ from mergesearch.exporting.companions import (
     write_companions,
 )
 from mergesearch.files import whole_folder
-from mergesearch.merging import Plan, check_stack, merging_bytes, plan_merge, run, write_shards
-from mergesearch.parents import Parents
+from mergesearch.merging import (
+    Plan,
+    check_stack,
+    hold,
+    merging_bytes,
+    plan_merge,
+    run,
+    write_shards,
+)
+from mergesearch.parents import HeldTensors, Parents
 from mergesearch.recipe import ModelRef, Recipe, write_recipe
 
 RECIPE_FILE = "mergekit_config.yml"
@@ -34,6 +42,7 @@ def write_checkpoint(
     say: Callable[[str], None] | None = None,
     text_of: Callable[[Recipe, Path], str] = write_recipe,
     models: Sequence[ModelRef] | None = None,
+    held: HeldTensors | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint folder.
 
@@ -55,6 +64,8 @@ def write_checkpoint(
             in what else they differ, and how much memory it takes.
         text_of: gives the text that lies beside the weights, for a recipe and its folder.
         models: those that the card names, where the recipe's are made of others.
+        held: takes the weights, which then are in no file, if they are at most half of what the
+            memory budget leaves; the other half is for whatever is made of them.
 
     Returns:
         The hash of the tensors.
@@ -71,21 +82,28 @@ def write_checkpoint(
     plan, template = plan_merge(recipe, parents), chat_template(recipe, parents)
     if plan.is_stack:
         check_stack(plan, parents)
-    memory = parents.reserve({"merging": merging_bytes(plan, parents, streamed=True)})
+    parts = {"merging": merging_bytes(plan, parents, streamed=True)}
+    memory, on_disk = parents.reserve(parts), []
+    if held is not None and 2 * plan.n_bytes <= (spare := memory.spare("host")):
+        memory = parents.reserve({**parts, "the result": plan.n_bytes})
+    elif held is not None:
+        on_disk = [
+            f"the result lies on disk while it is needed: it takes {plan.n_bytes / 1e9:.2f} GB, "
+            f"more than half of the {spare / 1e9:.2f} GB that the memory budget leaves"
+        ]
+        held = None
     try:
         with whole_folder(out) as folder:
-            free = shutil.disk_usage(folder).free
-            if plan.n_bytes > free:
-                raise InputError(
-                    f"no space left on the device for {out}: the model takes "
-                    f"{plan.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
-                    "make room or name a folder elsewhere"
-                )
+            if held is None:
+                _check_room(plan, folder, out)
             if say is not None:
-                for note in (*parents.notes, *_left_out(plan), *memory.lines()):
+                for note in (*parents.notes, *_left_out(plan), *memory.lines(), *on_disk):
                     say(note)
             buffers = (parents.checkpoint(b.source.model).read(b.name) for b in plan.buffers)
-            digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes, buffers)
+            if held is None:
+                digest = write_shards(plan, run(plan, parents), folder, max_shard_bytes, buffers)
+            else:
+                digest = hold(plan, run(plan, parents), held, buffers)
             if expected_digest not in (None, digest):
                 raise ExportMismatchError(
                     f"the rebuilt model differs from the one that was scored ({digest[:12]} "
@@ -112,6 +130,21 @@ def check_free(out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; name another folder")
+
+
+def _check_room(plan: Plan, folder: Path, out: Path) -> None:
+    """Refuse a device that has too little room for the weights.
+
+    Raises:
+        InputError: it has.
+    """
+    free = shutil.disk_usage(folder).free
+    if plan.n_bytes > free:
+        raise InputError(
+            f"no space left on the device for {out}: the model takes "
+            f"{plan.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+            "make room or name a folder elsewhere"
+        )
 
 
 def _left_out(plan: Plan) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from mergesearch.merging.configuration import n_layers
 from mergesearch.merging.digest import Digest
+from mergesearch.merging.generation import generation_hash
 from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, total_rank
 from mergesearch.merging.kernel import digest_of, merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
-from mergesearch.merging.shards import write_shards
+from mergesearch.merging.shards import hold, write_shards
 from mergesearch.merging.skeleton import (
     build,
     check_stack,
@@ -36,6 +37,8 @@ __all__ = [
     "conversion_of",
     "digest_of",
     "fill",
+    "generation_hash",
+    "hold",
     "merge_into",
     "merged_tensors",
     "merging_bytes",

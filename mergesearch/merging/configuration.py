@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergesearch.errors import RecipeError
-from mergesearch.parents import Parents
+from mergesearch.parents import LANGUAGE_KEYS, Parents
 from mergesearch.recipe import ModelRef, Recipe
 
-#: The keys under which a configuration says how many layers a model has, and those of a part of it
-#: that is a configuration by itself: of the language model of a vision-language model.
+#: The keys under which a configuration says how many layers a model has.
 _DEPTH_KEYS = (
     "num_hidden_layers",
     "n_layer",
@@ -19,12 +18,11 @@ _DEPTH_KEYS = (
 )
 #: Endings of keys that count layers.
 _COUNTS = ("layers", "n_layer")
-_LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
 
 
 def has_towers(config: Mapping[str, Any]) -> bool:
     """Tell a configuration of a language model with others beside it."""
-    return any(isinstance(config.get(key), dict) for key in _LANGUAGE_KEYS)
+    return any(isinstance(config.get(key), dict) for key in LANGUAGE_KEYS)
 
 
 def n_layers(parents: Parents, model: ModelRef) -> int:
@@ -34,7 +32,7 @@ def n_layers(parents: Parents, model: ModelRef) -> int:
         RecipeError: the configuration does not say.
     """
     config = parents.checkpoint(model).config
-    for part in (config, *(config.get(key) for key in _LANGUAGE_KEYS)):
+    for part in (config, *(config.get(key) for key in LANGUAGE_KEYS)):
         for key in _DEPTH_KEYS:
             if isinstance(part, dict) and isinstance(part.get(key), int):
                 return int(part[key])
@@ -77,7 +75,7 @@ def _of_layers(
     """
     changed: dict[str, Any] = {}
     # of a model with towers, whose layers stay
-    language = {key for key in _LANGUAGE_KEYS if isinstance(config.get(key), dict)}
+    language = {key for key in LANGUAGE_KEYS if isinstance(config.get(key), dict)}
     for key, value in config.items():
         theirs = [(of.get(key, value), i) for of, i in layers]
         changed[key] = value

@@ -7,9 +7,7 @@ the other; they move entries and change none, so that they are taken back for gr
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,32 +15,7 @@ from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.merging.loading import Load
-from mergesearch.parents import Destination, conversion_rules, destinations, in_layer
-
-
-@dataclass(frozen=True)
-class Group:
-    """Stored tensors that a rule of transformers makes parameters of, together."""
-
-    #: Stored names, and for each the name by which the rule knows it, and the pattern of that.
-    sources: Mapping[str, tuple[str, str]]
-    #: What it makes: shapes by name.
-    parameters: Mapping[str, tuple[int, ...]]
-    _rule: Any = field(repr=False)
-    _model: Any = field(repr=False)
-
-    def load(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Make the parameters of stored tensors."""
-        first = next(iter(self.parameters))
-        return _made(self._rule, first, self.sources, tensors, self._model)
-
-    def take_back(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Make the stored tensors of parameters, or of their gradients."""
-        rule = self._rule.reverse_transform()
-        renamed = {name: rule.rename_source_key(name) for name in self.parameters}
-        first = next(iter(renamed.values()))[0]
-        made = _made(rule, first, renamed, parameters, self._model)
-        return {name: made[known] for name, (known, _) in self.sources.items()}
+from mergesearch.parents import Group, destinations, groups, in_layer
 
 
 class Conversion:
@@ -64,7 +37,7 @@ class Conversion:
         #: Parameter by stored name, where the one is the other.
         self.plain = {n: to.parameter for n, to in found.items() if to.pattern is None}
         #: The tensors that are parameters together only.
-        self.groups = tuple(_groups(model, shapes, found))
+        self.groups = tuple(groups(model, shapes, found))
         #: The tensors that transformers does not load: value heads, further tokens' layers.
         self.unused = tuple(name for name in shapes if name not in found)
         self._check(model, shapes)
@@ -142,37 +115,6 @@ def loads(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return True
 
 
-def _groups(
-    model: Any, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Destination]
-) -> Iterator[Group]:
-    """Put the tensors together that become parameters together.
-
-    Raises:
-        InputError: transformers' rule does not fit their shapes.
-    """
-    from transformers.core_model_loading import WeightConverter
-
-    sources: dict[str, dict[str, tuple[str, str]]] = {}
-    for name, to in found.items():
-        if to.pattern is not None:
-            sources.setdefault(to.parameter, {})[name] = (to.canonical, to.pattern)
-    rules = {
-        pattern: rule
-        for rule in (conversion_rules(model) if sources else ())
-        if isinstance(rule, WeightConverter)
-        for pattern in rule.source_patterns
-    }
-    for first, members in sources.items():
-        rule = rules[next(iter(members.values()))[1]]
-        empty = {name: torch.empty(shapes[name], device="meta") for name in members}
-        try:
-            made = _made(rule, first, members, empty, model)
-        except (RuntimeError, ValueError, IndexError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"transformers cannot make {first} of its tensors: {reason}") from None
-        yield Group(members, {name: tuple(t.shape) for name, t in made.items()}, rule, model)
-
-
 def _only(owner: str, name: str) -> InputError:
     return InputError(
         "the model must have the parameters that the recipe writes, but only the "
@@ -184,26 +126,3 @@ def _is_ignored(model: Any, name: str) -> bool:
     """Tell a tensor that the model's class leaves in the file, as it says itself."""
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     return any(re.search(pattern, name) for pattern in patterns)
-
-
-def _made(
-    rule: Any,
-    first: str,
-    sources: Mapping[str, tuple[str, str]],
-    tensors: Mapping[str, Tensor],
-    model: Any,
-) -> dict[str, Tensor]:
-    """Let a rule of transformers make tensors of others.
-
-    Args:
-        rule: a `WeightConverter`.
-        first: the name of the first that it makes.
-        sources: of each tensor that it takes the name that it knows, and the pattern of that.
-        tensors: by the keys of `sources`.
-        model: whose configuration some rules ask.
-    """
-    rule = deepcopy(rule)
-    for key, (name, pattern) in sources.items():
-        rule.add_tensor(first, name, pattern, tensors[key])
-    made = rule.convert(first, model=model, config=model.config)
-    return {name: of[0] if isinstance(of, list) else of for name, of in made.items()}

@@ -2,11 +2,12 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.merging.plan import Plan
-from mergesearch.parents import Parents
+from mergesearch.parents import Checkpoint, Parents
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -27,10 +28,25 @@ def generation_mark(plan: Plan, parents: Parents) -> str:
     """
     first = parents.checkpoint(parents.models[0])
     own = _settings(plan.config, plan.generation)
-    if own == _settings(first.config, first.generation_config):
+    usual = parents.memo.recall(
+        ("generation", first.folder), lambda: _settings(first.config, first.generation_config)
+    )
+    if own == usual:
         return ""
     text = own.to_json_string(ignore_metadata=True)
     return f"+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def generation_hash(checkpoint: Checkpoint) -> str:
+    """Hash a `generation_config.json`, but for who wrote it; "" where there is none."""
+    if checkpoint.generation_config is None:
+        return ""
+    settings = {
+        key: value
+        for key, value in checkpoint.generation_config.items()
+        if key not in ("_from_model_config", "transformers_version")
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _settings(

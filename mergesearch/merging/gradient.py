@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mergesearch.errors import RecipeError
-from mergesearch.merging.conversion import Conversion, Group
+from mergesearch.merging.conversion import Conversion
 from mergesearch.merging.kernel import inputs_of, release_inputs, write
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.methods.derivative import combination, pull_back, pull_back_combination
 from mergesearch.methods.formula import plain
-from mergesearch.parents import Parents
+from mergesearch.parents import Group, Parents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

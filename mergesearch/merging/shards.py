@@ -14,11 +14,10 @@ from mergesearch.errors import InputError, MergesearchError
 from mergesearch.files import whole_file
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.plan import Buffer, Job, Plan
+from mergesearch.parents import HeldTensors
 from mergesearch.parents.checkpoint import INDEX, SINGLE
-from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES
+from mergesearch.parents.mapping import DTYPE_NAMES
 
-#: The format is https://github.com/huggingface/safetensors#format.
-_NAMES = {dtype: name for name, dtype in {**DTYPES, **BUFFER_DTYPES}.items()}
 _Planned = Job | Buffer
 _ALIGNMENT = 8
 
@@ -46,7 +45,7 @@ def write_shards(
         InputError: the device is full, or the folder cannot be written to.
         MergesearchError: the stream is not what was planned.
     """
-    copies = ((buffer.name, tensor) for buffer, tensor in zip(plan.buffers, buffers, strict=True))
+    copies = _named(plan, buffers)
     groups = list(_groups((*plan.jobs, *plan.buffers), max_shard_bytes))
     digest, weight_map, stream = Digest(), {}, chain(tensors, copies)
     try:
@@ -73,6 +72,32 @@ def write_shards(
             f"the weights must fit the device, but {folder} cannot be written to: "
             f"{error.strerror or error}; make room or name a folder elsewhere"
         ) from None
+    return digest.hexdigest()
+
+
+def hold(
+    plan: Plan,
+    tensors: Iterable[tuple[str, Tensor]],
+    held: HeldTensors,
+    buffers: Iterable[Tensor] = (),
+) -> str:
+    """Take a plan's tensors as they come, in place of files.
+
+    Args:
+        plan: of the tensors.
+        tensors: the stream.
+        held: is given each.
+        buffers: the plan's buffers, in its order.
+
+    Returns:
+        The hash of all tensors but the buffers, as `write_shards` returns it.
+    """
+    digest = Digest()
+    for name, tensor in tensors:
+        digest.add(name, tensor)
+        held.add(name, tensor)
+    for name, tensor in _named(plan, buffers):
+        held.add(name, tensor.clone())
     return digest.hexdigest()
 
 
@@ -139,9 +164,14 @@ class ShardWriter:
         self._file.write(self._header)
 
 
+def _named(plan: Plan, buffers: Iterable[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    return ((buffer.name, tensor) for buffer, tensor in zip(plan.buffers, buffers, strict=True))
+
+
 def _layout(jobs: Sequence[_Planned]) -> tuple[bytes, dict[str, int]]:
     """Lay out a file: its header, and the offset at which each tensor starts.
 
+    The format is https://github.com/huggingface/safetensors#format.
     The widest dtypes come first, so that every tensor is aligned to its own.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -149,7 +179,7 @@ def _layout(jobs: Sequence[_Planned]) -> tuple[bytes, dict[str, int]]:
     for job in sorted(jobs, key=lambda job: -job.dtype.itemsize):
         offsets[job.name], end = end, end + job.n_bytes
         header[job.name] = {
-            "dtype": _NAMES[job.dtype],
+            "dtype": DTYPE_NAMES[job.dtype],
             "shape": list(job.shape),
             "data_offsets": [offsets[job.name], end],
         }

@@ -2,14 +2,14 @@
 
 from mergesearch.parents.alignment import Alignment
 from mergesearch.parents.architecture import (
-    Destination,
     configuration,
-    conversion_rules,
     destinations,
     empty_model,
 )
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
+from mergesearch.parents.fused import Group, groups
+from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
 from mergesearch.parents.layers import in_layer, layer_of, tower_depths, tower_of
 from mergesearch.parents.memo import Memo
@@ -17,15 +17,18 @@ from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.opening import open_parents
 from mergesearch.parents.parents import Parents
 from mergesearch.parents.residency import default_budget
+from mergesearch.parents.tables import LANGUAGE_KEYS
 from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
 __all__ = [
     "HEAD",
+    "LANGUAGE_KEYS",
     "Alignment",
     "Checkpoint",
-    "Destination",
     "Difference",
+    "Group",
+    "HeldTensors",
     "Memo",
     "MemoryPlan",
     "Parents",
@@ -33,10 +36,10 @@ __all__ = [
     "Residence",
     "TensorSpec",
     "configuration",
-    "conversion_rules",
     "default_budget",
     "destinations",
     "empty_model",
+    "groups",
     "in_layer",
     "layer_of",
     "load_tokenizer",

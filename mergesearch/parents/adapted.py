@@ -11,7 +11,7 @@ from torch import Tensor
 from mergesearch.parents.adapter import Adapter
 from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, TOKENIZER, Checkpoint, TensorSpec
-from mergesearch.parents.tables import n_rows
+from mergesearch.parents.tables import LANGUAGE_KEYS, n_rows, with_vocab_size
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -86,11 +86,11 @@ class AdaptedCheckpoint(Checkpoint):
         return replace(self.base.specs[change.replaces], shape=change.shape)
 
     def _adapted_config(self) -> dict[str, Any]:
-        config, changed = dict(self.base.config), dict[str, Any]()
+        config = dict(self.base.config)
         if self._adapter.n_rows != n_rows(self.base):
-            changed["vocab_size"] = self._adapter.n_rows
+            config = with_vocab_size(config, self._adapter.n_rows)
         if self._adapter.unties:
-            changed["tie_word_embeddings"] = False
-        if isinstance(text := config.get("text_config"), dict):
-            config["text_config"] = {**text, **changed}
-        return {**config, **changed}
+            parts = {key: config[key] for key in LANGUAGE_KEYS if isinstance(config.get(key), dict)}
+            config |= {key: {**of, "tie_word_embeddings": False} for key, of in parts.items()}
+            config["tie_word_embeddings"] = False
+        return config

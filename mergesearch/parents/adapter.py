@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mergesearch.errors import InputError
-from mergesearch.parents.architecture import NOT_MADE
-from mergesearch.parents.change import ADAPTER, Change, Part
+from mergesearch.parents.architecture import NOT_MADE, destinations
+from mergesearch.parents.change import ADAPTER, Change, Part, Piece
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, read_json
+from mergesearch.parents.fused import Group, groups
 from mergesearch.parents.mapping import read_header
 from mergesearch.parents.tables import has_rows, n_rows
 
@@ -56,8 +58,10 @@ class Adapter:
         #: Whether it parts what is one tensor in its base: the head from the embeddings.
         self.unties = False
         skeleton = self._skeleton()
+        self._files, self._groups = _stored_as(skeleton, base)
+        skeleton.to_empty(device="cpu")  # never written, and so not held
+        skeleton.tie_weights()
         self._parameters = dict(skeleton.named_parameters(remove_duplicate=False))
-        self._files = _names_in_files(skeleton, self._parameters, base)
         model = self._wrap(skeleton)
         self._check_all_loaded(model)
         self._own = dict(_overwritten(skeleton, self._parameters))
@@ -117,7 +121,7 @@ class Adapter:
         return max(n_rows(self._base), last + 1)
 
     def _skeleton(self) -> Any:
-        """Make the base's model in memory that is never written, and so not held."""
+        """Make the base's model, on the meta device."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
         base = self._base
@@ -129,13 +133,10 @@ class Adapter:
                 if HEAD in base.specs and not base.is_tied:
                     part.tie_word_embeddings = False
             with torch.device("meta"):
-                skeleton = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"transformers cannot build {base.folder}: {reason}") from None
-        skeleton.to_empty(device="cpu")
-        skeleton.tie_weights()
-        return skeleton
 
     def _wrap(self, skeleton: Any) -> Any:
         from peft import PeftModel
@@ -148,7 +149,7 @@ class Adapter:
                     skeleton, self.folder, torch_device="cpu", low_cpu_mem_usage=True
                 )
         except NOT_MADE as error:
-            raise self._made_for_another(str(error).strip().splitlines()[-1].strip()) from None
+            raise self._made_for_another(_last_line(error)) from None
 
     def _check_all_loaded(self, model: Any) -> None:
         from peft import get_peft_model_state_dict
@@ -157,9 +158,22 @@ class Adapter:
         # with embeddings peft saves all that lies below them, some of it twice
         every = {name.replace(f".{ADAPTER}", ""): t for name, t in model.state_dict().items()}
         known = every | wanted
-        missing = _shapes(wanted).items() - self._stored.items()
-        if odd := sorted(missing | (self._stored.items() - _shapes(known).items())):
+        stored = self._stored_as_loaded(model)
+        missing = _shapes(wanted).items() - stored.items()
+        if odd := sorted(missing | (stored.items() - _shapes(known).items())):
             raise self._made_for_another(f"{odd[0][0]} {list(odd[0][1])} has no counterpart")
+
+    def _stored_as_loaded(self, model: Any) -> dict[str, tuple[int, ...]]:
+        """Give the stored shapes as peft loads them, single experts fused."""
+        from peft.utils.transformers_weight_conversion import (
+            convert_peft_adapter_state_dict_for_transformers as converted,
+        )
+
+        tensors = {n: torch.empty(shape, device="meta") for n, shape in self._stored.items()}
+        try:
+            return _shapes(converted(model, model.peft_config[ADAPTER], tensors, ADAPTER))
+        except NOT_MADE as error:
+            raise self._made_for_another(_last_line(error)) from None
 
     def _find_changes(self) -> Iterator[tuple[str, Change]]:
         if strange := sorted((self._parts.keys() | self._retrained) - self._parameters.keys()):
@@ -188,6 +202,12 @@ class Adapter:
         shape = tuple(self._parameters[names[0]].shape)
         resized = bool(files) and self._base.specs[files[0]].shape != shape
         if not (parts or own or retrained or resized):
+            return
+        group = None if own or retrained else self._groups.get(names[0])
+        if not files and group is not None and all(part.adds_to_weight for part in parts):
+            if group.parameters[names[0]] != shape:
+                raise self._made_for_another(f"{names[0]} is {list(shape)} here")
+            yield from _changes_of_pieces(group, names[0], parts, self._base)
             return
         if not files:
             raise InputError(
@@ -224,6 +244,10 @@ class Adapter:
             f"{self.folder}: the adapter was made for another base than {self._base.folder}: "
             f"{reason}"
         )
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _unwrapped(name: str) -> str:
@@ -274,18 +298,25 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, Part]]:
                 yield f"{name}.bias", Part(module, "bias")
 
 
-def _names_in_files(
-    model: Any, parameters: Mapping[str, nn.Parameter], base: Checkpoint
-) -> dict[str, str]:
-    """Find the name under which a checkpoint stores each parameter of its model."""
-    from transformers.core_model_loading import revert_weight_conversion
+def _changes_of_pieces(
+    group: Group, parameter: str, parts: Iterable[Part], base: Checkpoint
+) -> Iterator[tuple[str, Change]]:
+    """Find the changes of the stored tensors that a parameter is made of."""
+    for name in group.sources:
+        pieces = tuple(Part(part.layer, piece=Piece(group, parameter, name)) for part in parts)
+        yield name, Change(name, name, pieces, base.specs[name].shape, is_plain=False)
 
-    prefix, found = f"{model.base_model_prefix}.", {}
-    for name, parameter in parameters.items():
-        names = [name, name.removeprefix(prefix), f"{prefix}{name}"]
-        if not any(n in base.specs for n in names):
-            written = revert_weight_conversion(model, {name: parameter.to("meta")})
-            names = list(written) if len(written) == 1 else []
-        if stored := [n for n in names if n in base.specs]:
-            found[name] = stored[0]
-    return found
+
+def _stored_as(model: Any, base: Checkpoint) -> tuple[dict[str, str], dict[str, Group]]:
+    """Find what a checkpoint stores each parameter of its model as.
+
+    Returns:
+        The names of tensors that are one, and the groups of those of which others are made.
+    """
+    found = destinations(model, base.specs)
+    files = {to.parameter: name for name, to in found.items() if to.pattern is None}
+    if all(to.pattern is None for to in found.values()):
+        return files, {}
+    shapes = {name: base.specs[name].shape for name in found}
+    made = groups(deepcopy(model), shapes, found)  # peft changes the other
+    return files, {name: group for group in made for name in group.parameters}

@@ -10,7 +10,7 @@ from torch import Tensor
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec
 from mergesearch.parents.layers import layer_of
-from mergesearch.parents.tables import TABLES, has_rows, n_rows
+from mergesearch.parents.tables import TABLES, has_rows, n_rows, with_vocab_size
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
 from mergesearch.parents.tokens import given_rows, moved_ids, settings_of, tokenizer_alone
 from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
@@ -22,7 +22,8 @@ class Alignment:
 
     Args:
         checkpoints: each model's checkpoint, the base of the vocabulary first.
-        policy: "error", "base" or "union", see `unify`; or what a recipe says of its tokenizer.
+        policy: "error", "base" or "union", see `unify`; the model whose vocabulary it is; or what a
+            recipe says of its tokenizer.
         base: the recipes' base, if they have one: it lends its rows to models that lack a token.
             Without it they take the mean of the rows of those that have the token.
 
@@ -34,7 +35,7 @@ class Alignment:
     def __init__(
         self,
         checkpoints: Mapping[ModelRef, Checkpoint],
-        policy: Policy | TokenizerBlock = "error",
+        policy: Policy | ModelRef | TokenizerBlock = "error",
         base: ModelRef | None = None,
     ) -> None:
         #: What the recipes say of their tokenizer; None where all models must have one vocabulary.
@@ -135,7 +136,7 @@ class Alignment:
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Give a configuration the merged vocabulary's size and ids of special tokens."""
         config = self.with_ids(config, "config.json")
-        return {**config, "vocab_size": self.vocab_size} if self.changes else config
+        return with_vocab_size(config, self.vocab_size) if self.changes else config
 
     def with_ids(self, settings: Mapping[str, Any], file: str) -> dict[str, Any]:
         """Give the first model's settings the ids that special tokens have now.
@@ -268,7 +269,7 @@ class Alignment:
         )
 
 
-def _block(policy: Policy | TokenizerBlock) -> TokenizerBlock | None:
+def _block(policy: Policy | ModelRef | TokenizerBlock) -> TokenizerBlock | None:
     if isinstance(policy, TokenizerBlock):
         return policy
     return None if policy == "error" else TokenizerBlock(source=policy)

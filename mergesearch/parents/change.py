@@ -8,9 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from mergesearch.parents.checkpoint import Checkpoint
+from mergesearch.parents.fused import Group
 
 #: The name under which peft loads an adapter.
 ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stored tensor among those that a parameter of the model is made of."""
+
+    group: Group
+    parameter: str
+    name: str
+
+    def added_by(self, layer: Any) -> Tensor:
+        """Compute what a layer of peft adds to it, of experts to its own alone."""
+        if getattr(layer, "num_experts", 1) > 1:
+            left, right, scale = layer.get_delta_factors(ADAPTER)
+            i = self.group.place_of(self.name)
+            return self.group.take_back_one((left[i] @ right[i] * scale)[None], self.name)
+        whole = {name: torch.zeros(shape) for name, shape in self.group.parameters.items()}
+        whole[self.parameter] = layer.get_delta_weight(ADAPTER)
+        return self.group.take_back(whole)[self.name]
 
 
 @dataclass(frozen=True)
@@ -19,11 +39,18 @@ class Part:
 
     layer: Any
     parameter: str = "weight"
+    #: Where the parameter is not stored as one, what is stored of it.
+    piece: Piece | None = None
 
     @property
     def is_sum(self) -> bool:
         """True where the layer adds what does not depend on the weight."""
         return hasattr(self.layer, "lora_variant") and not self.layer.lora_variant
+
+    @property
+    def adds_to_weight(self) -> bool:
+        """True where that is a sum with the weight, not with a bias."""
+        return self.is_sum and self.parameter == "weight"
 
     @property
     def rows(self) -> list[int]:
@@ -35,6 +62,8 @@ class Part:
         layer = self.layer
         if self.parameter == "bias":
             return value + layer.lora_B[ADAPTER].bias * layer.scaling[ADAPTER]
+        if self.piece is not None:
+            return value + self.piece.added_by(layer)
         if self.is_sum:
             return value + layer.get_delta_weight(ADAPTER)
         # a layer of its own for every thread, with the adapter's weights, which are only read

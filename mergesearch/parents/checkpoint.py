@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mergesearch.errors import InputError
 from mergesearch.logs import quiet
+from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 
@@ -62,18 +63,23 @@ class Checkpoint:
 
     Args:
         folder: the checkpoint's folder.
+        held: its tensors, where they are in memory and the folder has all else.
 
     Raises:
         InputError: the folder holds no such checkpoint, or a file is missing, truncated, pickled
             or of a dtype that is not merged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, held: HeldTensors | None = None) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
         #: The file of each tensor, by the index of several.
         self._weight_map: Mapping[str, str] = {}
-        self._files = {file: MappedFile(file) for file in self._weight_files()}
+        self._files: Mapping[Path, MappedFile | HeldTensors] = (
+            {file: MappedFile(file) for file in self._weight_files()}
+            if held is None
+            else {folder / SINGLE: held}
+        )
         #: What is merged.
         self.specs: dict[str, TensorSpec] = {}
         #: Masks and positions, of whole numbers or truth values, which are copied.

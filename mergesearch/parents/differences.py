@@ -12,7 +12,7 @@ from mergesearch.errors import InputError
 from mergesearch.parents.checkpoint import Checkpoint
 from mergesearch.parents.meaning import ROPE_TYPE, Meaning, meanings_of
 from mergesearch.parents.tokenizer_settings import TokenizerSettings, tokenizer_files
-from mergesearch.recipe import ModelPath
+from mergesearch.recipe import ModelPath, ModelRef
 
 #: Fields with which the same weights are another function, although their shapes fit, by the words
 #: or the whole of their last names: how a matrix is parted into heads, the function between
@@ -96,19 +96,27 @@ def refuse(differences: Iterable[Difference]) -> None:
     )
 
 
-def differences_beside(checkpoints: Mapping[ModelPath, Checkpoint]) -> tuple[Difference, ...]:
+def differences_beside(checkpoints: Mapping[ModelRef, Checkpoint]) -> tuple[Difference, ...]:
     """Compare what models' configurations do not say: tied heads, and tokenizers.
 
     Whose tokens there are is left to the vocabularies' policy.
     """
-    names, all_of = _names(checkpoints), list(checkpoints.values())
-    found = [_difference("tied output head", names, [c.is_tied for c in all_of])]
-    folders = [checkpoint.folder for checkpoint in all_of]
+    by_path = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
+    tied = [checkpoint.is_tied for checkpoint in by_path.values()]
+    found = [_difference("tied output head", _names(by_path), tied)]
+    by_owner = {_tokenizer_owner(ref, of): of.tokenizer_folder for ref, of in checkpoints.items()}
+    names, folders = _names(by_owner), list(by_owner.values())
     if any(tokenizer_files(folder) != tokenizer_files(folders[0]) for folder in folders[1:]):
         loaded = zip(names, map(TokenizerSettings.of, folders), strict=True)
         known = {name: tokenizer for name, tokenizer in loaded if tokenizer is not None}
         found += _of_tokenizers(tuple(known), list(known.values()))
     return tuple(difference for difference in found if difference is not None)
+
+
+def _tokenizer_owner(ref: ModelRef, checkpoint: Checkpoint) -> ModelPath:
+    """Tell whose tokenizer a model has: an adapter's own, or its base's."""
+    own = checkpoint.tokenizer_folder != checkpoint.folder
+    return ref.lora if own and ref.lora is not None else ref.model
 
 
 def _difference(field: str, models: tuple[str, ...], values: Sequence[Any]) -> Difference | None:

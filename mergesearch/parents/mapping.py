@@ -27,6 +27,7 @@ BUFFER_DTYPES: Mapping[str, torch.dtype] = {
     "I64": torch.int64,
 }
 _STORED = {**DTYPES, **BUFFER_DTYPES}
+DTYPE_NAMES = {dtype: name for name, dtype in _STORED.items()}
 #: Where a page is missing, Linux maps those around it as well: since 6.18 all that it cached as
 #: one, of up to this many bytes.
 _AROUND = 2 * 1024**2

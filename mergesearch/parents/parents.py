@@ -16,12 +16,13 @@ from mergesearch.parents.differences import (
     differences_of_function,
     refuse,
 )
+from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
 from mergesearch.parents.residency import Residency
 from mergesearch.parents.vocabulary import Policy
-from mergesearch.recipe import ModelRef, Recipe, TokenizerBlock
+from mergesearch.recipe import ModelPath, ModelRef, Recipe, TokenizerBlock
 
 _CPU = torch.device("cpu")
 
@@ -45,8 +46,8 @@ class Parents:
     Args:
         models: the models, the base first; the first gives the merged model its configuration
             and tokenizer.
-        vocabulary: what to do where the models' vocabularies differ: "error", "base" or "union", or
-            what a recipe says of its tokenizer.
+        vocabulary: what to do where the models' vocabularies differ: "error", "base", "union", the
+            model whose it is, or what a recipe says of its tokenizer.
         base: the base of the recipes, if they have one; see `Alignment`.
         device: where tensors are read to.
         names: further names by which recipes may name the models.
@@ -56,6 +57,7 @@ class Parents:
             `Residency`.
         allow_mismatch: merge models whose weights are of different functions, as with another
             number of heads, although a merge of them means nothing.
+        held: tensors of models that are in memory, and not in their folders.
 
     Raises:
         InputError: a model cannot be opened, is of another family than the first or of another
@@ -66,21 +68,23 @@ class Parents:
         self,
         models: Iterable[ModelRef],
         *,
-        vocabulary: Policy | TokenizerBlock = "error",
+        vocabulary: Policy | ModelRef | TokenizerBlock = "error",
         base: ModelRef | None = None,
         names: Mapping[str, ModelRef] | None = None,
         keep: bool = True,
         device: torch.device = _CPU,
         memory_budget: int | None = None,
         allow_mismatch: bool = False,
+        held: Mapping[ModelPath, HeldTensors] | None = None,
     ) -> None:
         self.models = tuple(dict.fromkeys(models))
         self._own = {ref: ref for ref in self.models}
         self._names = {str(ref): ref for ref in self.models} | dict(names or {})
-        self._files = ModelFiles(self.models)
-        checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
-        self._folders = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
-        self._of_function = differences_of_function(self._folders)
+        self._files = ModelFiles(self.models, held)
+        self._checkpoints = checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
+        self._of_function = differences_of_function(
+            {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
+        )
         if not allow_mismatch:
             refuse(self._of_function)
         #: The way in which the models' vocabularies are brought to one.
@@ -98,7 +102,7 @@ class Parents:
     @classmethod
     def of(cls, recipe: Recipe, **options: Any) -> "Parents":
         """Open a recipe's models in the vocabulary that it means; options as above."""
-        vocabulary: Policy | TokenizerBlock = recipe.vocabulary or "error"
+        vocabulary: Policy | ModelRef | TokenizerBlock = recipe.vocabulary or "error"
         return cls(recipe.models, vocabulary=vocabulary, base=recipe.base_model, **options)
 
     @property
@@ -114,7 +118,7 @@ class Parents:
     @cached_property
     def differences(self) -> tuple[Difference, ...]:
         """The fields in which the models differ although they merge; errors first."""
-        return (*self._of_function, *differences_beside(self._folders))
+        return (*self._of_function, *differences_beside(self._checkpoints))
 
     @property
     def notes(self) -> tuple[str, ...]:

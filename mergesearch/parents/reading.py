@@ -11,6 +11,7 @@ from mergesearch.parents.adapter import Adapter
 from mergesearch.parents.architecture import destinations, empty_model, spelled_as, tower_names
 from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, Checkpoint
+from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
 from mergesearch.recipe import ModelPath, ModelRef
 
@@ -28,15 +29,19 @@ class ModelFiles:
 
     Args:
         models: the models; the first decides of which family all must be.
+        held: tensors of those that are in memory.
 
     Raises:
         InputError: a model cannot be opened, or is of another family than the first.
     """
 
-    def __init__(self, models: Iterable[ModelRef]) -> None:
+    def __init__(
+        self, models: Iterable[ModelRef], held: Mapping[ModelPath, HeldTensors] | None = None
+    ) -> None:
+        held = held or {}
         self.models = tuple(models)
         paths = dict.fromkeys(ref.model for ref in self.models)
-        bases = {path: Checkpoint(locate(path)) for path in paths}
+        bases = {path: Checkpoint(locate(path), held.get(path)) for path in paths}
         self._checkpoints: dict[ModelRef, Checkpoint] = {
             ref: bases[ref.model] for ref in self.models
         }

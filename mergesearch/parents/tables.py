@@ -1,9 +1,24 @@
 """Tensors with one row a token: embeddings, output heads and their biases."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mergesearch.parents.checkpoint import EMBEDDINGS, Checkpoint
 
 #: The last parts of the names of tensors that have one row a token.
 TABLES = (*EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
+
+#: Where a configuration has that of the language model of a vision-language model.
+LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
+
+
+def with_vocab_size(config: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+    """Say in a configuration, and its language model's, how many rows there are."""
+    parts = {key: config[key] for key in LANGUAGE_KEYS if isinstance(config.get(key), Mapping)}
+    changed: dict[str, Any] = {key: {**of, "vocab_size": n_rows} for key, of in parts.items()}
+    if "vocab_size" in config or not parts:
+        changed["vocab_size"] = n_rows
+    return {**config, **changed}
 
 
 def has_rows(name: str) -> bool:

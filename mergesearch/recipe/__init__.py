@@ -12,6 +12,7 @@ from mergesearch.recipe.tokenizer import (
     RowSource,
     TokenizerBlock,
     TokenizerSource,
+    VocabularySource,
     ZeroRow,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "TokenizerBlock",
     "TokenizerSource",
     "Towers",
+    "VocabularySource",
     "ZeroRow",
     "copy_of",
     "evaluate",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mergesearch.recipe.model import Recipe, Slice, Source
 from mergesearch.recipe.reference import ModelRef
-from mergesearch.recipe.tokenizer import TokenizerSource
+from mergesearch.recipe.tokenizer import VocabularySource
 
 
 def copy_of(model: ModelRef) -> Recipe:
@@ -19,7 +19,7 @@ def copy_of(model: ModelRef) -> Recipe:
 
 def soup_recipe(
     models: Sequence[ModelRef],
-    tokenizer_source: TokenizerSource | None = None,
+    tokenizer_source: VocabularySource | None = None,
     among: Sequence[ModelRef] = (),
 ) -> Recipe:
     """Make the recipe of the plain mean of models (arXiv:2203.05482).
@@ -47,7 +47,7 @@ def task_arithmetic_recipe(
     base: ModelRef,
     models: Sequence[ModelRef],
     scale: float,
-    tokenizer_source: TokenizerSource | None = None,
+    tokenizer_source: VocabularySource | None = None,
 ) -> Recipe:
     """Make the recipe of plain task arithmetic (arXiv:2212.04089).
 

@@ -63,6 +63,8 @@ class Record:
         self.soup: tuple[SoupStep, ...] = ()
         #: Fields in which the run's models differ, a line each, as last set.
         self.differences: tuple[str, ...] = ()
+        #: Hashes of what the run's models generate with, in their order, as last set.
+        self.generation: tuple[str, ...] = ()
         #: True where models of different functions were allowed.
         self.allow_mismatch = False
         for entry in self._entries(repair=writable):
@@ -128,11 +130,14 @@ class Record:
         if suite != self.suite:
             self._append({"kind": "suite", "splits": suite.json()})
 
-    def set_parents(self, differences: tuple[str, ...], *, allow_mismatch: bool) -> None:
-        """Set in what the run's models differ, and if they may differ in function."""
-        if (differences, allow_mismatch) != (self.differences, self.allow_mismatch):
-            entry = {"differences": differences, "allow_mismatch": allow_mismatch}
-            self._append({"kind": "parents", **entry})
+    def set_parents(
+        self, differences: tuple[str, ...], generation: tuple[str, ...], *, allow_mismatch: bool
+    ) -> None:
+        """Set the models' differences, if some are allowed, and ways to generate."""
+        known = self.differences, self.generation, self.allow_mismatch
+        if (differences, generation, allow_mismatch) != known:
+            entry = {"differences": differences, "generation": generation}
+            self._append({"kind": "parents", **entry, "allow_mismatch": allow_mismatch})
 
     def add_scores(self, digest: str, scores: Scores) -> None:
         """Remember a model's values of tasks whose aggregation a reader may lack."""
@@ -209,6 +214,7 @@ class Record:
                 self._rows.clear()
             case "parents":
                 self.differences = tuple(entry["differences"])
+                self.generation = tuple(entry.get("generation", ()))
                 self.allow_mismatch = entry["allow_mismatch"]
             case "value":
                 digest, fingerprint, n_documents = entry["key"]

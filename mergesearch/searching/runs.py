@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
-from mergesearch.merging import digest_of
+from mergesearch.merging import digest_of, generation_hash
+from mergesearch.parents import Parents
+from mergesearch.recipe import ModelRef
 from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
@@ -95,10 +97,10 @@ def open_run(
         for note in (*setup.parents.notes, *setup.memory.lines(), *lines):
             observer.stage(note)
         record = Record(out)
+        generation = _generation(setup.parents, record)
         record.set_suite(suite_entry(setup.evaluator))
-        record.set_parents(
-            tuple(map(str, setup.parents.differences)), allow_mismatch=runtime.allow_mismatch
-        )
+        differences = tuple(map(str, setup.parents.differences))
+        record.set_parents(differences, generation, allow_mismatch=runtime.allow_mismatch)
         with _workers(setup, runtime, observer) as (worker, pool):
             yield setup, CandidateEvaluator(setup.parents, setup.evaluator, record, worker, pool)
 
@@ -127,6 +129,22 @@ def _workers(
     )
     with pool:
         yield AnyWorker(pool), pool
+
+
+def _generation(parents: Parents, record: Record) -> tuple[str, ...]:
+    """Hash what each model generates with.
+
+    Raises:
+        InputError: it has changed since the run began, whose scores would be of both.
+    """
+    hashes = tuple(generation_hash(parents.checkpoint(ref)) for ref in parents.models)
+    for ref, known, now in zip(parents.models, record.generation, hashes, strict=False):
+        if known != now:
+            raise InputError(
+                f"the generation_config.json of {ref} has changed since {record.folder} was made; "
+                "set it back, or give --out another name"
+            )
+    return hashes
 
 
 def open_search(
@@ -211,6 +229,8 @@ def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
         space["search"]["start_from"] = [start for start in starts if start != "learned"]
     space["base"] = setup.space.base and str(setup.space.base.relative(out))
     space["parents"] = {name: str(ref.relative(out)) for name, ref in setup.space.parents.items()}
+    if isinstance(source := setup.space.tokenizer_source, ModelRef):
+        space["tokenizer_source"] = str(source.relative(out))
     if isinstance(setup.space.suite, Path):
         space["suite"] = os.path.relpath(setup.space.suite, out.resolve())
     return {"space": space}

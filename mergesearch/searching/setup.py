@@ -144,7 +144,7 @@ def prepare(
     if parents.alignment.changes and space.tokenizer_source is None:
         raise InputError(
             "all candidates must have one vocabulary, and an adapter adds rows to its base's; set "
-            "tokenizer_source to base or union"
+            "tokenizer_source to base, union or a model"
         )
     space = space.model_copy(update={"granularity": with_router(space.granularity, parents)})
     shape = shape_of(space, parents)

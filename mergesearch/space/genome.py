@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mergesearch.config import Config, parse, unknown
 from mergesearch.methods import METHODS
-from mergesearch.recipe import ModelRef, TokenizerSource
+from mergesearch.recipe import ModelRef, VocabularySource
 from mergesearch.space.domains import Domain, Fixed, Range
 from mergesearch.space.settings import RESERVED, Names
 from mergesearch.tasks import Suite
@@ -37,7 +37,7 @@ class Genome(Config):
     models: tuple[ModelRef, ...] = Field(min_length=1)
     merge_method: str
     base_model: ModelRef | None = None
-    tokenizer_source: TokenizerSource | None = None
+    tokenizer_source: VocabularySource | None = None
     #: How many consecutive layers have one set of parameters; all of them where it is below 1.
     layer_granularity: int = 0
     #: Whether weights are divided by their sum; None leaves it to the method. slerp has none.

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mergesearch.config import Config, unknown
 from mergesearch.methods import METHODS, Method, Parameter
-from mergesearch.recipe import ModelRef, Recipe, Slice, Source, TokenizerSource
+from mergesearch.recipe import ModelRef, Recipe, Slice, Source, VocabularySource
 from mergesearch.space.domains import Domain, Fixed, Range, method_domains
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Learned(Config):
         self,
         base: ModelRef | None,
         parents: Mapping[str, ModelRef],
-        tokenizer_source: TokenizerSource | None,
+        tokenizer_source: VocabularySource | None,
         seed: int,
     ) -> Recipe:
         """Make a recipe with every parent, every learned parameter at its start."""

@@ -13,8 +13,8 @@ from mergesearch.methods import METHODS
 from mergesearch.recipe import (
     ModelRef,
     Recipe,
-    TokenizerSource,
     Towers,
+    VocabularySource,
     soup_recipe,
     task_arithmetic_recipe,
 )
@@ -53,8 +53,9 @@ class SearchSpace(Config):
     subset: tuple[int, int] | None = None
     granularity: Granularity = Granularity()
     methods: Methods
-    #: Whose vocabulary every candidate has; None means that the models' must not differ.
-    tokenizer_source: TokenizerSource | None = None
+    #: Whose vocabulary every candidate has: the base's, all models', or that of one model, a parent
+    #: by its name; None means that the models' must not differ.
+    tokenizer_source: VocabularySource | None = None
     #: Vision and audio towers of every candidate; see the recipe's.
     towers: Towers | None = None
     #: A file, or the suite itself; None is for learning from prompts alone.
@@ -307,12 +308,21 @@ def resolve(space: SearchSpace, path: Path) -> SearchSpace:
         resolved = {
             "base": space.base and space.base.resolved(folder),
             "parents": {n: ref.resolved(folder) for n, ref in space.parents.items()},
+            "tokenizer_source": _vocabulary(space, folder),
             "suite": suite,
         }
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     # again, since two spellings may lead to one folder
     return parse(SearchSpace, {**dict(space), **resolved}, str(path))
+
+
+def _vocabulary(space: SearchSpace, folder: Path) -> VocabularySource | None:
+    """Find the model whose tokenizer is named: a parent, or a folder."""
+    source = space.tokenizer_source
+    if not isinstance(source, ModelRef):
+        return source
+    return space.parents.get(str(source), source).resolved(folder)
 
 
 def _takes_all(name: str) -> bool:

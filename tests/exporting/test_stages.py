@@ -9,6 +9,7 @@ import torch
 from mergesearch import merge
 from mergesearch.api import recipe_of
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.parents import MemoryPlan
 from mergesearch.recipe import load_stages, read_recipe
 from tests import tiny
 from tests.parity.families import changed, weights
@@ -54,6 +55,32 @@ def test_stages_are_what_their_merges_one_by_one_are(models: Path, tmp_path: Pat
     merge(read_recipe(PAIR).resolved(models), by_hand / "pair")
     second = read_recipe(RESULT.replace("one", str(models / "one"))).resolved(by_hand)
     assert merge(second, by_hand / "out") == digest
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_results_that_others_need_are_in_memory_where_they_fit(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    if not fits:
+        monkeypatch.setattr(MemoryPlan, "spare", lambda plan, memory: 30_000)
+    said: list[str] = []
+    seen: list[list[Path]] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        seen.append(list(tmp_path.rglob("*.safetensors")))
+
+    chain = (PAIR, COPY.format("copy", "pair"), RESULT.replace("pair", "copy"))
+    digest = merge(file(models, *chain), tmp_path / "out", say=say)
+    assert digest == merge(file(models, PAIR, RESULT), tmp_path / "again")
+    lines = [line for line in said if "the result lies on disk while it is needed" in line]
+    if fits:
+        assert not any(seen) and not lines
+        assert any(line.startswith("'pair': ") and "the result " in line for line in said)
+    else:
+        assert [len(files) for files in (seen[0], seen[-1])] == [0, 1]  # the first goes early
+        assert lines[0].startswith("'pair': ") and "more than half of the 0.00 GB" in lines[0]
+        assert len(lines) == 2
 
 
 def test_the_file_beside_the_weights_makes_them_again(models: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Vision-language models: the language model inside is merged, and its towers as is said."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ def test_towers_are_merged_or_the_bases(pair: Path, tmp_path: Path, towers: str 
     for name, tensor in out.items():
         mean = towers != "base" or is_language(name)
         assert torch.equal(tensor, (one[name] + two[name]) / 2 if mean else one[name]), name
+
+
+def test_the_language_models_configuration_follows_the_vocabulary(
+    pair: Path, tmp_path: Path
+) -> None:
+    text = RECIPE + "tokenizer: {source: one, pad_to_multiple_of: 48}\n"
+    merge(read_recipe(text).resolved(pair), tmp_path / "out")
+    before, config = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (pair / "one", tmp_path / "out")
+    )
+    assert config["text_config"]["vocab_size"] == 48
+    assert ("vocab_size" in config) == ("vocab_size" in before)
+    loaded = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert loaded.get_input_embeddings().weight.shape[0] == 48
 
 
 def test_text_is_scored_through_the_language_model(pair: Path, tmp_path: Path) -> None:

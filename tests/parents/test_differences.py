@@ -178,6 +178,19 @@ def test_tokenizers_and_tied_heads_are_compared(tmp_path: Path) -> None:
     assert all("\n" not in note and len(note) < 160 for note in notes)
 
 
+def test_the_tokenizer_of_an_adapter_is_compared(tmp_path: Path) -> None:
+    base = tiny.llama(tmp_path / "base", 0)
+    adapters = [tiny.adapter(tmp_path / name, base, i) for i, name in enumerate(("bare", "chat"))]
+    models = [base, *(f"{base}+{adapter}" for adapter in adapters)]
+    refs = [ModelRef.model_validate(str(model)) for model in models]
+    assert Parents(refs).notes == ()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(adapters[1])
+    said = 'tokenizer\'s chat_template is unset in base, "{{ messages }}" in chat'
+    assert Parents(refs).notes == (f"the models differ: {said}",)
+
+
 def test_folders_of_one_name_are_told_apart_by_more_of_their_paths(tmp_path: Path) -> None:
     folders = [tiny.llama(tmp_path / run / "last", 0) for run in ("a", "b")]
     config = folders[1] / "config.json"

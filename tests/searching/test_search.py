@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mergesearch.report import entries_of
 from mergesearch.runs import Record
 from mergesearch.searching import Limit
 from mergesearch.searching.candidates import CandidateEvaluator
-from mergesearch.searching.runs import study_name, suite_entry
+from mergesearch.searching.runs import open_run, study_name, suite_entry
 from mergesearch.searching.setup import prepare
 from mergesearch.searching.study import finished, open_study
 from mergesearch.searching.trials import RECIPE
@@ -269,6 +270,25 @@ def test_a_parent_that_changes_during_a_run_is_noticed(family: Path, tmp_path: P
     known = Record(tmp_path).documents.of(candidates.score(recipe).digest)
     assert [len(known.known(task)) for task in changed.evaluator.tasks("search")] == [12, 8]
     assert [len(known.known(task)) for task in changed.evaluator.tasks("held_out")] == [0]
+
+
+def test_settings_of_generation_that_change_between_sittings_are_noticed(family: Path) -> None:
+    space, out = load(family), family / "run"
+    file = family / "models" / "one" / "generation_config.json"
+    with open_run(space, out):
+        pass
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"transformers_version": "5.99"}))
+    with open_run(space, out):
+        pass
+    record = (out / "record.jsonl").read_text()
+    file.write_text(json.dumps(settings | {"repetition_penalty": 1.3}))
+    with (
+        pytest.raises(InputError, match=r"config\.json of .*one has changed since .*run"),
+        open_run(space, out),
+    ):
+        pass
+    assert (out / "record.jsonl").read_text() == record
 
 
 def test_a_candidate_without_finite_scores_fails_its_trial_and_no_other(family: Path) -> None:

@@ -52,6 +52,20 @@ def test_what_is_scored_in_the_merged_vocabulary_is_what_is_exported(
     assert f"tokenizer_source {source}: 1 token" in (folder / "README.md").read_text()
 
 
+def test_candidates_have_the_tokenizer_of_a_model_that_is_named(family: Path) -> None:
+    space = load(family, methods={"ties": {}}, tokenizer_source="two", search={"trials": 3})
+    assert space.tokenizer_source == space.parents["two"]
+    search(space, family / "run")
+    search(load(family, methods={"ties": {}}, tokenizer_source="models/two", search={"trials": 4}),
+           family / "run")  # fmt: skip
+    record = Record(family / "run", writable=False)
+    assert [trial.error for trial in record.trials] == [None] * 4
+    (folder,) = export(family / "run")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.get_input_embeddings().weight.shape == (33, 16)
+    assert "<two>" in AutoTokenizer.from_pretrained(folder).get_vocab()
+
+
 def test_merging_says_what_it_drops_before_it_begins(family: Path) -> None:
     text = "merge_method: task_arithmetic\nbase_model: models/base\ntokenizer: {source: base}\n"
     (family / "r.yaml").write_text(

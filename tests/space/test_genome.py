@@ -242,9 +242,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "genome: tokenizer_source goes with methods that have a base, not with linear; leave it "
         "out, which merges models of one vocabulary",
     ),
-    "tokenizer of a model": (
-        {"genome": {"tokenizer_source": "models/one"}},
-        "genome.tokenizer_source: ",
+    "tokenizer of no model": (
+        {"genome": {"tokenizer_source": "models/a/b/c"}},
+        "no such model folder: ",
     ),
     "slerp by filter": (
         {"genome": {"merge_method": "slerp", "base_model": None, "filters": ["mlp"]}},

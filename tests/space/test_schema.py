@@ -176,7 +176,8 @@ REFUSED = {
     "no parents": ({"parents": {}}, "parents: "),
     "missing suite": ({"suite": "no.yaml"}, "suite: no such file: "),
     "missing model": ({"parents": {"one": "models/a/b/c"}}, "no such model folder: "),
-    "another tokenizer": ({"tokenizer_source": "one"}, "tokenizer_source: "),
+    "tokenizer of no model": ({"tokenizer_source": "models/a/b/c"}, "no such model folder: "),
+    "two tokenizers": ({"tokenizer_source": ["one"]}, "tokenizer_source"),
     "tokenizer without a base": (
         {"base": None, "methods": {"linear": {}}, "tokenizer_source": "union"},
         "tokenizer_source union needs a base; name the model whose tokens come first",
