@@ -29,3 +29,6 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="RUN", help="Run folder.", show_default="results/SPACE"),
 ]
+Live = Annotated[
+    bool, typer.Option("--live", help="Write the run's page while it is searched, as well.")
+]

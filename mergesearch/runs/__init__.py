@@ -2,17 +2,22 @@
 
 from mergesearch.runs.documents import Documents
 from mergesearch.runs.entries import LeaderboardRow, SoupStep, SuiteEntry, TaskEntry
+from mergesearch.runs.examples import Contrast, Example, read_contrasts, write_contrasts
 from mergesearch.runs.folder import hold, identity_of, is_run
 from mergesearch.runs.passes import Pass, PassEntry, PassesOf
+from mergesearch.runs.process import Process
 from mergesearch.runs.record import Record
 from mergesearch.runs.trials import TrialRecord
 
 __all__ = [
+    "Contrast",
     "Documents",
+    "Example",
     "LeaderboardRow",
     "Pass",
     "PassEntry",
     "PassesOf",
+    "Process",
     "Record",
     "SoupStep",
     "SuiteEntry",
@@ -21,4 +26,6 @@ __all__ = [
     "hold",
     "identity_of",
     "is_run",
+    "read_contrasts",
+    "write_contrasts",
 ]

@@ -9,6 +9,7 @@ To run a search without its confirmation and to look at its trials:
 """
 
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
+from mergesearch.searching.contrasts import keep_contrasts
 from mergesearch.searching.finalists import (
     N_FINALISTS,
     best_recipes,
@@ -51,6 +52,7 @@ __all__ = [
     "estimate",
     "goals_of",
     "greedy_soup",
+    "keep_contrasts",
     "open_learner",
     "open_run",
     "open_search",

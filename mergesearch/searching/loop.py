@@ -71,6 +71,7 @@ class Search:
             with self._ledger.charge(trial, start):  # seconds and documents, whatever happens
                 outcome = self._evaluate(trial, history)  # merge, score, race
             history = self._tell(trial, outcome)
+        self._candidates.record.set_stop(reason)
         self._observer.stage(f"the search ends: {reason}")
         return history
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.errors import InputError
-from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
+from mergesearch.runs import Process, Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import directions, goals_of
@@ -89,6 +89,7 @@ def open_run(
         record.set_parents(
             tuple(map(str, setup.parents.differences)), allow_mismatch=runtime.allow_mismatch
         )
+        record.add_process(Process.of(runtime.torch_device))
         candidates = CandidateEvaluator(
             setup.parents, setup.evaluator, record, runtime.torch_device, runtime.torch_dtype
         )
