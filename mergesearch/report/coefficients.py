@@ -12,7 +12,7 @@ from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting, Slice, ev
 from mergesearch.recipe.model import Parameters
 
 #: Parts of the names of tensors that lie in no layer.
-_OUTSIDE = ("embed", "lm_head", "wte", "wpe")
+_OUTSIDE = ("embed", "lm_head", "model.norm", "wte", "wpe", "ln_f")
 #: The row of all tensors that no filter names.
 OTHERS = "all else"
 

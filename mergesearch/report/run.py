@@ -118,7 +118,9 @@ class RunView:
     @cached_property
     def contrasts(self) -> Sequence[Contrast]:
         """Documents of largest change with their texts, if these are of the present winner."""
-        pair = {e.label: e.recipe.hash for e in (self.merge, self.rival) if e is not None}
+        labels = {e.label for e in (self.merge, self.rival) if e is not None}
+        # as the record has it, which a moved folder does not change
+        pair = {row.label: row.recipe_hash for row in self.record.rows if row.label in labels}
         return [c for c in read_contrasts(self.folder) if c.recipes == pair]
 
     def name_of(self, model: ModelRef) -> str:

@@ -83,17 +83,15 @@ def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict
         if (figure := plot.draw(run)) is not None:
             figures[f"run-{n}-{kind}"] = figure
             heights[kind] = figure.layout.height
-    recipe = run.best_recipe
+    recipe, warning = run.best_recipe, caution(list(run.entries))
     folder = shlex.quote(str(run.folder))
     best = run.best_trials[0] if run.best_trials else None
     which = "" if run.merge or best is None else f" --trial {best.number}"
     return {
         "id": f"run-{n}",
         "run": run,
-        "caution": caution(list(run.entries)),
-        "verdict": [
-            line for line in verdict_lines(list(run.entries)) if line != caution(list(run.entries))
-        ],
+        "caution": warning,
+        "verdict": [line for line in verdict_lines(list(run.entries)) if line != warning],
         "best": best,
         "recipe": write_recipe(recipe, run.folder) if recipe else None,
         "recipe_hash": recipe.hash[:12] if recipe else None,

@@ -39,7 +39,7 @@ def coefficient_map(run: RunView) -> "Figure | None":
         rows=n_rows,
         cols=n_columns,
         subplot_titles=titles,
-        vertical_spacing=_GAP / height,
+        vertical_spacing=_GAP / height if n_rows > 1 else 0.0,
         horizontal_spacing=0.14,
         shared_yaxes=True,
     )
@@ -52,10 +52,12 @@ def coefficient_map(run: RunView) -> "Figure | None":
         if label in spreads:
             drawn.add_trace(_map(found, spreads[label], row, 1.0, shown), row, 2)
     drawn.update_layout(**styled(height=height + 90))
-    drawn.update_layout(margin={"l": 120, "r": 60, "t": 30, "b": 60})
+    drawn.update_layout(margin={"l": 20, "r": 60, "t": 30, "b": 60})
     drawn.update_annotations(font_size=12)
-    drawn.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
-    drawn.update_xaxes(showgrid=False, zeroline=False, tickformat="d", showticklabels=False)
+    drawn.update_yaxes(autorange="reversed", automargin=True)
+    drawn.update_yaxes(showgrid=False, zeroline=False, ticks="")
+    drawn.update_xaxes(showgrid=False, zeroline=False, ticks="")
+    drawn.update_xaxes(tickformat="d", showticklabels=False)
     drawn.update_xaxes(title_text="layer", showticklabels=True, row=n_rows)
     return drawn
 
