@@ -19,7 +19,7 @@ OTHERS = "all else"
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """What a recipe multiplies by what: a table for each parent, or one for all."""
+    """The numbers that parents are multiplied by: a table for each, or one for all."""
 
     #: Of the rows: filters of tensors' names, and `OTHERS`.
     groups: tuple[str, ...]
@@ -131,7 +131,7 @@ def _value(scopes: Sequence[Parameters], parameter: Parameter, group: str, depth
 
 
 def _depth(part: Slice, recipe: Recipe, like: Coefficients | None) -> int:
-    """Count a slice's layers; of whole models, as many as the longest gradient has values."""
+    """Count a slice's layers; of whole models, the values of the longest gradient."""
     n_layers = part.sources[0].n_layers
     if n_layers is not None:
         return n_layers

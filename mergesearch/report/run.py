@@ -49,7 +49,7 @@ class RunView:
 
     @cached_property
     def study(self) -> "optuna.Study | None":
-        """The Optuna study of the present suite; None where no journal in the folder has one."""
+        """The Optuna study of the present suite; None where no journal has one."""
         path = self.folder / _JOURNAL
         if not path.exists() or path.stat().st_size == 0:
             return None  # soups and learned merges have none, and --storage keeps it elsewhere
@@ -64,7 +64,7 @@ class RunView:
 
     @cached_property
     def method_study(self) -> "optuna.Study | None":
-        """The scored trials of the best one's method, in memory: they have the same parameters."""
+        """The scored trials of the best one's method, which share parameters."""
         if self.study is None or not self.best_trials:
             return None
         import optuna
@@ -92,7 +92,7 @@ class RunView:
 
     @cached_property
     def best_trials(self) -> Sequence[TrialRecord]:
-        """Scored trials, the best first: those on all documents that keep the constraints lead."""
+        """Scored trials, the best first; whole ones that keep the constraints lead."""
         scored = [trial for trial in self.trials if trial.score is not None]
         return sorted(scored, key=lambda t: (not t.feasible, t.share < 1, -(t.score or 0.0)))
 
@@ -117,7 +117,7 @@ class RunView:
 
     @cached_property
     def contrasts(self) -> Sequence[Contrast]:
-        """Documents of largest change with their texts, if these are of the present winner."""
+        """Documents of largest change in words, if they are the present winner's."""
         labels = {e.label for e in (self.merge, self.rival) if e is not None}
         # as the record has it, which a moved folder does not change
         pair = {row.label: row.recipe_hash for row in self.record.rows if row.label in labels}

@@ -1,4 +1,4 @@
-"""Documents that two models answer differently, with their texts, in one file of a run."""
+"""Documents that two models answer differently, with their texts."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ _PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
 
 @dataclass(frozen=True)
 class Process:
-    """What worked on a run, as far as it may matter to who repeats it."""
+    """A process as far as it matters to whoever repeats a run."""
 
     #: As a shell takes it, without passwords.
     command: str

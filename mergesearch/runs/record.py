@@ -144,7 +144,7 @@ class Record:
 
     @property
     def stop_reason(self) -> str | None:
-        """The reason for which the search has ended; None where it goes on, or was interrupted."""
+        """The reason for which the search has ended; None where it has not."""
         if self._stop is None or self._stop[0] != len(self.trials):
             return None
         return self._stop[1]

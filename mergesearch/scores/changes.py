@@ -57,7 +57,7 @@ def changes(ours: TaskScore, theirs: TaskScore) -> list[Change]:
 
 
 def largest_changes(ours: Scores, theirs: Scores, n: int = 20) -> list[Change]:
-    """Pick the documents of largest change, half of them gains and half losses if there are both.
+    """Pick the documents of largest change, half of them gains if there are both.
 
     Args:
         ours: one model's scores.

@@ -1,4 +1,4 @@
-"""Ended trials, as `runs` has them; here for those who look for them beside the loop."""
+"""The room's way to the attributes of trials, which `runs` owns."""
 
 from mergesearch.runs.told import (
     BEFORE,

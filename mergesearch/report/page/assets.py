@@ -1,4 +1,4 @@
-"""The page's script: plotly's, packed into text that any browser unpacks by itself."""
+"""The page's style and scripts, plotly's packed into text that browsers unpack."""
 
 import base64
 import json

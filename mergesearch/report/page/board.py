@@ -1,4 +1,4 @@
-"""The page's leaderboard: the same rows as every other format's, with intervals drawn."""
+"""The page's leaderboard: the rows of the other formats, intervals drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def _cell(
 
 
 def _fill(value: float, others: list[Any]) -> float:
-    """Place a value between nothing and 1, or if any is outside, between the column's ends."""
+    """Place a value between 0 and 1, or if any is outside, the column's ends."""
     known = [other for other in others if not is_missing(other)]
     low, high = min([0.0, *known]), max([*known, 1.0 if max(known) <= 1 else 0.0])
     if low < 0:

@@ -1,4 +1,4 @@
-"""Where the winner wins and loses: counts by task, and documents in words."""
+"""The winner's wins and losses: counts by task, and documents in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SPLITS = {"search_full": "search split", "held_out": "held-out"}
 
 @dataclass(frozen=True)
 class Tally:
-    """The documents of a task on which a merge is better than another model, and worse."""
+    """A task's documents on which a merge is better than another model, and worse."""
 
     better: int
     worse: int
@@ -54,7 +54,7 @@ def matrices(run: RunView) -> list[Matrix]:
 
 
 def examples(run: RunView) -> dict[str, tuple[Sequence[str], Sequence[Example]]]:
-    """Give the documents of largest change by split: the two models' labels, and the texts."""
+    """Give the documents of largest change by split: two labels, and the texts."""
     return {
         SPLITS[contrast.split]: (list(contrast.recipes), contrast.examples)
         for contrast in run.contrasts

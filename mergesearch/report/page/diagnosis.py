@@ -22,7 +22,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the parents alone say of their merge."""
+    """Advice from the parents alone, and the tables that it rests on."""
 
     #: Sentences, each with its reason.
     advice: Sequence[str]
@@ -30,7 +30,7 @@ class Diagnosis:
 
 
 def diagnosis_of(folder: Path) -> Diagnosis | None:
-    """Read the diagnosis in a run's folder: `{"advice": [...], "tables": [{title, ...}]}`.
+    """Read a run's diagnosis; its keys are those of `Diagnosis` and `Table`.
 
     Raises:
         InputError: the file is damaged.

@@ -10,7 +10,7 @@ from mergesearch.scores import Scores
 
 @dataclass(frozen=True)
 class Cut:
-    """How many of the texts of a task only the token limit ended."""
+    """The share of a task's texts that only the token limit ended."""
 
     model: str
     split: str
@@ -61,7 +61,7 @@ def cuts(run: RunView) -> list[Cut]:
 
 
 def origins(run: RunView) -> list[tuple[str, str]]:
-    """List what made the run: command, versions, hardware; the last of each if several."""
+    """List what made the run: commands, versions and hardware, the last first."""
     if not run.record.processes:
         return []
     last, *before = run.record.processes[::-1]
@@ -72,7 +72,7 @@ def origins(run: RunView) -> list[tuple[str, str]]:
 
 
 def hashes(run: RunView) -> list[tuple[str, str, str, int, int]]:
-    """List each model's recipe and tensors by hash, and its documents scored on either split."""
+    """List each model's hashes, and its documents scored on either split."""
     return [
         (e.label, e.recipe.hash, e.digest, _n_documents(e.search), _n_documents(e.held_out))
         for e in run.entries
@@ -80,7 +80,7 @@ def hashes(run: RunView) -> list[tuple[str, str, str, int, int]]:
 
 
 def fingerprints(run: RunView) -> Sequence[tuple[str, str, str, int, str]]:
-    """List the suite's tasks: split, name, metric, documents, and the hash of what was asked."""
+    """List the suite's tasks: split, name, metric, documents, fingerprint."""
     return [
         (SPLITS[split], t.id.task, t.id.metric, t.n_documents, t.id.fingerprint)
         for split, tasks in run.record.suite.splits.items()

@@ -15,7 +15,7 @@ _PAUSE, _SHARE = 5.0, 20.0
 
 
 class LivePage:
-    """An observer that passes on what it hears, and keeps the page of a run up to date.
+    """An observer that passes on what it hears, and keeps a run's page up to date.
 
     Args:
         run: the run's folder.

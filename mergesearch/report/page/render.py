@@ -77,7 +77,7 @@ def write_page(
 
 
 def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict[str, Any]:
-    """Gather what the template says of a run; its figures are added to those of the page."""
+    """Gather what the template says of a run, its figures among the page's."""
     heights: dict[str, int] = {}
     for kind, plot in PLOTS.items():
         if (figure := plot.draw(run)) is not None:

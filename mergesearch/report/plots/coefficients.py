@@ -1,4 +1,4 @@
-"""The winner's coefficients as heat maps, beside their spread over the best trials."""
+"""The winner's coefficients as heat maps, beside their spread over trials."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

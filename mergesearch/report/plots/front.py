@@ -1,4 +1,4 @@
-"""Objectives against each other, two at a time: trials, and the front with its errors."""
+"""Objectives against each other, two at a time, the front with its errors."""
 
 from itertools import combinations
 from typing import TYPE_CHECKING, Any

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def history(run: RunView) -> "Figure | None":
-    """Draw each scored trial by its method, stopped ones hollow, and the best so far as a line."""
+    """Draw scored trials by method, stopped ones hollow, and the best so far."""
     from plotly.graph_objects import Scatter
 
     trials = [trial for trial in run.trials if trial.score is not None]

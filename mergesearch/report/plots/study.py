@@ -42,7 +42,7 @@ def importances(run: RunView) -> "Figure | None":
 
 
 def parallel(run: RunView) -> "Figure | None":
-    """Draw a line a trial, of the best ones, through its most important parameters to its score."""
+    """Draw a line a trial, of the best, from its score through its parameters."""
     from optuna.visualization import plot_parallel_coordinate
 
     names = list(_importances(run))[:_MOST]
@@ -78,7 +78,7 @@ def slices(run: RunView) -> "Figure | None":
 
 
 def _importances(run: RunView) -> dict[str, float]:
-    """Rank the parameters that all trials of the best method have; none where that says nothing."""
+    """Rank the parameters of the best method; none where trials say nothing."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     study = run.method_study

@@ -69,6 +69,6 @@ def colour_of(run: RunView, entry: Entry) -> str:
 
 
 def plain(text: str, most: int = 40) -> str:
-    """Make a name safe for plotly, which reads some HTML, and short enough to stand in a plot."""
+    """Make a name safe for plotly, which reads some HTML, and short."""
     short = text if len(text) <= most else text[: most - 1] + "…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

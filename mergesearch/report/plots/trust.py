@@ -1,4 +1,4 @@
-"""Search score against held-out: what a search's choice has overrated lies below the line."""
+"""Search score against held-out: what was overrated lies below the line."""
 
 from typing import TYPE_CHECKING
 
