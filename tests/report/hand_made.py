@@ -56,8 +56,8 @@ def make_run(
             if dev is not None:
                 mean = sum(dev) / len(dev)
                 size = (sizes or {}).get(label, 1)
-                values = {n: float(size) if n == "size" else mean for n in wanted}
-                trial = TrialRecord(number, "linear", recipe.hash, mean, objectives=values)
+                reached = {n: float(size) if n == "size" else mean for n in wanted}
+                trial = TrialRecord(number, "linear", recipe.hash, mean, objectives=reached)
                 record.add_trial(trial)
             record.add_row(LeaderboardRow(label, role, recipe.hash))
     return folder

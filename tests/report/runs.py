@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
@@ -41,7 +41,7 @@ def run_of(folder: Path, n_trials: int, models: list[Model] = MODELS) -> Path:
 
 def _trials(n: int, recipe_hash: str) -> Iterator[optuna.trial.FrozenTrial]:
     unit = FloatDistribution(0.0, 1.0)
-    space = {f"weight.{k}": unit for k in range(6)} | {
+    space: dict[str, BaseDistribution] = {f"weight.{k}": unit for k in range(6)} | {
         "method": CategoricalDistribution(["linear", "ties"])
     }
     for i in range(n):
