@@ -144,18 +144,21 @@ def search(
     out: Path,
     *,
     storage: str | None = None,
+    live: bool = False,
     observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
 ) -> "Outcome":
     """Search a space, or go on with a search that was interrupted.
 
     Where the suite's search tasks, limits or weights have changed since, a new search begins with
-    the best trials of the last one, and only documents that are new are scored.
+    the best trials of the last one, and only documents that are new are scored. At its end the
+    folder has a page, `report.html`, of all that is known of the run.
 
     Args:
         space: what to search; its `search.trials` is the budget, trials of earlier calls included.
         out: the run's folder.
         storage: a database URL for Optuna instead of a journal file in the folder.
+        live: write the run's page while it is searched as well; it loads itself again.
         observer: is told what goes on.
         runtime: fields of `Runtime`, such as device and memory_budget.
 
@@ -163,24 +166,31 @@ def search(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         MergesearchError: every candidate failed.
     """
+    from mergesearch.report.page import LivePage, write_page
     from mergesearch.searching import (
         Observers,
         Outcome,
         Silent,
         StatusFile,
         confirm,
+        keep_contrasts,
         open_run,
         open_search,
     )
 
     observer = observer or Silent()
+    if live:
+        observer = LivePage(out, observer)
     with (
         open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates),
         StatusFile(out) as status,
     ):
         told = Observers(observer, status)
         history = open_search(setup, candidates, told, storage).run()
-        return Outcome(out, confirm(history, space, candidates, told))
+        best = confirm(history, space, candidates, told)
+        keep_contrasts(candidates, told)
+        write_page([out])
+    return Outcome(out, best)
 
 
 def soup(

@@ -1,4 +1,4 @@
-"""Silence for the warnings of lm-eval, datasets and transformers."""
+"""Silence for the warnings of lm-eval, datasets, transformers and Optuna."""
 
 import contextlib
 import logging
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Let the libraries below say errors only."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
+    loggers = [
+        logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers", "optuna")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -33,10 +33,29 @@ class Generation:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+class Written(str):
+    """A text that a model wrote, and if only its token limit ended it.
+
+    >>> from mergesearch.requests import Written
+    >>> text = Written("so much", cut=True)
+    >>> text == "so much", text.cut
+    (True, True)
+    """
+
+    cut: bool
+
+    def __new__(cls, text: str, *, cut: bool = False) -> "Written":
+        """Take a text; `cut` where nothing but the token limit ended it."""
+        written = super().__new__(cls, text)
+        written.cut = cut
+        return written
+
+
 Request = LogLikelihood | RollingLogLikelihood | Generation
 
 #: The log-likelihood of a continuation (nats), and whether greedy decoding would give it.
 Likelihood = tuple[float, bool]
 
-#: To each kind of request in turn: the likelihood, the log-likelihood (nats), the text.
+#: To each kind of request in turn: the likelihood, the log-likelihood (nats), the text. A text that
+#: is no `Written` does not say if it was cut.
 Response = Likelihood | float | str

@@ -14,6 +14,7 @@ from mergesearch.cli.options import (
     AllowMismatch,
     BatchSize,
     Device,
+    Live,
     MemoryBudget,
     Out,
     RayAddress,
@@ -22,6 +23,8 @@ from mergesearch.cli.options import (
     SpaceFile,
     Workers,
 )
+from mergesearch.cli.pages import dashboard, plot, report
+from mergesearch.cli.schema import schema
 from mergesearch.errors import InputError, MergesearchError
 
 
@@ -122,6 +125,7 @@ def search(
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
     ray: RayAddress = None,
+    live: Live = False,
 ) -> None:
     """Search a space; the same command again goes on where it stopped.
 
@@ -139,6 +143,7 @@ def search(
         allow_mismatch=allow_mismatch,
         workers=workers,
         ray=ray,
+        live=live,
     )
 
 
@@ -360,24 +365,8 @@ def leaderboard(
     (show_front if front else show_entries)(entries)
 
 
-@app.command()
-def schema(
-    what: Annotated[
-        Literal["space", "suite", "recipe"],
-        typer.Argument(metavar="space|suite|recipe", help="The YAML that it describes."),
-    ],
-) -> None:
-    """Print the JSON schema of a YAML, by which editors check and complete it."""
-    import json
-
-    match what:
-        case "space":
-            from mergesearch.space.json_schema import space_schema as schema_of
-        case "suite":
-            from mergesearch.tasks.json_schema import suite_schema as schema_of
-        case "recipe":
-            from mergesearch.recipe.json_schema import recipe_schema as schema_of
-    typer.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))
+for _command in (report, plot, dashboard, schema):
+    app.command()(_command)
 
 
 def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> None:

@@ -37,3 +37,6 @@ RayAddress = Annotated[
     str | None,
     typer.Option("--ray", metavar="ADDRESS", help="A Ray cluster for the workers, or auto."),
 ]
+Live = Annotated[
+    bool, typer.Option("--live", help="Write the run's page while it is searched, as well.")
+]

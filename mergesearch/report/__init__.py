@@ -18,12 +18,15 @@ from mergesearch.report.entries import (
 )
 from mergesearch.report.formats import REPORTS, ReportFormat, format_of, leaderboard
 from mergesearch.report.markdown import markdown
+from mergesearch.report.page import page, write_page
+from mergesearch.report.run import RunView
 from mergesearch.report.verdict import verdict
 
 __all__ = [
     "REPORTS",
     "Entry",
     "ReportFormat",
+    "RunView",
     "caution",
     "differing",
     "entries_of",
@@ -34,9 +37,11 @@ __all__ = [
     "heads",
     "leaderboard",
     "markdown",
+    "page",
     "ranked",
     "run_labels",
     "show_objective",
     "table",
     "verdict",
+    "write_page",
 ]

@@ -128,8 +128,13 @@ def _objectives(run: Path) -> tuple[str, ...]:
 
 def run_labels(entries: Iterable[Entry]) -> dict[Path, str]:
     """Name each run of these entries: the shortest end of its path that no other has."""
-    runs = dict.fromkeys(entry.run for entry in entries)
-    return {run: _own_end(run, [other for other in runs if other != run]) for run in runs}
+    return path_labels(dict.fromkeys(entry.run for entry in entries))
+
+
+def path_labels(runs: Iterable[Path]) -> dict[Path, str]:
+    """Name folders, resolved, each by the shortest end of its path that no other has."""
+    paths = list(runs)
+    return {path: _own_end(path, [other for other in paths if other != path]) for path in paths}
 
 
 def _own_end(path: Path, others: list[Path]) -> str:

@@ -11,6 +11,11 @@ def verdict(entries: list[Entry]) -> str:
     It begins with a caution where the run was searched on a benchmark's test set, and ends with
     how many models are on the front of a search for several objectives.
     """
+    return " ".join(verdict_lines(entries))
+
+
+def verdict_lines(entries: list[Entry]) -> list[str]:
+    """Say the verdict sentence by sentence, the caution first if there is one."""
     scored = [entry for entry in entries if entry.deciding]
     by_role = ([e for e in scored if e.role == role] for role in ("winner", "learned", "soup"))
     merges = next((entries for entries in by_role if entries), [])
@@ -29,7 +34,7 @@ def verdict(entries: list[Entry]) -> str:
             lines.append(f"{n + 1} models are on the front of {' and '.join(best.objectives)}.")
     else:
         lines.append("Nothing to compare yet: the run has no judged winner.")
-    return " ".join(filter(None, lines))
+    return [line for line in lines if line]
 
 
 def _comparison(best: Entry, rival: Entry) -> str:

@@ -2,8 +2,8 @@
 
 A frame is a block of one candidate's documents of one task, as two lines of compressed JSON: the
 hashes of the candidate's tensors and of the task, then ids (the first, and the step to each next
-one), values and margins. 200 accuracies with their margins take 5.0 bytes a document as one block,
-and 8.2 as five.
+one), values, margins and, where texts are written, the shares of them that were cut. 200 accuracies
+with their margins take 5.0 bytes a document as one block, and 8.2 as five.
 """
 
 import json
@@ -107,11 +107,13 @@ class DocumentsOf:
 def _pack(key: Key, documents: Mapping[int, DocumentScore]) -> bytes:
     ids = sorted(documents)
     scores = [documents[i] for i in ids]
-    columns = (
+    columns = [
         [b - a for a, b in pairwise([0, *ids])],
         [_short(score.value) for score in scores],
         [_rounded(score.margin) for score in scores],
-    )
+    ]
+    if any(score.cut is not None for score in scores):
+        columns.append([_short(score.cut) for score in scores])
     return zlib.compress(_line(key) + b"\n" + _line(columns), 9)
 
 
@@ -121,8 +123,13 @@ def _key(payload: bytes) -> Key:
 
 
 def _unpack(payload: bytes) -> list[tuple[int, DocumentScore]]:
-    steps, values, margins = json.loads(zlib.decompress(payload).partition(b"\n")[2])
-    scores = (DocumentScore(_number(v), m) for v, m in zip(values, margins, strict=True))
+    columns = json.loads(zlib.decompress(payload).partition(b"\n")[2])
+    steps, values, margins = columns[:3]
+    cuts = columns[3] if len(columns) > 3 else [None] * len(values)
+    scores = (
+        DocumentScore(_number(value), margin, _number(cut))
+        for value, margin, cut in zip(values, margins, cuts, strict=True)
+    )
     return list(zip(accumulate(steps), scores, strict=True))
 
 

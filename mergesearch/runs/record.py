@@ -20,6 +20,7 @@ from mergesearch.runs.entries import (
     values_are_enough,
 )
 from mergesearch.runs.passes import PassEntry
+from mergesearch.runs.process import Process
 from mergesearch.runs.trials import TrialRecord
 from mergesearch.scores import Scores, TaskScore
 
@@ -67,6 +68,9 @@ class Record:
         self.generation: tuple[str, ...] = ()
         #: True where models of different functions were allowed.
         self.allow_mismatch = False
+        #: What has worked on the run, each change of command, versions or hardware once.
+        self.processes: tuple[Process, ...] = ()
+        self._stop: tuple[int, str] | None = None
         for entry in self._entries(repair=writable):
             self._take(entry)
         # after the entries, which are written after the scores that they rest on
@@ -138,6 +142,23 @@ class Record:
         if (differences, generation, allow_mismatch) != known:
             entry = {"differences": differences, "generation": generation}
             self._append({"kind": "parents", **entry, "allow_mismatch": allow_mismatch})
+
+    def add_process(self, process: Process) -> None:
+        """Remember what works on the run from now on, unless it is the last one's like."""
+        if self.processes[-1:] != (process,):
+            self._append({"kind": "process", **asdict(process)})
+
+    def set_stop(self, reason: str) -> None:
+        """Remember why the search has ended, for as long as no further trial is made."""
+        if self.stop_reason != reason:
+            self._append({"kind": "stop", "n_trials": len(self.trials), "reason": reason})
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The reason for which the search has ended; None where it has not."""
+        if self._stop is None or self._stop[0] != len(self.trials):
+            return None
+        return self._stop[1]
 
     def add_scores(self, digest: str, scores: Scores) -> None:
         """Remember a model's values of tasks whose aggregation a reader may lack."""
@@ -236,6 +257,11 @@ class Record:
                 self.passes = (*self.passes, PassEntry(**fields))
             case "end":
                 self.ends[entry["key"]] = entry["reason"]
+            case "process":
+                process = {key: value for key, value in entry.items() if key != "kind"}
+                self.processes = (*self.processes, Process(**process))
+            case "stop":
+                self._stop = entry["n_trials"], entry["reason"]
             case "soup":
                 self.soup = tuple(
                     SoupStep(s["model"], tuple(s["ingredients"]), s["score"], s["kept"])

@@ -22,6 +22,9 @@ class DocumentScore:
     #: where there is no choice; of a metric normalised by length, normalised alike. None where
     #: the task generates or reads a text in windows: the value then says it all.
     margin: float | None = None
+    #: Share of the texts written for it that only the token limit ended; None where none was
+    #: written, or where it is not known.
+    cut: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ To run a search without its confirmation and to look at its trials:
         held_out = candidates.score(best[0], "held_out").total
 """
 
+from mergesearch.runs import TrialRecord
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
+from mergesearch.searching.contrasts import keep_contrasts
 from mergesearch.searching.finalists import (
     N_FINALISTS,
     best_recipes,
@@ -28,7 +30,6 @@ from mergesearch.searching.runs import Outcome, open_learner, open_run, open_sea
 from mergesearch.searching.setup import Estimate, SearchSetup, estimate, prepare
 from mergesearch.searching.soups import GreedySoup, greedy_soup
 from mergesearch.searching.status import StatusFile
-from mergesearch.searching.trials import TrialRecord
 
 __all__ = [
     "N_FINALISTS",
@@ -54,6 +55,7 @@ __all__ = [
     "estimate",
     "goals_of",
     "greedy_soup",
+    "keep_contrasts",
     "open_learner",
     "open_run",
     "open_search",

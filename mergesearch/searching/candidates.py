@@ -176,6 +176,15 @@ class CandidateEvaluator:
                 yield Candidate(recipe, digest, scores)
             self.record.add_scores(digest, scores)  # the last, on every document
 
+    def in_words(self, recipe: Recipe, task: "BuiltTask", doc_ids: Sequence[int]) -> dict[int, str]:
+        """Ask a recipe's model about documents of a task once more, for what it says.
+
+        Raises:
+            CandidateError: the recipe gives NaN or infinite weights or scores.
+        """
+        digest = self.merge(recipe)
+        return self.worker.in_words(recipe, digest, task.id.fingerprint, doc_ids)
+
     def known(self, recipe_hash: str) -> Scores | None:
         """Look up a recipe's scores on all documents of a search; None if any is missing."""
         digest = self.record.digest_of(recipe_hash)

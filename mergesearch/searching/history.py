@@ -6,11 +6,11 @@ from functools import cached_property
 import optuna
 
 from mergesearch.runs import TrialRecord
+from mergesearch.runs.told import record_of
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.goals import Goals, distance
 from mergesearch.searching.study import INTERRUPTED, finished
-from mergesearch.searching.trials import record_of
 
 
 @dataclass(frozen=True)

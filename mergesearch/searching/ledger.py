@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import optuna
 from optuna.trial import Trial
 
+from mergesearch.runs.told import DOCUMENTS, SECONDS, WORKERS
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.study import count_interrupted
-from mergesearch.searching.trials import DOCUMENTS, SECONDS, WORKERS
 
 
 class Ledger:

@@ -11,6 +11,7 @@ from optuna.trial import FixedTrial, Trial, TrialState
 from mergesearch.errors import CandidateError, RecipeError
 from mergesearch.objectives import Measured
 from mergesearch.recipe import Recipe
+from mergesearch.runs.told import scored_attributes
 from mergesearch.samplers.trials import ERROR
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.goals import Goals
@@ -24,7 +25,6 @@ from mergesearch.searching.policies.starts import Start
 from mergesearch.searching.policies.stopping import nearest_limit, reason_to_stop
 from mergesearch.searching.proposer import Proposer
 from mergesearch.searching.soups import greedy_soup
-from mergesearch.searching.trials import scored_attributes
 from mergesearch.space import LearnedPoint, SearchSpace, Shape, SoupOrder, suggest
 
 
@@ -78,6 +78,7 @@ class Search:
         self._recover()
         while not (reason := self._reason_to_stop(self.history)):
             self._lanes.run(self._try_trials)
+        self._candidates.record.set_stop(reason)
         self._observer.stage(f"the search ends: {reason}")
         return self.history
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from mergesearch.runs import TrialRecord
 from mergesearch.searching.policies.stopping import Limit
-from mergesearch.searching.trials import TrialRecord
 
 
 class Observer(Protocol):

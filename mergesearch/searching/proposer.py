@@ -5,12 +5,12 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import Trial, TrialState
 
+from mergesearch.runs.told import LABEL, REFINES
 from mergesearch.searching.history import History
 from mergesearch.searching.policies.refining import neighbour
 from mergesearch.searching.policies.sampling import n_startup, sampler_of
 from mergesearch.searching.policies.starts import Start, starts
 from mergesearch.searching.policies.stopping import nearest_limit
-from mergesearch.searching.trials import LABEL, REFINES
 from mergesearch.space import SearchSpace, Shape
 
 

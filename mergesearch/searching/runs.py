@@ -14,7 +14,8 @@ from mergesearch.errors import InputError
 from mergesearch.merging import digest_of, generation_hash
 from mergesearch.parents import Parents
 from mergesearch.recipe import ModelRef
-from mergesearch.runs import Record, SuiteEntry, TaskEntry, hold
+from mergesearch.runs import Process, Record, SuiteEntry, TaskEntry, hold
+from mergesearch.runs.told import RECIPE
 from mergesearch.runtime import Runtime
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import directions, goals_of
@@ -30,7 +31,6 @@ from mergesearch.searching.setup import (
     worker_of,
 )
 from mergesearch.searching.study import best_before, enqueue, finished, open_study
-from mergesearch.searching.trials import RECIPE
 from mergesearch.space import SearchSpace
 from mergesearch.workers import AnyWorker, Pool, Worker
 
@@ -101,6 +101,7 @@ def open_run(
         record.set_suite(suite_entry(setup.evaluator))
         differences = tuple(map(str, setup.parents.differences))
         record.set_parents(differences, generation, allow_mismatch=runtime.allow_mismatch)
+        record.add_process(Process.of(runtime.torch_device))
         with _workers(setup, runtime, observer) as (worker, pool):
             yield setup, CandidateEvaluator(setup.parents, setup.evaluator, record, worker, pool)
 

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from mergesearch.errors import InputError
 from mergesearch.files import drop_torn_line
 from mergesearch.objectives import Direction
+from mergesearch.runs.told import DOCUMENTS, LABEL, REFINES, TOTAL
 from mergesearch.samplers.trials import ERROR, finished, queued_params
-from mergesearch.searching.trials import DOCUMENTS, LABEL, REFINES, TOTAL
 
 __all__ = ["best_before", "count_interrupted", "enqueue", "finished", "open_study"]
 

@@ -14,6 +14,7 @@ from mergesearch.errors import CandidateError
 from mergesearch.requests import Request, Response
 from mergesearch.scores import DocumentScore, TaskId, TaskScore, summary
 from mergesearch.tasks.asking import answered, requests_of
+from mergesearch.tasks.examples import answer_of, prompt_of, right_of
 from mergesearch.tasks.grading import grade
 from mergesearch.tasks.losses import Label, choice_divergence, imitated, label_of
 from mergesearch.tasks.order import stratified_order
@@ -175,6 +176,15 @@ class BuiltTask:
     def questions(self) -> tuple[str, ...]:
         """The text of each document, which tells if a task of another split has it too."""
         return tuple(question_of(self.source, self._doc(i)) for i in range(self.n_available))
+
+    def texts(self, doc_id: int) -> tuple[str, str | None]:
+        """Write a document's prompt and its right answer; None where the task names none."""
+        return prompt_of(self._requests[doc_id]), right_of(self.source, self._doc(doc_id))
+
+    def answer(self, doc_id: int, responses: Sequence[Response]) -> str:
+        """Write a model's answer to a document, from the responses to its requests."""
+        requests = self._requests[doc_id]
+        return answer_of(self.source, self.id.metric, self._doc(doc_id), requests, responses)
 
     def full(self) -> "BuiltTask":
         """Take all documents of the task; the instances are shared."""

@@ -9,6 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
 from mergesearch.errors import CandidateError
+from mergesearch.requests import Written
 from mergesearch.scores import DocumentScore
 
 #: How a metric divides a choice's log-likelihood, beside its text.
@@ -32,7 +33,14 @@ def grade(
         raise CandidateError(f"document {document[0].doc_id}: {metric} is {value}")
     margin = _margin(source, metric, document, responses)
     # as many digits as a store keeps, so that a score is the same fresh and read back
-    return DocumentScore(value, None if margin is None else float(f"{margin:.6g}"))
+    margin = None if margin is None else float(f"{margin:.6g}")
+    return DocumentScore(value, margin, _cut(document))
+
+
+def _cut(document: Sequence[Instance]) -> float | None:
+    """Compute a `DocumentScore.cut`."""
+    cut = [text.cut for of in document for text in of.resps if isinstance(text, Written)]
+    return sum(cut) / len(cut) if cut else None
 
 
 def _margin(

@@ -147,14 +147,14 @@ def _of_choices(source: Task, doc: Any, requests: tuple[Request, ...]) -> tuple[
 
 
 def _reference_label(source: Task, doc: Any, prompt: str, chat: bool) -> TextLabel | None:
-    reference = _reference(source, doc)
+    reference = reference_of(source, doc)
     if reference is None:
         return None
     asked = LogLikelihood(prompt, _behind_prompt(source, doc, reference, chat))
     return TextLabel((asked,), _n_words(reference))
 
 
-def _reference(source: Task, doc: Any) -> str | None:
+def reference_of(source: Task, doc: Any) -> str | None:
     """Find the text that a model should write: the task's, or its first."""
     target = source.doc_to_target(doc)
     if source.config.doc_to_choice is not None and isinstance(target, int):

@@ -42,6 +42,12 @@ class Actor:
         """Score documents of a task, by id."""
         return self._worker.score(recipe, digest, fingerprint, doc_ids)
 
+    def in_words(
+        self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
+    ) -> dict[int, str]:
+        """Ask about documents of a task for the answers themselves, by id."""
+        return self._worker.in_words(recipe, digest, fingerprint, doc_ids)
+
     def learn(
         self, course: Course, known: Sequence[Pass], experts: Mapping[str, str]
     ) -> Iterator[tuple[int, int] | Pass]:

@@ -74,6 +74,14 @@ class Worker(Protocol):
             InputError: the task does not fit the model's context.
         """
 
+    def in_words(
+        self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
+    ) -> dict[int, str]:
+        """Ask about documents of a task for the answers themselves, by id.
+
+        The arguments and errors are those of `score`.
+        """
+
     def learn(
         self,
         course: Course,

@@ -87,6 +87,15 @@ class LocalWorker:
             self._turn = self._evaluator.turn(self._live.model)
         return self._turn.score_documents(self._tasks[fingerprint], doc_ids)
 
+    def in_words(
+        self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
+    ) -> dict[int, str]:
+        """Ask about documents of a task for the answers themselves, by id."""
+        self._become(recipe, digest)
+        task = self._tasks[fingerprint]
+        with self._asked() as engine:
+            return {i: task.answer(i, engine.answer(task.requests([i]))) for i in doc_ids}
+
     def learn(
         self,
         course: Course,
@@ -108,13 +117,19 @@ class LocalWorker:
             CandidateError: the recipe gives NaN or infinite weights.
         """
         self.merge(recipe)
+        with self._asked() as engine:
+            yield engine
+
+    @contextmanager
+    def _asked(self) -> Iterator["Engine"]:
+        self._rest()
         engine = self._evaluator.engine
         with quiet():
             engine.load(self._live.model)
-        try:
-            yield engine
-        finally:
-            engine.unload()
+            try:
+                yield engine
+            finally:
+                engine.unload()
 
     def _become(self, recipe: Recipe, digest: str) -> None:
         if self._live.digest != digest and self.merge(recipe).digest != digest:

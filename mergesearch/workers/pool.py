@@ -68,6 +68,13 @@ class AnyWorker:
         with self._pool.lend() as worker:
             return worker.score(recipe, digest, fingerprint, doc_ids)
 
+    def in_words(
+        self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
+    ) -> dict[int, str]:
+        """Ask about documents of a task for the answers themselves, by id."""
+        with self._pool.lend() as worker:
+            return worker.in_words(recipe, digest, fingerprint, doc_ids)
+
     def learn(
         self,
         course: Course,

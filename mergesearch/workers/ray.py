@@ -306,6 +306,12 @@ class _Lent:
         args = recipe, digest, fingerprint, tuple(doc_ids)
         return self._ask(recipe.hash, lambda actor: actor.score.remote(*args))
 
+    def in_words(
+        self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
+    ) -> dict[int, str]:
+        args = recipe, digest, fingerprint, tuple(doc_ids)
+        return self._ask(recipe.hash, lambda actor: actor.in_words.remote(*args))
+
     def learn(
         self,
         course: Course,

@@ -19,6 +19,7 @@ def make_run(
     higher_is_better: bool = True,
     sizes: Mapping[str, int] | None = None,
     search: Mapping[str, Any] | None = None,
+    objectives: bool = False,
 ) -> Path:
     """A run with one task a split, its models all different; the first ones are trials too.
 
@@ -28,6 +29,7 @@ def make_run(
         higher_is_better: in both tasks.
         sizes: numbers of parameters by labels.
         search: what the run's space says of the search.
+        objectives: each trial has its value in everything that is searched for.
     """
     splits = {"search_full": ("dev", [dev for _, _, dev, _ in models if dev is not None])}
     if any(test is not None for *_, test in models):
@@ -38,6 +40,7 @@ def make_run(
             for split, (name, scored) in splits.items()
         }
     )
+    wanted = (search or {}).get("objectives", ()) if objectives else ()
     with hold(folder, {"space": {"search": search} if search else {}}):
         record = Record(folder)
         record.set_suite(suite)
@@ -52,7 +55,10 @@ def make_run(
                     record.documents.add(f"digest of {label}", f"f-{name}", scores)
             if dev is not None:
                 mean = sum(dev) / len(dev)
-                record.add_trial(TrialRecord(number, "linear", recipe.hash, mean))
+                size = (sizes or {}).get(label, 1)
+                reached = {n: float(size) if n == "size" else mean for n in wanted}
+                trial = TrialRecord(number, "linear", recipe.hash, mean, objectives=reached)
+                record.add_trial(trial)
             record.add_row(LeaderboardRow(label, role, recipe.hash))
     return folder
 

@@ -12,9 +12,8 @@ from mergesearch import export, learn, search
 from mergesearch.cli.app import app
 from mergesearch.errors import InputError
 from mergesearch.report import entries_of, verdict
-from mergesearch.runs import PassEntry, Record
+from mergesearch.runs import PassEntry, Record, TrialRecord
 from mergesearch.searching import open_run, open_search
-from mergesearch.searching.trials import TrialRecord
 from mergesearch.space import SearchSpace
 from tests import tiny
 from tests.searching.watch import Killed, RecordingObserver, load

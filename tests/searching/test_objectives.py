@@ -15,11 +15,11 @@ from mergesearch.exporting import export
 from mergesearch.objectives import objective_of
 from mergesearch.report import entries_of
 from mergesearch.runs import Documents, Record
+from mergesearch.runs.told import SHARE
 from mergesearch.searching.goals import directions
 from mergesearch.searching.runs import study_name
 from mergesearch.searching.setup import prepare
 from mergesearch.searching.study import finished, open_study
-from mergesearch.searching.trials import SHARE
 from mergesearch.space import SearchSpace
 from tests import tiny
 from tests.searching.test_documents import kill_after

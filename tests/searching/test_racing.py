@@ -9,12 +9,12 @@ from optuna.trial import FrozenTrial
 
 from mergesearch.objectives import Measured
 from mergesearch.recipe import Recipe
+from mergesearch.runs.told import DOCUMENTS, RECIPE, SHARE, TOTAL
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.policies import racing
 from mergesearch.searching.policies.racing import LEVEL, N_BLOCKS, race
 from mergesearch.searching.study import finished
-from mergesearch.searching.trials import DOCUMENTS, RECIPE, SHARE, TOTAL
 from mergesearch.tasks.order import split_evenly
 from tests.searching.watch import HashEvaluator, goals, load, run, scores
 

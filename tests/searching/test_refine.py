@@ -14,11 +14,12 @@ from optuna.distributions import (
 )
 
 from mergesearch.recipe import Recipe
+from mergesearch.runs import TrialRecord
+from mergesearch.runs.told import REFINES
 from mergesearch.searching.history import History
 from mergesearch.searching.policies import refining as refine
 from mergesearch.searching.policies.refining import neighbour
 from mergesearch.searching.study import finished
-from mergesearch.searching.trials import REFINES, TrialRecord
 from tests.searching.watch import (
     Killed,
     RecordingObserver,

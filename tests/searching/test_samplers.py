@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from mergesearch.errors import InputError
+from mergesearch.runs.told import LABEL, REFINES
 from mergesearch.samplers import SAMPLERS, nsga
 from mergesearch.searching.history import History, HistoryReader
 from mergesearch.searching.policies import sampling
 from mergesearch.searching.policies.sampling import n_startup, sampler_name
 from mergesearch.searching.study import finished
-from mergesearch.searching.trials import LABEL, REFINES
 from mergesearch.space import SearchSpace, suggest
 from tests.searching.watch import (
     Killed,

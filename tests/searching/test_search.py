@@ -15,12 +15,12 @@ from mergesearch.parents import Parents, load_tokenizer
 from mergesearch.recipe import Recipe, Slice, Source, soup_recipe
 from mergesearch.report import entries_of
 from mergesearch.runs import Record
+from mergesearch.runs.told import RECIPE
 from mergesearch.searching import Limit
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.runs import open_run, study_name, suite_entry
 from mergesearch.searching.setup import prepare
 from mergesearch.searching.study import finished, open_study
-from mergesearch.searching.trials import RECIPE
 from mergesearch.space import SearchSpace
 from mergesearch.workers import LocalWorker
 from tests import tiny

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
 from mergesearch.runs.frames import Frames
+from mergesearch.runs.told import LABEL, RECIPE, REFINES, SHARE
 from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore
 from mergesearch.scores.scores import summary
 from mergesearch.searching import Limit, TrialRecord
@@ -25,7 +26,6 @@ from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import Goals, directions, goals_of
 from mergesearch.searching.loop import Search
 from mergesearch.searching.study import ERROR, finished, open_study
-from mergesearch.searching.trials import LABEL, RECIPE, REFINES, SHARE
 from mergesearch.space import SearchSettings, SearchSpace, Shape
 from mergesearch.tasks.order import split_evenly
 from tests import tiny

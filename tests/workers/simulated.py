@@ -58,6 +58,11 @@ class SimulatedWorker:
         skill = _draw(digest)
         return {i: DocumentScore(float(_draw(f"{digest}{i}") < skill)) for i in doc_ids}
 
+    def in_words(
+        self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
+    ) -> dict[int, str]:
+        return {i: f"{digest[:6]} on {i}" for i in doc_ids}
+
     def learn(
         self,
         course: Course,

@@ -23,7 +23,13 @@ from mergesearch.engines.base import UnfitRequestError
 from mergesearch.engines.torch.generation import Prompt
 from mergesearch.engines.torch.packing import TokenPair
 from mergesearch.errors import CandidateError
-from mergesearch.requests import Generation, Likelihood, LogLikelihood, RollingLogLikelihood
+from mergesearch.requests import (
+    Generation,
+    Likelihood,
+    LogLikelihood,
+    RollingLogLikelihood,
+    Written,
+)
 
 
 class Harness(HFLM):
@@ -109,7 +115,7 @@ class Harness(HFLM):
         ids, _ = self.tok_batch_encode([request.prompt], left_truncate_len=room)
         return Prompt(ids[0].tolist(), tuple(until), max_gen_toks, options)
 
-    def text(self, tokens: list[int], prompt: Prompt) -> str:
+    def text(self, tokens: list[int], prompt: Prompt) -> Written:
         """Decode a continuation and end it as its prompt asks.
 
         A special token that ends it is in no text, by which it would be found; what a row went on
@@ -123,7 +129,11 @@ class Harness(HFLM):
             )
         ends = self._ends[prompt.until]
         written = list(takewhile(lambda token: token not in ends, tokens))
-        return postprocess_generated_text(self.tok_decode(written), list(prompt.until), None)
+        decoded = self.tok_decode(written)
+        text = postprocess_generated_text(decoded, list(prompt.until), None)
+        # padding, or an end of generation_config.json's, is a special token as well
+        ended = written != tokens or not {*tokens[-1:]} - {*self.tokenizer.all_special_ids}
+        return Written(text, cut=not ended and text == decoded)
 
     def describe(self) -> Mapping[str, Any]:
         """Describe the model and the tokenizer; see `Engine.describe`."""

@@ -1,13 +1,13 @@
 """Ended trials: from Optuna's attributes to the one record of them, and back."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from optuna.trial import FrozenTrial, TrialState
-
-from mergesearch.runs import TrialRecord
+from mergesearch.runs.trials import TrialRecord
 from mergesearch.samplers.trials import ERROR
 
-__all__ = ["TrialRecord", "record_of", "scored_attributes"]
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 # The user attributes of a trial, beside ERROR.
 #: Its recipe's hash.
@@ -28,7 +28,7 @@ LABEL = "label"
 REFINES = "refines"
 
 
-def record_of(trial: FrozenTrial, objectives: Sequence[str], method: str) -> TrialRecord:
+def record_of(trial: "FrozenTrial", objectives: Sequence[str], method: str) -> TrialRecord:
     """Read a trial that Optuna's study has.
 
     Args:
@@ -36,6 +36,8 @@ def record_of(trial: FrozenTrial, objectives: Sequence[str], method: str) -> Tri
         objectives: of the search, by name.
         method: of a space that has no other, whose trials do not name it.
     """
+    from optuna.trial import TrialState
+
     attributes = trial.user_attrs
     scored = trial.state == TrialState.COMPLETE
     method = str(trial.params.get("method", method))

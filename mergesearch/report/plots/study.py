@@ -1,0 +1,119 @@
+"""Parameters of the best method's trials, by Optuna's own plots."""
+
+import warnings
+from typing import TYPE_CHECKING
+
+from mergesearch.logs import quiet
+from mergesearch.report.plots.style import PALETTE, RISING, figure, plain, styled
+from mergesearch.report.run import RunView
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+    from plotly.graph_objects import Figure
+
+#: Fewer trials say nothing of a parameter.
+_LEAST = 4
+#: Beside a plot.
+_BAR = {"thickness": 10, "outlinewidth": 0}
+#: Parameters that are drawn: the most important.
+_MOST = 6
+#: Lines that can still be told apart.
+_MOST_LINES = 200
+
+
+def importances(run: RunView) -> "Figure | None":
+    """Draw how much of the score's variation each parameter explains (PED-ANOVA)."""
+    from plotly.graph_objects import Bar
+
+    found = _importances(run)
+    if not found:
+        return None
+    names = list(found)[::-1]
+    bar = Bar(
+        x=[found[name] for name in names],
+        y=[plain(name) for name in names],
+        orientation="h",
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+    drawn = figure(bar, height=90 + 26 * len(names), xaxis_title="share of the variation")
+    drawn.update_yaxes(automargin=True)
+    return drawn
+
+
+def parallel(run: RunView) -> "Figure | None":
+    """Draw a line a trial, of the best, from its score through its parameters."""
+    from optuna.visualization import plot_parallel_coordinate
+
+    names = list(_importances(run))[:_MOST]
+    if not names:
+        return None
+    study = _best_of(run, _MOST_LINES)
+    drawn = plot_parallel_coordinate(study, params=names, target=_score, target_name="score")
+    drawn.update_layout(**styled(height=420), title_text="")
+    drawn.update_layout(margin={"l": 40, "r": 60, "t": 40, "b": 40})
+    for line in drawn.data:  # its colours are for white paper only
+        if line.mode == "lines":
+            line.line.color, line.opacity = PALETTE[0], 0.1 + 0.8 * line.y[0]  # the score, 0 to 1
+        else:
+            line.marker.showscale = False
+    return drawn
+
+
+def slices(run: RunView) -> "Figure | None":
+    """Draw score against each of the most important parameters."""
+    from optuna.visualization import plot_slice
+
+    study, names = run.method_study, list(_importances(run))[:_MOST]
+    if study is None or not names:
+        return None
+    drawn = plot_slice(study, params=names, target=_score, target_name="score")
+    drawn.update_layout(**styled(height=320), title_text="", width=max(360, 80 + 190 * len(names)))
+    bar = {**_BAR, "title": "trial"}
+    drawn.update_traces(
+        meta="rising",
+        marker={"colorscale": RISING, "size": 6, "line": {"width": 0}, "colorbar": bar},
+    )
+    return drawn
+
+
+def _importances(run: RunView) -> dict[str, float]:
+    """Rank the parameters of the best method; none where trials say nothing."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    study = run.method_study
+    trials = study.get_trials(deepcopy=False) if study else []
+    if study is None or len(trials) < _LEAST or len({_score(t) for t in trials}) < 2:
+        return {}
+    first, *others = (trial.params for trial in trials)
+    names = [n for n in first if all(n in params for params in others)]
+    varied = [n for n in names if any(params[n] != first[n] for params in others)]
+    if not varied:
+        return {}
+    with warnings.catch_warnings():
+        # of values that are low it says what they have in common; ours are turned round
+        warnings.filterwarnings("ignore", message=".*to achieve low `target` values")
+        return get_param_importances(
+            study,
+            evaluator=PedAnovaImportanceEvaluator(),
+            params=varied,
+            target=lambda trial: -_score(trial),
+        )
+
+
+def _best_of(run: RunView, n: int) -> "Study":
+    """Pick the best trials of the method's."""
+    import optuna
+
+    assert run.method_study is not None
+    trials = run.method_study.get_trials(deepcopy=False)
+    with quiet():
+        study = optuna.create_study(directions=run.method_study.directions)
+    study.add_trials(sorted(trials, key=_score, reverse=True)[:n])
+    return study
+
+
+def _score(trial: "FrozenTrial") -> float:
+    from mergesearch.runs.told import TOTAL
+
+    return trial.user_attrs[TOTAL]

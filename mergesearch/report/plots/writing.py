@@ -1,0 +1,58 @@
+"""Plots as files: pictures for papers, or pages that move."""
+
+from pathlib import Path
+
+from mergesearch.config import unknown
+from mergesearch.errors import InputError
+from mergesearch.files import whole_file, write_whole
+from mergesearch.report.plots.table import PLOTS, figure_of
+from mergesearch.report.run import RunView
+
+FORMATS = ("png", "svg", "html")
+#: Of pictures, in pixels of the svg; a png has twice as many.
+_WIDTH = 900
+
+
+def write_plot(run: Path, kind: str, out: Path, form: str = "png") -> None:
+    """Draw a plot of a run into a file.
+
+    Args:
+        run: the run's folder.
+        kind: a key of `PLOTS`.
+        out: the file.
+        form: one of `FORMATS`; a picture is drawn by the browser that kaleido finds.
+
+    Raises:
+        InputError: there is no such plot or format, the run has nothing to draw, or a picture is
+            asked for and kaleido or its browser is missing.
+    """
+    for what, name, known in (("plot", kind, PLOTS), ("format", form, FORMATS)):
+        if name not in known:
+            raise InputError(unknown(what, name, known))
+    figure = figure_of(RunView.of(run), kind)
+    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+    if form == "html":
+        write_whole(out, figure.to_html(include_plotlyjs=True))
+        return
+    with whole_file(out) as file:
+        file.write(_picture(figure, form))
+
+
+def _picture(figure: object, form: str) -> bytes:
+    remedy = "or take --format html, which needs neither"
+    try:
+        import kaleido  # noqa: F401
+        from choreographer.errors import ChromeNotFoundError
+    except ImportError:
+        raise InputError(
+            f"{form} needs the package kaleido; pip install 'mergesearch[plots]', {remedy}"
+        ) from None
+    from plotly.io import to_image
+
+    try:
+        return to_image(figure, format=form, width=_WIDTH, scale=2 if form == "png" else 1)
+    except (ChromeNotFoundError, RuntimeError):
+        raise InputError(
+            f"{form} is drawn by a browser, and kaleido finds none; install Chromium or Chrome, or "
+            f"name it in BROWSER_PATH, {remedy}"
+        ) from None

@@ -1,0 +1,121 @@
+"""Plots as files, the tables behind them, and Optuna's dashboard."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from mergesearch.errors import InputError
+from mergesearch.recipe import read_recipe
+from mergesearch.report import RunView
+from mergesearch.report.coefficients import OTHERS, coefficients, spread
+from mergesearch.report.dashboard import annotated
+from mergesearch.report.plots import PLOTS, write_plot
+from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore, largest_changes, summary
+from tests.cli.conftest import Cli, cli
+from tests.report.runs import run_of
+
+__all__ = ["cli"]
+
+RECIPE = """
+merge_method: task_arithmetic
+base_model: models/base
+models:
+- model: models/one
+  parameters:
+    weight:
+    - {filter: self_attn, value: [0.0, 1.0, 3.0]}
+    - {filter: embed_tokens, value: 9.0}
+    - {value: 0.5}
+- {model: models/two, parameters: {weight: 0.25}}
+"""
+
+
+def name_of(model: object) -> str:
+    return str(model).rpartition("/")[2]
+
+
+def test_coefficients_are_a_table_for_each_parent() -> None:
+    found = coefficients(read_recipe(RECIPE), name_of)
+    assert found is not None and found.parameter == "weight"
+    assert (found.groups, found.n_layers) == (("self_attn", OTHERS), 3)
+    assert found.tables["one"].tolist() == [[0.0, 1.0, 3.0], [0.5, 0.5, 0.5]]
+    assert found.tables["two"].tolist() == [[0.25] * 3] * 2
+
+
+def test_the_spread_is_that_of_the_recipes_on_the_same_layers() -> None:
+    one = read_recipe(RECIPE)
+    other = read_recipe(RECIPE.replace("0.25", "0.75").replace("[0.0, 1.0, 3.0]", "[2.0, 5.0]"))
+    found = coefficients(one, name_of)
+    assert found is not None
+    tables = spread([one, other], found, name_of)
+    assert np.allclose(tables["two"], 0.25)
+    assert np.allclose(tables["one"][0], [1.0, 1.25, 1.0])  # 2, 3.5 and 5 beside 0, 1 and 3
+    assert spread([one], found, name_of) == {}
+
+
+def test_layers_that_a_parent_gives_alone_are_no_others() -> None:
+    text = """
+    merge_method: passthrough
+    slices:
+    - sources: [{model: models/one, layer_range: [0, 2], parameters: {scale: 0.5}}]
+    - sources: [{model: models/two, layer_range: [1, 2]}]
+    """
+    found = coefficients(read_recipe(text), name_of)
+    if found is not None:  # where a copy has a scale by tensor
+        assert found.n_layers == 3
+
+
+def test_the_largest_changes_are_half_gains_and_half_losses() -> None:
+    id_ = TaskId("t", "acc", "none", True, "mean", fingerprint="f")
+
+    def scores(values: list[tuple[float, float]]) -> Scores:
+        documents = {i: DocumentScore(*pair) for i, pair in enumerate(values)}
+        return Scores((TaskScore(id_, 1.0, **summary("mean", documents)),))
+
+    ours = scores([(1.0, 2.0), (1.0, 3.0), (1.0, 4.0), (0.0, -1.0), (1.0, 1.0)])
+    theirs = scores([(0.0, -1.0), (0.0, -1.0), (0.0, -1.0), (1.0, 1.0), (1.0, 1.0)])
+    assert [c.doc_id for c in largest_changes(ours, theirs, 2)] == [2, 3]
+    assert [c.value for c in largest_changes(ours, theirs)] == [1.0, 1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("kind", [k for k in PLOTS if k != "front"])
+def test_each_plot_is_drawn(tmp_path: Path, kind: str, cli: Cli) -> None:
+    run = run_of(tmp_path / "run", 8)
+    said = cli("plot", run, "--kind", kind, "--format", "html")
+    assert said.out.strip() == str(run / f"{kind}.html"), said.err
+    assert PLOTS[kind].title in (run / f"{kind}.html").read_text()
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", 2)
+    with pytest.raises(InputError, match="nothing to draw as front: that needs several objectives"):
+        write_plot(run, "front", tmp_path / "p.html", "html")
+    with pytest.raises(InputError, match="unknown plot 'histroy'; did you mean 'history'"):
+        write_plot(run, "histroy", tmp_path / "p.html", "html")
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_a_picture_without_kaleido_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(InputError, match=r"png needs the package kaleido; pip install 'merge"):
+        write_plot(run_of(tmp_path / "run", 2), "history", tmp_path / "p.png")
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_the_dashboard_has_notes_and_plots_in_a_copy(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    run = run_of(tmp_path / "run", 8)
+    before = (run / "journal.log").read_bytes()
+    (tmp_path / "copy").mkdir()
+    study = annotated(RunView.of(run), tmp_path / "copy")
+    notes = study._storage.get_study_system_attrs(study._study_id)
+    text = "".join(str(value) for value in notes.values())
+    assert "merge_method: linear" in text and "The winner beats the best parent, one" in text
+    assert "history" in "".join(notes)
+    assert len(study.get_trials()) == 8 and isinstance(study, optuna.Study)
+    assert (run / "journal.log").read_bytes() == before
