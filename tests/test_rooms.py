@@ -34,6 +34,7 @@ ROOMS = (
     "learning",
     "searching",
     "report",
+    "tracking",
     "exporting",
     "api",
     "integrations",

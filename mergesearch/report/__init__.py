@@ -1,5 +1,6 @@
 """Leaderboards over one or many runs, and the verdict on a run's winner."""
 
+from mergesearch.report.artifacts import artifacts
 from mergesearch.report.columns import (
     further_objectives,
     header,
@@ -24,6 +25,7 @@ __all__ = [
     "REPORTS",
     "Entry",
     "ReportFormat",
+    "artifacts",
     "caution",
     "differing",
     "entries_of",

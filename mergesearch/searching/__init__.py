@@ -21,7 +21,7 @@ from mergesearch.searching.goals import Goals, goals_of
 from mergesearch.searching.history import History
 from mergesearch.searching.learner import Learner
 from mergesearch.searching.loop import Search
-from mergesearch.searching.observer import Observer, Silent
+from mergesearch.searching.observer import Observer, Observers, Silent
 from mergesearch.searching.policies.racing import Raced, replay
 from mergesearch.searching.policies.stopping import Limit
 from mergesearch.searching.runs import Outcome, open_learner, open_run, open_search
@@ -40,6 +40,7 @@ __all__ = [
     "Learner",
     "Limit",
     "Observer",
+    "Observers",
     "Outcome",
     "Raced",
     "Search",

@@ -36,3 +36,25 @@ class Silent:
 
     def learning(self, done: int, most: int) -> None:
         """Say nothing."""
+
+
+class Observers:
+    """Several observers as one, told in their order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def stage(self, text: str) -> None:
+        """Tell each of a stage."""
+        for observer in self._observers:
+            observer.stage(text)
+
+    def trial(self, trial: TrialRecord, limit: Limit, best: float | None) -> None:
+        """Tell each of a trial."""
+        for observer in self._observers:
+            observer.trial(trial, limit, best)
+
+    def learning(self, done: int, most: int) -> None:
+        """Tell each of the documents that were learned from."""
+        for observer in self._observers:
+            observer.learning(done, most)

@@ -1,0 +1,15 @@
+"""What a run has to show, as files: for the hub, and for trackers."""
+
+from pathlib import Path
+
+from mergesearch.report.entries import entries_of
+from mergesearch.report.formats import leaderboard
+
+
+def artifacts(run: Path) -> dict[str, str]:
+    """Write what goes along with a run's model wherever that is shown, by file name.
+
+    Raises:
+        InputError: the folder is no run folder.
+    """
+    return {"leaderboard.json": leaderboard(entries_of(run), "json")}
