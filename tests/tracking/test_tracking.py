@@ -118,9 +118,9 @@ def test_a_tracker_is_told_of_trials_the_winner_and_the_report(fake: Fake, run: 
     ends = [*fake.told("summary"), *(values for values, step in logged if step is None)]
     assert ends == [
         {
-            "winner/search": 0.9,
+            "winner/search/score": 0.9,
             "winner/search/dev": 0.9,
-            "winner/held_out": 0.8,
+            "winner/held_out/score": 0.8,
             "winner/held_out/test": 0.8,
         }
     ]
@@ -150,7 +150,7 @@ def test_a_search_that_is_stopped_ends_the_trackers_run_without_a_winner(
     ):
         raise KeyboardInterrupt
     assert fake.calls[-1][0] == "finish"
-    assert not any("winner/search" in values for values, _ in fake.told("log"))
+    assert not any("winner/search/score" in values for values, _ in fake.told("log"))
 
 
 def test_one_that_fails_leaves_the_others_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
