@@ -107,6 +107,7 @@ class Tracking:
         for winner in (e for e in entries_of(self._folder) if e.role == "winner"):
             for split, scores in (("search", winner.search), ("held_out", winner.held_out)):
                 if scores is not None:
-                    values[f"winner/{split}"] = scores.total
+                    # no name begins another: MLflow makes folders of them
+                    values[f"winner/{split}/score"] = scores.total
                     values |= {f"winner/{split}/{t.id.task}": t.value for t in scores.tasks}
         return values, artifacts(self._folder)
