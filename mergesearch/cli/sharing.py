@@ -1,4 +1,4 @@
-"""Commands that make of a merge what others use: checkpoints, files, adapters, repositories."""
+"""Commands that share a merge: export, extract-lora, push."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -124,7 +124,7 @@ def _reference(model: str) -> "ModelRef":
 
 
 def _score_beside(adapter: Path, suite: Path) -> None:
-    """Score an adapter on its base beside the model that it stands for, and say it in its card."""
+    """Score an adapter beside the model that it stands for; its card says it, too."""
     import json
 
     from mergesearch.api import evaluate

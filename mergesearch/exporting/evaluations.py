@@ -1,4 +1,4 @@
-"""A model's held-out scores as the hub reads them: the card's, and files of their own."""
+"""Held-out scores as the hub reads them: in the card, and in files."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def metadata_of(entry: "Entry") -> dict[str, Any]:
 
 
 def result_files(entry: "Entry") -> dict[str, str]:
-    """Write the results on data sets of the hub, by file name, as `.eval_results/` holds them."""
+    """Write the results on data sets of the hub, by file of `.eval_results/`."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     by_file: dict[str, list[EvalResultEntry]] = {}

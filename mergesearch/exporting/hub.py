@@ -87,7 +87,7 @@ def _check_name(repo_id: str) -> None:
 
 
 def _folder_of(source: Path, dry_run: bool, say: Callable[[str], None] | None) -> Path:
-    """Find the folder that is uploaded; that of a run is written where it is not there.
+    """Find the folder that is uploaded, or write that of a run.
 
     Raises:
         InputError: it holds no exported model.

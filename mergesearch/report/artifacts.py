@@ -1,4 +1,4 @@
-"""What a run has to show, as files: for the hub, and for trackers."""
+"""Files that go along with a run's model: to the hub, and to trackers."""
 
 from pathlib import Path
 

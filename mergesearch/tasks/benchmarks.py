@@ -203,7 +203,7 @@ def benchmark_of(task: Task) -> str | None:
 
 
 def dataset_of(task: Task) -> tuple[str, str | None] | None:
-    """Name the data set on the hub that a task reads, and the subset; None of other data."""
+    """Name the hub's data set and subset that a task reads; None of other data."""
     path = task.DATASET_PATH
     if not path or "/" not in path or Path(path).exists():
         return None  # files, or a builder such as json

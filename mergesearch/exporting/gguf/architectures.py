@@ -99,7 +99,7 @@ def laid_out(tensor: Tensor, name: str, architecture: Architecture, config: Any)
 
 
 def frequency_factors(config: Any) -> Tensor | None:
-    """Give the numbers that Llama 3 divides its rotary frequencies by; None for others.
+    """Give the divisors of Llama 3's rotary frequencies; None for others.
 
     llama.cpp takes them from a tensor: float32 (half a head,).
     """

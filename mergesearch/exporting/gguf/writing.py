@@ -184,7 +184,7 @@ def _names(checkpoint: Checkpoint, architecture: Architecture, config: Any) -> d
 
 
 def _type(shape: tuple[int, ...], outtype: OutType) -> Any:
-    """Choose a tensor's type: of what no block of Q8_0 divides, and of vectors, a wider one."""
+    """Choose a tensor's type: a wider one for vectors, and for odd rows."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if len(shape) < 2:
