@@ -35,6 +35,7 @@ ROOMS = (
     "workers",
     "searching",
     "report",
+    "tracking",
     "exporting",
     "api",
     "integrations",

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,14 +18,16 @@ from mergesearch.cli.options import (
     MemoryBudget,
     Out,
     RayAddress,
-    RunFolder,
     ShardSize,
     SpaceFile,
+    Track,
     Workers,
 )
 from mergesearch.cli.pages import dashboard, plot, report
 from mergesearch.cli.schema import schema
-from mergesearch.errors import InputError, MergesearchError
+from mergesearch.cli.sharing import export, extract_lora, push
+from mergesearch.cli.status import status
+from mergesearch.errors import MergesearchError
 
 
 class _Commands(TyperGroup):
@@ -119,6 +121,7 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="For the space's.")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
+    track: Track = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
@@ -136,6 +139,7 @@ def search(
         space,
         out or Path("results") / space.stem,
         {key: value for key, value in given.items() if value is not None},
+        track=track,
         storage=storage,
         device=device,
         batch_size=batch_size,
@@ -315,28 +319,6 @@ def lm_eval(context: typer.Context) -> None:
 
 
 @app.command()
-def export(
-    run: RunFolder,
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many of the best.")] = 1,
-    trial: Annotated[int | None, typer.Option(metavar="N", help="One trial instead.")] = None,
-    front: Annotated[
-        bool, typer.Option("--front", help="Each model of the front instead.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder.", show_default="RUN/export")] = None,
-    max_shard_size: ShardSize = "5GB",
-) -> None:
-    """Write the best candidates as checkpoints, checked against what was scored."""
-    from mergesearch.cli.sizes import bytes_of
-    from mergesearch.exporting import export as write
-
-    if front and trial is not None:
-        raise InputError(f"give --front or --trial, got both (--trial {trial})")
-    size = bytes_of(max_shard_size)
-    for folder in write(run, out, top=top, trial=trial, front=front, max_shard_bytes=size):
-        typer.echo(folder)
-
-
-@app.command()
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     form: Annotated[
@@ -365,26 +347,36 @@ def leaderboard(
     (show_front if front else show_entries)(entries)
 
 
-for _command in (report, plot, dashboard, schema):
+for _command in (export, extract_lora, push, report, plot, dashboard, status, schema):
     app.command()(_command)
 
 
-def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> None:
+def _search(
+    path: Path,
+    run: Path,
+    changed: Mapping[str, float],
+    track: Sequence[str] | None = None,
+    **how: Any,
+) -> None:
     """Search a space, some of its `search` changed, and show what it came to."""
     from mergesearch.config import parse
     from mergesearch.space import SearchSettings, SearchSpace
 
     space = SearchSpace.load(path)
     settings = parse(SearchSettings, {**dict(space.search), **changed}, "search")
+    space = space.model_copy(update={"search": settings})
     _quiet_optuna()
 
     # only now, since what is wrong with the YAML is said without them
     from mergesearch.api import search as search_space
     from mergesearch.cli.leaderboard import show_run
     from mergesearch.cli.progress import Progress
+    from mergesearch.searching import Observers
+    from mergesearch.tracking import Tracking
 
-    with Progress() as observer:
-        search_space(space.model_copy(update={"search": settings}), run, observer=observer, **how)
+    config = space.model_dump(mode="json")
+    with Progress() as progress, Tracking(track or (), run, config, progress.stage) as tracking:
+        search_space(space, run, observer=Observers(progress, tracking), **how)
     show_run(run)
 
 

@@ -25,6 +25,10 @@ AllowMismatch = Annotated[
     bool,
     typer.Option("--allow-mismatch", help="Merge models of different functions all the same."),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Tell wandb, trackio, mlflow or a plugin's of trials."),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="RUN", help="Run folder.", show_default="results/SPACE"),

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
@@ -43,6 +44,7 @@ def write_checkpoint(
     text_of: Callable[[Recipe, Path], str] = write_recipe,
     models: Sequence[ModelRef] | None = None,
     held: HeldTensors | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> str:
     """Merge a recipe into a checkpoint folder.
 
@@ -66,6 +68,7 @@ def write_checkpoint(
         models: those that the card names, where the recipe's are made of others.
         held: takes the weights, which then are in no file, if they are at most half of what the
             memory budget leaves; the other half is for whatever is made of them.
+        metadata: further metadata of the card.
 
     Returns:
         The hash of the tensors.
@@ -116,7 +119,10 @@ def write_checkpoint(
             if template is not None:
                 write_chat_template(template, folder)
             text = text_of(written, folder)
-            _describe(written, text, parents, folder, notes, models)
+            said = "".join(f"\n{note}.\n" for note in parents.notes)
+            card = model_card(written, text, said + notes, models, metadata)
+            (folder / RECIPE_FILE).write_text(text)
+            (folder / "README.md").write_text(card)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return digest
@@ -163,17 +169,3 @@ def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:
     if len(results) > 1:  # no recipe can say so
         return recipe
     return recipe.model_copy(update={"dtype": "float32", "out_dtype": results.pop()})
-
-
-def _describe(
-    recipe: Recipe,
-    text: str,
-    parents: Parents,
-    folder: Path,
-    notes: str,
-    models: Sequence[ModelRef] | None,
-) -> None:
-    """Write the recipe's text, and the card that shows it."""
-    said = "".join(f"\n{note}.\n" for note in parents.notes)
-    (folder / RECIPE_FILE).write_text(text)
-    (folder / "README.md").write_text(model_card(recipe, text, said + notes, models))

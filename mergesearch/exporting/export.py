@@ -1,10 +1,15 @@
-"""From a run to checkpoints of its best candidates."""
+"""From a run to its best candidates, in any of the formats."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mergesearch.errors import InputError
-from mergesearch.exporting.checkpoint import write_checkpoint
+from mergesearch.exporting.evaluations import RESULTS_FOLDER, metadata_of, result_files
+from mergesearch.exporting.formats import CHECKPOINT, export_format
+from mergesearch.exporting.selected import ExportOptions, Selected
+from mergesearch.recipe import ModelRef
 from mergesearch.runs import Record, identity_of
 
 
@@ -15,29 +20,37 @@ def export(
     top: int = 1,
     trial: int | None = None,
     front: bool = False,
-    max_shard_bytes: int = 5 * 10**9,
+    form: str = CHECKPOINT,
+    say: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> list[Path]:
-    """Write the best candidates of a run as checkpoints, checked by their hashes.
+    """Write the best candidates of a run in one of the formats of `EXPORTS`.
+
+    Whatever the format, what is written is checked by the hash of the tensors that were scored.
 
     Args:
         run: the run's folder.
-        out: where the checkpoints go; None is `export` in the run's folder.
+        out: where the results go; None is `export` in the run's folder.
         top: how many, from the best down.
         trial: the number of one trial to export instead.
         front: export each model of the front instead, the winner first.
-        max_shard_bytes: the largest size of one weight file.
+        form: "safetensors" (a checkpoint), "gguf", "lora", or a package's.
+        say: is told what a format has to say of each.
+        options: fields of `ExportOptions`: max_shard_bytes, outtype, rank.
 
     Returns:
-        The folders written: `top-1`, `top-2`…, `trial-N` or `front-1`, `front-2`…
+        The folders written: `top-1`, `top-2`…, `trial-N` or `front-1`, `front-2`…; of other formats
+        than checkpoints with their name, as `top-1-gguf`.
 
     Raises:
-        InputError: no such run, trial or front, a folder is taken, a model is gone, the device is
-            full.
+        InputError: no such run, trial, front or format, a folder is taken, a model is gone, the
+            device is full, or the format has no place for such a model.
         ExportMismatchError: a rebuilt model differs from the one that was scored.
     """
     from mergesearch.report import entries_of, front_of, markdown  # tables, which no merge needs
 
-    identity_of(run)
+    written = export_format(form)
+    base = _base(run)
     record = Record(run, writable=False)
     if front:
         wanted = [(f"front-{i}", e.recipe.hash) for i, e in enumerate(front_of(run), start=1)]
@@ -50,17 +63,36 @@ def export(
     notes = f"\n## Scores\n\n{markdown(entries)}\n"
     folders = []
     for name, recipe_hash in wanted:
-        folder = (out or run / "export") / name
-        write_checkpoint(
+        folder = (out or run / "export") / (name if form == CHECKPOINT else f"{name}-{form}")
+        digest = record.tensors_of(recipe_hash)
+        entry = next((e for e in entries if e.digest == digest), None)
+        selected = Selected(
             record.recipe(recipe_hash),
-            folder,
-            max_shard_bytes=max_shard_bytes,
-            expected_digest=record.tensors_of(recipe_hash),
-            notes=notes,
+            ExportOptions(**options),
+            digest=digest,
+            base=base,
             allow_mismatch=record.allow_mismatch,
+            notes=notes,
+            metadata=metadata_of(entry) if entry else {},
         )
+        for line in written.write(selected, folder):
+            if say is not None:
+                say(f"{folder}: {line}")
+        for file, text in (result_files(entry) if entry else {}).items():
+            (folder / RESULTS_FOLDER).mkdir(exist_ok=True)
+            (folder / RESULTS_FOLDER / file).write_text(text)
         folders.append(folder)
     return folders
+
+
+def _base(run: Path) -> ModelRef | None:
+    """Read the base of a run's space; None where it has none.
+
+    Raises:
+        InputError: the folder is no run folder.
+    """
+    base = identity_of(run)["space"].get("base")
+    return None if base is None else ModelRef.model_validate(base).resolved(run)
 
 
 def _one_trial(run: Path, record: Record, number: int) -> list[tuple[str, str]]:

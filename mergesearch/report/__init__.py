@@ -1,5 +1,6 @@
 """Leaderboards over one or many runs, and the verdict on a run's winner."""
 
+from mergesearch.report.artifacts import artifacts
 from mergesearch.report.columns import (
     further_objectives,
     header,
@@ -27,6 +28,7 @@ __all__ = [
     "Entry",
     "ReportFormat",
     "RunView",
+    "artifacts",
     "caution",
     "differing",
     "entries_of",

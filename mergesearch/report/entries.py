@@ -39,6 +39,8 @@ class Entry:
     learned_from: tuple[str, ...] = ()
     #: Fields in which the run's models differ, a line each.
     differences: tuple[str, ...] = ()
+    #: By task the data set on the hub that its documents are of, and the subset, if they are.
+    datasets: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     #: The deciding score under a bootstrap over documents; None where there is none, and where a
     #: task's own aggregation is out of reach.
     resampled: Resampled | None = field(default=None, repr=False)
@@ -109,6 +111,7 @@ def _entries(run: Path) -> list[Entry]:
                 record.suite.searched_benchmarks,
                 tuple(dict.fromkeys(task for one in record.passes for task in one.searched)),
                 record.differences,
+                record.suite.datasets,
             )
         )
     return entries

@@ -45,6 +45,10 @@ class TaskEntry:
     benchmark: str | None = None
     #: Documents that are learned from, and so not scored.
     apart: tuple[int, ...] = ()
+    #: The data set on the hub that its documents are of, and the subset, if they are; names only,
+    #: which change no score.
+    dataset: str | None = field(default=None, compare=False)
+    subset: str | None = field(default=None, compare=False)
 
     def score(
         self, documents: Mapping[int, DocumentScore], value: float | None
@@ -80,8 +84,9 @@ class TaskEntry:
     def json(self) -> dict[str, Any]:
         """Return the entry of a record; see `from_json`."""
         entry = asdict(self)
-        if not self.apart:
-            del entry["apart"]
+        for name in ("apart", "dataset", "subset"):
+            if not entry[name]:
+                del entry[name]
         return {**entry.pop("id"), **entry}
 
 
@@ -111,6 +116,12 @@ class SuiteEntry:
         searched = {task.benchmark for task in self.splits.get("search_full", ())}
         tasks = (task for split in self.splits.values() for task in split)
         return {t.id.task: t.benchmark for t in tasks if t.benchmark and t.benchmark in searched}
+
+    @property
+    def datasets(self) -> Mapping[str, tuple[str, str | None]]:
+        """Tasks of either split by name whose documents are of a data set on the hub."""
+        tasks = (task for split in self.splits.values() for task in split)
+        return {t.id.task: (t.dataset, t.subset) for t in tasks if t.dataset is not None}
 
     @property
     def objective(self) -> str:

@@ -250,4 +250,5 @@ def suite_entry(evaluator: "Evaluator") -> SuiteEntry:
 def _task_entry(task: "BuiltTask") -> TaskEntry:
     # of a limited task, those behind the limit are not scored in any case
     apart = tuple(sorted(i for i in task.apart if i < task.end))
-    return TaskEntry(task.id, task.weight, task.n_documents, task.benchmark, apart)
+    dataset, subset = task.dataset or (None, None)
+    return TaskEntry(task.id, task.weight, task.n_documents, task.benchmark, apart, dataset, subset)

@@ -202,6 +202,14 @@ def benchmark_of(task: Task) -> str | None:
     return owner.name if owner and scored_split(task) in owner.splits else None
 
 
+def dataset_of(task: Task) -> tuple[str, str | None] | None:
+    """Name the hub's data set and subset that a task reads; None of other data."""
+    path = task.DATASET_PATH
+    if not path or "/" not in path or Path(path).exists():
+        return None  # files, or a builder such as json
+    return path, task.DATASET_NAME
+
+
 def scored_split(task: Task) -> str:
     """Name the split that a task's scored documents come from."""
     # a class may read its data by methods, without splits in its settings

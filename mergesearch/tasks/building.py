@@ -14,7 +14,7 @@ from lm_eval.api.task import Task
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.requests import LogLikelihood, Request, Response, RollingLogLikelihood
 from mergesearch.scores import TaskId
-from mergesearch.tasks.benchmarks import benchmark_of, scored_split
+from mergesearch.tasks.benchmarks import benchmark_of, dataset_of, scored_split
 from mergesearch.tasks.built import BuiltTask
 from mergesearch.tasks.catalogue import Catalogue
 from mergesearch.tasks.fingerprint import fingerprint, tokenizer_hash
@@ -123,6 +123,7 @@ class _Builder:
             full_weight=spec.weight,
             end=min(spec.limit or len(documents), len(documents)),
             benchmark=benchmark_of(source),
+            dataset=dataset_of(source),
             tokenizer_hash=self._tokenizer_hash,
             source=source,
             documents=documents,

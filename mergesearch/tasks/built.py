@@ -41,6 +41,8 @@ class BuiltTask:
     end: int
     #: Name of the well-known benchmark whose reported set it is, if it is one.
     benchmark: str | None
+    #: The data set on the hub that its documents are of, and the subset of it, if they are.
+    dataset: tuple[str, str | None] | None
     #: Hash of the tokenizer that encodes the prompts.
     tokenizer_hash: str
     source: Task

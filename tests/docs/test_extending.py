@@ -24,6 +24,8 @@ ROWS = {
     "mergesearch.objectives": ("mergesearch.objectives", "Objective"),
     "mergesearch.engines": ("mergesearch.engines", "EngineFactory"),
     "mergesearch.reports": ("mergesearch.report", "ReportFormat"),
+    "mergesearch.exports": ("mergesearch.exporting", "ExportFormat"),
+    "mergesearch.trackers": ("mergesearch.tracking", "TrackerFactory"),
 }
 
 

@@ -160,7 +160,7 @@ def exported(monkeypatch: pytest.MonkeyPatch, run: Path, **how: Any) -> list[str
     def write(*_: Any, expected_digest: str, **__: Any) -> None:
         found.append(expected_digest)
 
-    module = importlib.import_module("mergesearch.exporting.export")
+    module = importlib.import_module("mergesearch.exporting.formats")
     monkeypatch.setattr(module, "write_checkpoint", write)
     export(run, **how)
     return [digest.removeprefix("digest of ") for digest in found]

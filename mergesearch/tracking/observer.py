@@ -1,0 +1,113 @@
+"""An observer that passes on to trackers what a search says."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mergesearch.config import unknown
+from mergesearch.errors import InputError
+from mergesearch.tracking.base import TrackedRun, Tracker
+from mergesearch.tracking.table import TRACKERS
+
+if TYPE_CHECKING:
+    from mergesearch.searching import Limit, TrialRecord
+
+
+class Tracking:
+    """Trackers of one search, opened and finished with a block.
+
+    One that fails, at its opening or later, is said in one line and told nothing more: no tracker
+    stops a search.
+
+    Args:
+        names: of trackers, as in `TRACKERS`.
+        run: the run's folder.
+        config: what the trackers show of the search.
+        say: is told, in a line, that one failed.
+
+    Raises:
+        InputError: there is no such tracker, or its package is not installed.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        run: Path,
+        config: Mapping[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = run
+        self._say = say
+        self._trackers: dict[str, Tracker] = {}
+        key = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
+        tracked = TrackedRun(run.resolve().name, key, config)
+        for name in dict.fromkeys(names):
+            if name not in TRACKERS:
+                raise InputError(unknown("tracker", name, TRACKERS))
+            self._open(name, tracked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        values, files = self._outcome() if kind is None and self._trackers else ({}, {})
+        self._tell(lambda tracker: tracker.finish(values, files))
+
+    def stage(self, text: str) -> None:
+        """Pass nothing on."""
+
+    def learning(self, done: int, most: int) -> None:
+        """Pass nothing on."""
+
+    def trial(self, trial: "TrialRecord", limit: "Limit", best: float | None) -> None:
+        """Pass on the numbers of a trial; of one that failed, what it cost."""
+        numbers = {
+            "score": trial.score,
+            "best": best,
+            "share": trial.share if trial.score is not None else None,
+            "documents": trial.n_documents,
+            "seconds": trial.seconds,
+            **{f"objectives/{name}": value for name, value in trial.objectives.items()},
+        }
+        values = {name: float(value) for name, value in numbers.items() if value is not None}
+        self._tell(lambda tracker: tracker.log(values, trial.number))
+
+    def _open(self, name: str, run: TrackedRun) -> None:
+        try:
+            self._trackers[name] = TRACKERS[name].open(run)
+        except ImportError:
+            raise InputError(
+                f"--track {name} needs its package: pip install 'mergesearch[{name}]'"
+            ) from None
+        except Exception as error:  # whatever a tracker raises: no network, no account
+            self._failed(name, error)
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        """Tell every tracker that still works."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                what(tracker)
+            except Exception as error:  # whatever a tracker raises
+                del self._trackers[name]
+                self._failed(name, error)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        self._say(f"{name} fails, and is told nothing more: {reason}")
+
+    def _outcome(self) -> tuple[dict[str, float], dict[str, str]]:
+        """Give the winner's scores by name, and the files of the run."""
+        from mergesearch.report import artifacts, entries_of
+
+        values = {}
+        for winner in (e for e in entries_of(self._folder) if e.role == "winner"):
+            for split, scores in (("search", winner.search), ("held_out", winner.held_out)):
+                if scores is not None:
+                    # no name begins another: MLflow makes folders of them
+                    values[f"winner/{split}/score"] = scores.total
+                    values |= {f"winner/{split}/{t.id.task}": t.value for t in scores.tasks}
+        return values, artifacts(self._folder)
