@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from mergesearch.tasks import Suite
     from mergesearch.tasks.rows import ResultRow
 
-__all__ = ["Evaluation", "compare", "evaluate", "export", "learn", "merge", "recipe_of", "search", "soup"]
+__all__ = [
+    "Evaluation",
+    "compare",
+    "evaluate",
+    "export",
+    "learn",
+    "merge",
+    "recipe_of",
+    "search",
+    "soup",
+]
 
 
 def merge(

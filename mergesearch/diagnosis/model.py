@@ -64,13 +64,15 @@ def together(parts: Sequence[Part]) -> Part:
     """Sum parts up as one: norms and angles of all their tensors, ranks and overlaps as means.
 
     Args:
-        parts: at least one, of one group.
+        parts: at least one; the result is called as the first is.
     """
     parents = list(parts[0].deltas)
     deltas = {name: _root(part.deltas[name] ** 2 for part in parts) for name in parents}
     pairs = []
     for first, second in combinations(parents, 2):
-        own = [(part.pair(first, second), part.deltas[first] * part.deltas[second]) for part in parts]
+        own = [
+            (part.pair(first, second), part.deltas[first] * part.deltas[second]) for part in parts
+        ]
         scale = deltas[first] * deltas[second]
         dot = sum((pair.cosine or 0.0) * weight for pair, weight in own)
         pairs.append(
@@ -93,6 +95,10 @@ def together(parts: Sequence[Part]) -> Part:
         ranks=ranks,
         pairs=tuple(pairs),
     )
+
+
+def _layers(first: int, end: int) -> str:
+    return f"layer {first}" if end - first == 1 else f"layers {first} to {end - 1}"
 
 
 def _root(squares: Iterable[float]) -> float:
@@ -181,8 +187,13 @@ class Diagnosis(Config):
             for first, end in self.blocks:
                 of_block = [p for p in of_group if p.layer is not None and first <= p.layer < end]
                 if of_block:
-                    found.append((f"{group}, layers {first} to {end - 1}", together(of_block)))
+                    found.append((f"{group}, {_layers(first, end)}", together(of_block)))
         return tuple(found)
+
+    @property
+    def whole(self) -> Part | None:
+        """All parts as one, embeddings and norms too; None where there are none."""
+        return together(self.parts) if self.parts else None
 
     def to_json(self) -> str:
         """Write it as JSON."""
@@ -214,4 +225,3 @@ class Diagnosis(Config):
         """
         path = folder / FILE
         return cls.from_json(read_text(path), str(path)) if path.exists() else None
-

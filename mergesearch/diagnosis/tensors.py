@@ -98,7 +98,7 @@ def _of_factors(factors: Sequence[Factors]) -> Tensor:
 
 
 def _of_deltas(inputs: Inputs) -> Tensor:
-    """The same of whole deltas, by products over the longer side, block by block."""
+    """Compute it of whole deltas, by products over the longer side, block by block."""
     rows, columns = inputs.shape
     n = len(inputs.models)
     scale = numbers(_scales(inputs), inputs)

@@ -1,7 +1,7 @@
 """Deltas of whole models side by side, tensor by tensor as memory allows."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import sqrt
@@ -101,9 +101,7 @@ class _Sums:
             n_entries=self.n_entries,
             base=sqrt(self.base),
             deltas=dict(zip(names, norms, strict=True)),
-            ranks={
-                name: _ratio(self.ranks[i], self.squares[i]) for i, name in enumerate(names)
-            },
+            ranks={name: _ratio(self.ranks[i], self.squares[i]) for i, name in enumerate(names)},
             pairs=tuple(
                 Pair(
                     first=names[i],
