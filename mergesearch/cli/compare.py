@@ -72,7 +72,7 @@ def _show(diagnosis: Diagnosis, out: Path | None, *, scorable: bool) -> None:
         print(markdown(diagnosis), end="")
         return
     for of in tables_of(diagnosis):
-        table = Table(title=of.title, caption=of.note, box=None, header_style="bold")
+        table = Table(title=of.title, caption=of.note or None, box=None, header_style="bold")
         table.title_justify = table.caption_justify = "left"
         table.title_style = "bold"
         for n, name in enumerate(of.columns):

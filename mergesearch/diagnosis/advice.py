@@ -21,7 +21,7 @@ NOTHING = 0.01
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two parents that change how the model responds to the same inputs, in one part of it."""
+    """Two parents that change the response to the same inputs, in one part."""
 
     row: str
     pair: tuple[str, str]

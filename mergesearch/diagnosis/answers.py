@@ -48,9 +48,9 @@ def _of_task(scores: Mapping[str, TaskScore]) -> Answers:
 
 
 def _table(scores: Sequence[TaskScore]) -> "np.ndarray | None":
-    """Lay values out, (parents, documents), higher being better; None unless all are numbers.
+    """Lay values out, (parents, documents), higher being better.
 
-    A document on which a metric is not defined is left out.
+    None unless all are numbers. A document on which a metric is not defined is left out.
     """
     if scores[0].id.aggregation != "mean":
         return None

@@ -61,7 +61,7 @@ class Part(Config):
 
 
 def together(parts: Sequence[Part]) -> Part:
-    """Sum parts up as one: norms and angles of all their tensors, ranks and overlaps as means.
+    """Sum parts up as one: norms and angles of all tensors; ranks as means.
 
     Args:
         parts: at least one; the result is called as the first is.

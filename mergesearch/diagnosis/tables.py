@@ -17,7 +17,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    #: The meaning of its numbers.
+    #: The meaning of its numbers; that of tables alike is said once, by the last.
     note: str
 
 
@@ -27,11 +27,12 @@ def tables_of(diagnosis: Diagnosis) -> tuple[Table, ...]:
     rows = [(name, part) for name, part in diagnosis.rows if any(part.deltas.values())]
     if rows:
         found.append(_deltas(diagnosis, rows))
-    if rows and len(diagnosis.parents) > 1:
-        found.append(_pairs(diagnosis, rows))
+        if len(diagnosis.parents) > 1:
+            found.append(_pairs(diagnosis, rows))
     if diagnosis.answers:
         found.append(_tasks(diagnosis))
-        found += (_ahead(of) for of in diagnosis.answers if len(of.ahead) > 1)
+        several = [of for of in diagnosis.answers if len(of.ahead) > 1]
+        found += (_ahead(of, last=of is several[-1]) for of in several)
     return tuple(found)
 
 
@@ -52,11 +53,12 @@ def _delta(part: Part, parent: str) -> str:
 
 
 def _pairs(diagnosis: Diagnosis, rows: list[tuple[str, Part]]) -> Table:
+    # the few entries of norms point anywhere
+    rows = [(name, part) for name, part in rows if any(p.overlap is not None for p in part.pairs)]
     pairs = list(combinations(diagnosis.parents, 2))
     cut = len(pairs) > _N_PAIRS
     if cut:
-        whole = [part for _, part in rows]
-        pairs.sort(key=lambda pair: -max(of.pair(*pair).overlap or 0.0 for of in whole))
+        pairs.sort(key=lambda pair: -_largest_overlap(rows, *pair))
     more = f"; {_N_PAIRS} of {len(pairs)} pairs, those of the largest overlap" if cut else ""
     pairs = pairs[:_N_PAIRS]
     return Table(
@@ -67,6 +69,10 @@ def _pairs(diagnosis: Diagnosis, rows: list[tuple[str, Part]]) -> Table:
         "among the largest fifth of both, 50 % by chance; the overlap of the inputs that the two "
         f"respond to{more}",
     )
+
+
+def _largest_overlap(rows: list[tuple[str, Part]], first: str, second: str) -> float:
+    return max((part.pair(first, second).overlap or 0.0 for _, part in rows), default=0.0)
 
 
 def _pair(part: Part, first: str, second: str) -> str:
@@ -97,7 +103,7 @@ def _tasks(diagnosis: Diagnosis) -> Table:
     )
 
 
-def _ahead(of: Answers) -> Table:
+def _ahead(of: Answers, *, last: bool) -> Table:
     parents = list(of.ahead)
     return Table(
         f"{of.task}: who answers what",
@@ -111,7 +117,9 @@ def _ahead(of: Answers) -> Table:
             for name in parents
         ),
         "the share of documents on which the parent of the row is right and that of the column is "
-        "not; on which it is right alone",
+        "not; on which it is right alone"
+        if last
+        else "",
     )
 
 
@@ -135,7 +143,8 @@ def _sections(diagnosis: Diagnosis) -> Iterator[str]:
     for table in tables_of(diagnosis):
         yield f"## {table.title}"
         yield tabulate(table.rows, table.columns, tablefmt="pipe", disable_numparse=True)
-        yield f"{table.note[0].upper()}{table.note[1:]}."
+        if table.note:
+            yield f"{table.note[0].upper()}{table.note[1:]}."
 
 
 #: What is said where no rule has anything to say.

@@ -58,7 +58,7 @@ def square_of(tensor: Tensor) -> float:
 
 
 def _signs(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Count the entries that are large in both of two deltas, and the conflicts among them."""
+    """Count entries that are large in both of two deltas, and opposite ones."""
     n = len(inputs.models)
     shared, opposite = torch.zeros(2, n, n, dtype=torch.float64)
     if n < 2:
@@ -75,7 +75,7 @@ def _signs(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _sign_counts(base: Tensor, models: Sequence[Tensor], *, threshold: Tensor) -> Tensor:
-    """Ones where two deltas are large, and where their signs differ there: (2 pairs, *S)."""
+    """Ones where two deltas are large, and where signs differ: (2 pairs, *S)."""
     deltas = [model - base for model in models]
     signs = [
         torch.where(delta.abs() >= least, delta.sign(), 0.0)
@@ -127,7 +127,7 @@ def _scaled(base: Tensor, models: Sequence[Tensor], *, scale: Tensor) -> Tensor:
 
 
 def _scales(inputs: Inputs) -> list[float]:
-    """Numbers that bring deltas to norm one, so that no fourth power is lost in float32."""
+    """Numbers that bring deltas to norm one, for the fourth powers in float32."""
     squares = gram(inputs).diagonal()
     return [float(square) ** -0.5 if square > 0 else 1.0 for square in squares]
 

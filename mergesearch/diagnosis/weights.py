@@ -25,7 +25,7 @@ _SAID = 0.2
 def compare_weights(
     space: SearchSpace, parents: Parents, say: Callable[[str], None]
 ) -> tuple[Part, ...]:
-    """Compare what fine-tuning changed in each parent, layer by layer and group by group.
+    """Compare what fine-tuning changed in each parent, by layer and group.
 
     One tensor of all models is held at a time.
 
@@ -138,7 +138,7 @@ def _add(sums: _Sums, job: Job, parents: Parents) -> None:
 
 
 def _factors(job: Job, parents: Parents) -> list[Factors] | None:
-    """Give the factors of all deltas of a tensor, if all models are adapters of the base."""
+    """Give the factors of a tensor's deltas, if all models are the base's adapters."""
     assert job.base is not None
     found = []
     for source in job.models:

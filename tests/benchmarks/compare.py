@@ -155,7 +155,7 @@ def recipe(space: SearchSpace, found: Diagnosis, weights: Mapping[str, str | Non
     """Add deltas to the base: each whole, or in one part alone, by its name in the tables."""
     slices = []
     for first, end in found.blocks:
-        sources = [{"model": str(space.base), "layer_range": [first, end]}]
+        sources: list[dict[str, Any]] = [{"model": str(space.base), "layer_range": [first, end]}]
         for parent, where in weights.items():
             weight: Any = 1.0
             if where is not None:
