@@ -156,7 +156,7 @@ class Diagnosis(Config):
     """All that is known of a space's parents before a search.
 
     >>> from pathlib import Path
-    >>> from mergesearch import SearchSpace, compare
+    >>> from mergesearch import Diagnosis, SearchSpace, compare
     >>> diagnosis = compare(SearchSpace.load(Path("space.yaml")))
     >>> diagnosis.parents, diagnosis.n_layers
     (('one', 'two'), 4)

@@ -36,10 +36,12 @@ def compare_weights(
         say: is told how far it has come.
 
     Raises:
+        InputError: the memory budget is too small even for one tensor.
         RecipeError: the models have other tensors, or other shapes.
         CandidateError: a model has NaN or infinite entries.
     """
     jobs = [job for job in plan_merge(space.task_arithmetic(1.0), parents).jobs if job.n_entries]
+    parents.reserve({"comparing": max(map(_squares, jobs))})
     several = len(tower_depths(job.name for job in jobs)) > 1
     sums: dict[tuple[int | None, str], _Sums] = defaultdict(lambda: _Sums(len(space.parents)))
     done, most, said = 0, sum(job.n_entries for job in jobs), 0.0
@@ -114,6 +116,12 @@ class _Sums:
                 for i, j in combinations(range(self.n), 2)
             ),
         )
+
+
+def _squares(job: Job) -> int:
+    """Bound the bytes of products over a tensor's longer side, one for each pair."""
+    columns, n = job.shape[-1], len(job.models)
+    return 4 * n * (n + 1) // 2 * min(columns, job.n_entries // columns) ** 2
 
 
 def _ratio(part: Tensor, whole: Tensor | float) -> float | None:
