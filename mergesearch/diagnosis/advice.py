@@ -1,6 +1,7 @@
-"""Advice: rules over a diagnosis' numbers, each checked against what merges score.
+"""Advice: rules over a diagnosis' numbers.
 
-`make bench-compare` measures what the rules on weights claim (results/benchmarks/compare.md).
+`make bench-compare` measures what the rules on weights claim (results/benchmarks/compare.md); the
+thresholds were set on the families that it measures, see docs/compare.md.
 Cosines and opposite signs are shown and not advised on: where they are large, merges cost no more.
 """
 
