@@ -13,7 +13,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test lint docs bench bench-search architectures fuzz setup peers clean
+.PHONY: demo test lint docs bench bench-search bench-compare architectures fuzz setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
@@ -44,6 +44,14 @@ bench-search: $(VENV)/.ready-to-test
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs $(JOBS) --work bench-search
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.learning --work bench-search
+
+# what merges cost where `mergesearch compare` warns, and where it does not: some ten minutes
+bench-compare: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.benchmarks.compare --work bench-compare
+ifneq ($(TESTBED),)
+	test -d bench-compare/testbed || $(VENV)/bin/python $(TESTBED) bench-compare/testbed
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.compare --testbed bench-compare/testbed --limit 24 --work bench-compare
+endif
 
 # every causal architecture of transformers, tiny, from end to end: docs/architectures.md (an hour)
 architectures: $(VENV)/.ready-to-test
@@ -82,4 +90,4 @@ $(PEERS)/.ready: constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo bench-search site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo bench-search bench-compare site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mergesearch.api import evaluate, learn, merge, search, soup
+    from mergesearch.api import compare, evaluate, learn, merge, search, soup
+    from mergesearch.diagnosis import Diagnosis
     from mergesearch.errors import (
         CandidateError,
         ExportMismatchError,
@@ -37,6 +38,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     # verbs
+    "compare": "api",
     "evaluate": "api",
     "export": "api",
     "greedy_soup": "searching",
@@ -48,6 +50,7 @@ _HOME = {
     "search": "api",
     "soup": "api",
     # what they take and give
+    "Diagnosis": "diagnosis",
     "Evaluator": "evaluation",
     "LiveModel": "merging",
     "Parents": "parents",
@@ -75,6 +78,7 @@ _HOME = {
 
 __all__ = [
     "CandidateError",
+    "Diagnosis",
     "Evaluator",
     "ExportMismatchError",
     "InputError",
@@ -89,6 +93,7 @@ __all__ = [
     "Suite",
     "TaskId",
     "TrialRecord",
+    "compare",
     "evaluate",
     "export",
     "greedy_soup",

@@ -11,6 +11,7 @@ from mergesearch.recipe import DType, ModelRef, Recipe, Stage, copy_of, load_rec
 from mergesearch.runtime import Runtime, RuntimeOptions
 
 if TYPE_CHECKING:
+    from mergesearch.diagnosis import Diagnosis
     from mergesearch.runs import LeaderboardRow
     from mergesearch.scores import Scores
     from mergesearch.searching import CandidateEvaluator, Observer, Outcome
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from mergesearch.tasks import Suite
     from mergesearch.tasks.rows import ResultRow
 
-__all__ = ["Evaluation", "evaluate", "export", "learn", "merge", "recipe_of", "search", "soup"]
+__all__ = [
+    "Evaluation",
+    "compare",
+    "evaluate",
+    "export",
+    "learn",
+    "merge",
+    "recipe_of",
+    "search",
+    "soup",
+]
 
 
 def merge(
@@ -137,6 +148,55 @@ def evaluate(
     rows = rows_of(results, scores, tasks)
     facts = provenance.json(evaluator.describe(live.model), tokenizer, tasks)
     return Evaluation(scores, results | facts, rows)
+
+
+def compare(
+    space: "SearchSpace",
+    out: Path | None = None,
+    *,
+    observer: "Observer | None" = None,
+    **runtime: Unpack[RuntimeOptions],
+) -> "Diagnosis":
+    """Compare a space's parents before a search, and say what follows for it.
+
+    Args:
+        space: gives the base, the parents and the suite.
+        out: a run's folder, such as a later search's: the parents are scored as well, scores are
+            shared, and the diagnosis is written into it. Without one only weights and settings are
+            compared, and nothing is written.
+        observer: is told what goes on.
+        runtime: fields of `Runtime`, such as device and memory_budget.
+
+    Raises:
+        InputError: something in the space is wrong, or the folder is another run's or in use.
+        CandidateError: a model's weights or scores are NaN or infinite.
+    """
+    from mergesearch.diagnosis import FILE, diagnose
+    from mergesearch.files import write_whole
+    from mergesearch.searching import Silent, open_run
+
+    observer, where = observer or Silent(), Runtime.of(runtime)
+    if out is None:
+        if space.base is None:
+            raise InputError(
+                "deltas are from a base, and the space names none; name the parents' common "
+                "ancestor, or give --out RUN to compare what the parents answer"
+            )
+        return diagnose(space, where, observer.stage)
+    if space.suite is None:
+        raise InputError(
+            "with --out the parents are scored, and the space names no suite; add suite: "
+            "FILE.yaml, or leave --out out, which compares the weights alone"
+        )
+    with open_run(space, out, where, observer) as (_, candidates):
+        scores = {}
+        for name, model in {"base": space.base, **space.parents}.items():
+            if model is not None:
+                observer.stage(f"scoring {name} on the search split")
+                scores[name] = candidates.score(space.soup([model])).scores
+        diagnosis = diagnose(space, where, observer.stage, scores)
+        write_whole(out / FILE, diagnosis.to_json())
+        return diagnosis
 
 
 def search(

@@ -32,6 +32,7 @@ ROOMS = (
     "engines",
     "evaluation",
     "learning",
+    "diagnosis",
     "workers",
     "searching",
     "report",

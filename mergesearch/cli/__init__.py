@@ -1,5 +1,6 @@
 """The command line: parse, import late, call, print."""
 
+from mergesearch.cli import compare
 from mergesearch.cli.app import main
 
-__all__ = ["main"]
+__all__ = ["compare", "main"]

@@ -99,7 +99,7 @@ def check(
         {"device": device, "memory_budget": memory_budget, "allow_mismatch": allow_mismatch}
     )
     loaded = SearchSpace.load(space)
-    _quiet_optuna()
+    quiet_optuna()
 
     from mergesearch.cli.estimate import show_estimate
     from mergesearch.searching import estimate, prepare
@@ -167,7 +167,7 @@ def soup(
     from mergesearch.space import SearchSpace
 
     loaded = SearchSpace.load(space)
-    _quiet_optuna()
+    quiet_optuna()
 
     from mergesearch.api import soup as make_soup
     from mergesearch.cli.leaderboard import show_run
@@ -212,7 +212,7 @@ def learn(
 
     loaded = SearchSpace.load(space)
     files = None if prompts is None else files_by_parent(prompts)
-    _quiet_optuna()
+    quiet_optuna()
 
     from mergesearch.api import learn as learn_merge
     from mergesearch.cli.leaderboard import show_run
@@ -365,7 +365,7 @@ def _search(
     space = SearchSpace.load(path)
     settings = parse(SearchSettings, {**dict(space.search), **changed}, "search")
     space = space.model_copy(update={"search": settings})
-    _quiet_optuna()
+    quiet_optuna()
 
     # only now, since what is wrong with the YAML is said without them
     from mergesearch.api import search as search_space
@@ -380,7 +380,7 @@ def _search(
     show_run(run)
 
 
-def _quiet_optuna() -> None:
+def quiet_optuna() -> None:
     """Silence the line that Optuna has for each study and trial, beside ours."""
     import optuna
 

@@ -60,6 +60,9 @@ class Tracking:
     def stage(self, text: str) -> None:
         """Pass nothing on."""
 
+    def working(self, doing: Mapping[str, str]) -> None:
+        """Pass nothing on."""
+
     def learning(self, done: int, most: int) -> None:
         """Pass nothing on."""
 

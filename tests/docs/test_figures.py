@@ -5,7 +5,7 @@ import csv
 import json
 import re
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from tests.docs.pages import DOCS, ROOT
 
@@ -70,3 +70,15 @@ def test_the_real_family() -> None:
         total, low, high = (float(row[key]) for key in ("held_out", "low", "high"))
         assert held_out.replace("*", "") == f"{total:.3f} [{low:.3f}, {high:.3f}]"
         assert skills == [f"{float(row[task]):.3f}" for task in tasks]
+
+
+def test_the_cost_of_merging_where_compare_warns() -> None:
+    measured = json.loads((RESULTS / "benchmarks" / "compare.json").read_text())
+    wanted = []
+    for family, of in measured.items():
+        for what, is_named in (("named", True), ("not named", False)):
+            some = [row for row in of["rows"] if row["is_named"] == is_named]
+            if some:
+                nats, accuracy = (mean(row[key] for row in some) for key in ("nats", "accuracy"))
+                wanted.append([family, what, str(len(some)), f"{nats:+.4f}", f"{accuracy:+.4f}"])
+    assert rows(DOCS / "compare.md", "| family | parts | merges |") == wanted

@@ -1,0 +1,20 @@
+"""The diagnosis of parents before a search: weights, settings, answers, advice."""
+
+from mergesearch.diagnosis.diagnose import diagnose
+from mergesearch.diagnosis.model import FILE, Advice, Answers, Diagnosis, Pair, Part, together
+from mergesearch.diagnosis.tables import NO_ADVICE, Table, markdown, tables_of
+
+__all__ = [
+    "FILE",
+    "NO_ADVICE",
+    "Advice",
+    "Answers",
+    "Diagnosis",
+    "Pair",
+    "Part",
+    "Table",
+    "diagnose",
+    "markdown",
+    "tables_of",
+    "together",
+]
