@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mergesearch.diagnosis import Advice, Diagnosis, Pair, Part, tables_of
 from mergesearch.errors import InputError
 from mergesearch.report import entries_of, leaderboard, page, write_page
 from mergesearch.runs import Record
@@ -145,12 +146,30 @@ def test_what_is_no_run_is_one_line_and_writes_nothing(tmp_path: Path, cli: Cli)
 def test_a_diagnosis_in_the_folder_is_a_section(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", MODELS)
     assert "Diagnosis" not in page([run])
-    table = {"title": "Norms", "columns": ["layer", "<b>"], "rows": [[0, 0.5]]}
-    data = {"advice": ["one & two conflict in the mlp"], "tables": [table]}
-    (run / "diagnosis.json").write_text(json.dumps(data))
-    assert "one &amp; two conflict in the mlp" in page([run])
+    pair = Pair(first="one", second="<b>", cosine=0.25, shared=4, opposite=2, overlap=0.5)
+    part = Part(
+        layer=0,
+        group="mlp",
+        n_entries=9,
+        base=10.0,
+        deltas={"one": 1.0, "<b>": 0.5},
+        ranks={"one": 2.0, "<b>": 1.0},
+        pairs=(pair,),
+    )
+    found = Diagnosis(
+        parents=("one", "<b>"),
+        n_layers=1,
+        blocks=((0, 1),),
+        parts=(part,),
+        advice=(Advice(rule="conflict", text="one & <b> conflict in the mlp"),),
+    )
+    (run / "diagnosis.json").write_text(found.to_json())
+    text = page([run])
+    assert "one &amp; &lt;b&gt; conflict in the mlp" in text
+    assert all(table.title in text for table in tables_of(found))
+    assert "10.00%  rank 2.0" in text
     (run / "diagnosis.json").write_text("{}")
-    with pytest.raises(InputError, match=r"diagnosis\.json is damaged"):
+    with pytest.raises(InputError, match=r"diagnosis\.json"):
         page([run])
 
 

@@ -51,8 +51,14 @@ def workers(family: Path) -> list[int]:
     return [int(found[1]) for name in names if (found := re.search(r"process (\d+)", name))]
 
 
-def end_of_all(before: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there after ten seconds."""
+def actors(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes of all workers, whatever they do."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [one for one in below if one.cmdline()[:1] and "Actor" in one.cmdline()[0]]
+
+
+def still_there(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that hold memory or a device after ten seconds."""
     _, alive = psutil.wait_procs(before, timeout=10)
     return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
@@ -64,21 +70,21 @@ def test_a_search_whose_workers_and_driver_are_killed_ends_as_it_should(family: 
     victim = workers(family)[0]
     os.kill(victim, signal.SIGKILL)
     wait_for(family, process, lambda: n_ended(family) >= 6)
-    there = psutil.Process(process.pid).children(recursive=True)
+    there = actors(process)
     assert there
     process.kill()  # the driver, and nobody tells its workers
     process.wait()
-    assert not end_of_all(there)
+    assert not still_there(there)
 
     process = start(family)
     least = n_ended(family) + 3
     wait_for(family, process, lambda: n_ended(family) >= least)
-    there = psutil.Process(process.pid).children(recursive=True)
+    there = actors(process)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert time.monotonic() - began < 10
-    assert not end_of_all(there)
+    assert not still_there(there)
 
     process = start(family)
     assert process.wait(timeout=300) == 0, (family / "said").read_text()

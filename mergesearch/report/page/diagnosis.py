@@ -1,27 +1,14 @@
-"""A diagnosis of the parents in the page, where the run's folder has one."""
+"""The diagnosis of the parents in the page, where the run's folder has one."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mergesearch.errors import InputError
-
-_FILE = "diagnosis.json"
+from mergesearch.diagnosis import Diagnosis, Table, tables_of
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of a diagnosis."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
+class Findings:
     """Advice from the parents alone, and the tables that it rests on."""
 
     #: Sentences, each with its reason.
@@ -29,17 +16,13 @@ class Diagnosis:
     tables: Sequence[Table]
 
 
-def diagnosis_of(folder: Path) -> Diagnosis | None:
-    """Read a run's diagnosis; its keys are those of `Diagnosis` and `Table`.
+def findings_of(folder: Path) -> Findings | None:
+    """Read a run's diagnosis.
 
     Raises:
         InputError: the file is damaged.
     """
-    path = folder / _FILE
-    if not path.exists():
+    found = Diagnosis.of_run(folder)
+    if found is None:
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Diagnosis(data["advice"], [Table(**table) for table in data["tables"]])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged; delete it, and diagnose the parents again") from None
+    return Findings([advice.text for advice in found.advice], tables_of(found))

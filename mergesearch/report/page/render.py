@@ -12,7 +12,7 @@ from mergesearch.report.entries import caution, path_labels, ranked
 from mergesearch.report.page.assets import asset, packed_plotly, script_json
 from mergesearch.report.page.board import board
 from mergesearch.report.page.contrast import examples, matrices
-from mergesearch.report.page.diagnosis import diagnosis_of
+from mergesearch.report.page.diagnosis import findings_of
 from mergesearch.report.page.facts import cuts, ending, fingerprints, hashes, origins, spent
 from mergesearch.report.plots import PLOTS
 from mergesearch.report.run import RunView
@@ -110,7 +110,7 @@ def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict
         "origins": origins(run),
         "hashes": hashes(run),
         "tasks": fingerprints(run),
-        "diagnosis": diagnosis_of(run.folder),
+        "diagnosis": findings_of(run.folder),
     }
 
 
