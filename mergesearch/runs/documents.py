@@ -73,8 +73,8 @@ class Documents:
         """
         key = digest, fingerprint
         payload = _pack(key, documents)
+        self._frames.append(payload)
         with self._lock:
-            self._frames.append(payload)
             self._blocks.setdefault(key, []).append(payload)
             self._recent.pop(key, None)
             self.n_added += len(documents)

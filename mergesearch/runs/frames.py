@@ -9,8 +9,10 @@ import contextlib
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from mergesearch.errors import InputError
@@ -19,8 +21,17 @@ _MARK = b"MSFRAME1"
 _HEAD = struct.Struct("<III")
 
 
+@dataclass
+class _Frame:
+    """A frame on its way to the disk."""
+
+    data: bytes
+    done: bool = False
+    error: InputError | None = None
+
+
 class Frames:
-    """Payloads that are appended and never changed.
+    """Payloads that are appended and never changed, by any number of threads.
 
     Args:
         path: the file; made at the first payload.
@@ -31,6 +42,9 @@ class Frames:
         self._path = path
         self._writable = writable
         self._ready = False  # behind a torn frame, one that is appended would be lost
+        #: Of threads that share the file.
+        self._waiting: list[_Frame] = []
+        self._writing = Lock()
 
     def read(self) -> list[bytes]:
         """Every payload; a torn last frame is cut off where the file is writable.
@@ -52,17 +66,30 @@ class Frames:
         if not self._ready:
             raise RuntimeError("frames are appended to a writable file that was read before")
         head = struct.pack("<II", len(payload), zlib.crc32(payload))
-        frame = head + struct.pack("<I", zlib.crc32(head)) + payload
+        own = _Frame(head + struct.pack("<I", zlib.crc32(head)) + payload)
+        self._waiting.append(own)
+        with self._writing:
+            if not own.done:  # by a thread that wrote what others waited with
+                batch, self._waiting = self._waiting, []
+                self._write(batch)
+        if own.error is not None:
+            raise own.error
+
+    def _write(self, batch: "list[_Frame]") -> None:
+        """Bring frames to disk together, which takes no longer than one."""
+        data, error = b"".join(frame.data for frame in batch), None
         try:
             # unbuffered, or closing the file would write again what could not be written
             with self._path.open("ab", buffering=0) as file:
                 start = file.tell()
-                _write(file, frame if start else _MARK + frame, start)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self._path}: {error.strerror}; make room and run the same command "
-                "again to go on"
-            ) from None
+                _write(file, data if start else _MARK + data, start)
+        except OSError as failure:
+            error = InputError(
+                f"cannot write {self._path}: {failure.strerror}; make room and run the same "
+                "command again to go on"
+            )
+        for frame in batch:
+            frame.done, frame.error = True, error
 
     def _payloads(self) -> list[bytes]:
         payloads: list[bytes] = []

@@ -50,6 +50,7 @@ class Record:
         self._path = folder / _FILE
         self._digests: dict[str, str] = {}
         self._recipes: dict[str, str] = {}
+        self._read: dict[str, Recipe] = {}
         self._n_parameters: dict[str, int | None] = {}
         #: By the hashes of tensors and task, and the number of documents.
         self._values: dict[tuple[str, str, int], float] = {}
@@ -92,8 +93,10 @@ class Record:
 
     def recipe(self, recipe_hash: str) -> Recipe:
         """Read a recipe that was merged before, its paths absolute."""
-        text = self._recipes[recipe_hash]
-        return read_recipe(text, f"{self._path}").resolved(self.folder)
+        if recipe_hash not in self._read:
+            text = self._recipes[recipe_hash]
+            self._read[recipe_hash] = read_recipe(text, f"{self._path}").resolved(self.folder)
+        return self._read[recipe_hash]
 
     def n_parameters(self, recipe_hash: str) -> int | None:
         """Look up how many parameters a recipe's model has; None where it is not said."""

@@ -65,6 +65,8 @@ class Search:
         self._ledger = Ledger(study, candidates, counts_documents=budgeted, n_workers=self._lanes.n)
         #: What scores the trials that are under way, and what these are.
         self._running: dict[int, tuple[CandidateEvaluator, str]] = {}
+        #: Trials that are in the record.
+        self._recorded: set[int] = set()
         #: Held while a trial is asked for or told: what only one thread may do at a time.
         self._lock = RLock()
 
@@ -203,4 +205,6 @@ class Search:
     def _record(self, history: History) -> None:
         """Enter the trials that the record lacks: also one told just before a kill."""
         for trial in history.trials:
-            self._candidates.record.add_trial(trial)
+            if trial.number not in self._recorded:
+                self._candidates.record.add_trial(trial)
+                self._recorded.add(trial.number)

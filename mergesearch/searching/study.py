@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mergesearch.errors import InputError
@@ -15,6 +14,7 @@ from mergesearch.files import drop_torn_line
 from mergesearch.objectives import Direction
 from mergesearch.runs.told import DOCUMENTS, LABEL, REFINES, TOTAL
 from mergesearch.samplers.trials import ERROR, finished, queued_params
+from mergesearch.searching.journal import Journal
 
 __all__ = ["best_before", "count_interrupted", "enqueue", "finished", "open_study"]
 
@@ -125,9 +125,7 @@ def _storage(folder: Path, url: str | None) -> BaseStorage:
             raise InputError(f"--storage {url}: cannot be opened: {reason}") from None
     journal = folder / "journal.log"
     drop_torn_line(journal)
-    # Optuna's own lock on the journal; whoever held it is gone, since this process holds the run
-    (folder / "journal.log.lock").unlink(missing_ok=True)
-    return JournalStorage(JournalFileBackend(str(journal)))
+    return JournalStorage(Journal(journal))
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
