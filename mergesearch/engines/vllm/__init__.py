@@ -1,0 +1,1 @@
+"""The engine on vLLM: texts by a live vLLM, everything else by the engine on torch."""
