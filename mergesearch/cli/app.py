@@ -14,6 +14,7 @@ from mergesearch.cli.options import (
     AllowMismatch,
     BatchSize,
     Device,
+    Engine,
     MemoryBudget,
     Out,
     RunFolder,
@@ -81,16 +82,16 @@ def demo(
 def check(
     space: SpaceFile,
     device: Device = "auto",
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Say what is wrong with a space, and what a search takes in time and memory."""
-    from mergesearch.runtime import Runtime
+    from mergesearch.runtime import Runtime, RuntimeOptions
     from mergesearch.space import SearchSpace
 
-    runtime = Runtime.of(
-        {"device": device, "memory_budget": memory_budget, "allow_mismatch": allow_mismatch}
-    )
+    given = RuntimeOptions(device=device, engine=engine, memory_budget=memory_budget)
+    runtime = Runtime.of({**given, "allow_mismatch": allow_mismatch})
     loaded = SearchSpace.load(space)
     _quiet_optuna()
 
@@ -116,6 +117,7 @@ def search(
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
@@ -131,6 +133,7 @@ def search(
         storage=storage,
         device=device,
         batch_size=batch_size,
+        engine=engine,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
     )
@@ -143,6 +146,7 @@ def soup(
     out: Out = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
@@ -162,6 +166,7 @@ def soup(
         greedy=greedy,
         device=device,
         batch_size=batch_size,
+        engine=engine,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
         observer=Progress(),
@@ -182,6 +187,7 @@ def learn(
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
@@ -204,6 +210,7 @@ def learn(
             prompts=files,
             device=device,
             batch_size=batch_size,
+            engine=engine,
             memory_budget=memory_budget,
             allow_mismatch=allow_mismatch,
             observer=observer,
@@ -254,6 +261,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
@@ -263,7 +271,7 @@ def evaluate(
     loaded = load_suite(suite)
 
     from mergesearch.api import evaluate as score
-    from mergesearch.cli.evaluation import show_evaluation
+    from mergesearch.cli.evaluation import show_evaluation, write_results
 
     evaluation = score(
         model,
@@ -271,16 +279,13 @@ def evaluate(
         split=split,
         device=device,
         batch_size=batch_size,
+        engine=engine,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
     )
     show_evaluation(evaluation)
     if json_file is not None:
-        import json
-
-        from mergesearch.files import write_whole
-
-        write_whole(json_file, json.dumps(evaluation.results, indent=2) + "\n")
+        write_results(json_file, evaluation)
 
 
 @app.command(
@@ -354,16 +359,9 @@ def schema(
     ],
 ) -> None:
     """Print the JSON schema of a YAML, by which editors check and complete it."""
-    import json
+    from mergesearch.cli.schemas import show_schema
 
-    match what:
-        case "space":
-            from mergesearch.space.json_schema import space_schema as schema_of
-        case "suite":
-            from mergesearch.tasks.json_schema import suite_schema as schema_of
-        case "recipe":
-            from mergesearch.recipe.json_schema import recipe_schema as schema_of
-    typer.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))
+    show_schema(what)
 
 
 def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> None:

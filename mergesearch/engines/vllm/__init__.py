@@ -1,1 +1,1 @@
-"""The engine on vLLM: texts by a live vLLM, everything else by the engine on torch."""
+"""The engine on vLLM, which writes texts; all else is the engine on torch."""

@@ -1,4 +1,4 @@
-"""The engine on vLLM: texts by a live vLLM, everything else by the engine on torch.
+"""The engine on vLLM, which writes texts; all else is the engine on torch.
 
 Log-likelihoods stay with torch, which answers what prompts share once and where vLLM would run a
 prompt again for each of its choices.

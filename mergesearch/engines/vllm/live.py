@@ -88,7 +88,7 @@ class LiveVllm:
     def write(
         self, prompts: Sequence[Sequence[int]], how: Sequence["SamplingParams"]
     ) -> list[list[int]]:
-        """Continue prompts, each in its own way; ids of what was written, the end included.
+        """Continue prompts, each in its own way, and give the ids, the end's included.
 
         Raises:
             CandidateError: the model's logits are not finite.
@@ -97,8 +97,7 @@ class LiveVllm:
         with _one_line():
             asked: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
             answers = [
-                answer.outputs[0]
-                for answer in self._llm.generate(asked, list(how), use_tqdm=False)
+                answer.outputs[0] for answer in self._llm.generate(asked, list(how), use_tqdm=False)
             ]
         if not all(math.isfinite(answer.cumulative_logprob or 0) for answer in answers):
             raise CandidateError("the model's logits are not finite")
@@ -111,9 +110,7 @@ class LiveVllm:
         draw = torch.Generator().manual_seed(0)
         n_vocabulary = model.get_input_embeddings().weight.shape[0]
         prompts = [
-            torch.randint(n_vocabulary, (n,), generator=draw)
-            for n in _PROBED
-            if n < self._n_tokens
+            torch.randint(n_vocabulary, (n,), generator=draw) for n in _PROBED if n < self._n_tokens
         ]
         greedy = SamplingParams(temperature=0, max_tokens=1, logprobs=0, ignore_eos=True)
         with _one_line(model):
@@ -163,9 +160,7 @@ def check_model(model: "PreTrainedModel") -> None:
         )
 
 
-def _start(
-    folder: str, model: "PreTrainedModel", n_tokens: int, batch_size: int | None
-) -> "LLM":
+def _start(folder: str, model: "PreTrainedModel", n_tokens: int, batch_size: int | None) -> "LLM":
     from vllm import LLM
 
     limits = Limits.of(model.config, model.dtype, model.device.type, batch_size)
@@ -246,4 +241,6 @@ def _one_line(model: "PreTrainedModel | None" = None) -> Iterator[None]:
     except Exception as error:
         of = f" {type(model).__name__}" if model is not None else ""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"vLLM cannot run{of or ' the model'} ({reason}); take engine: torch") from error
+        raise InputError(
+            f"vLLM cannot run{of or ' the model'} ({reason}); take engine: torch"
+        ) from error

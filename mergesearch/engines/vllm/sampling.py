@@ -82,5 +82,5 @@ def sampling_params(
 
 
 def n_new(prompt: "Prompt", settings: Mapping[str, Any]) -> int:
-    """Count the tokens that are written at most; the model's number goes before the task's."""
+    """Count the tokens that are written at most; the model goes before the task."""
     return int(settings.get("max_new_tokens") or prompt.max_gen_toks)
