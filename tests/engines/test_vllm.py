@@ -19,6 +19,7 @@ from transformers import (
 
 from mergesearch.engines import engine_of
 from mergesearch.engines.vllm import engine as module
+from mergesearch.engines.vllm import live
 from mergesearch.engines.vllm.engine import VllmEngine
 from mergesearch.engines.vllm.sampling import check_settings
 from mergesearch.engines.vllm.weights import checkpoint_tensors
@@ -31,7 +32,12 @@ needs_vllm = pytest.mark.skipif(
     find_spec("vllm") is None, reason="needs vLLM, with which `make test-vllm` runs the tests"
 )
 #: The least that vLLM's attention on a CPU computes with.
-SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+}
 WORDS = tiny.WORDS
 
 
@@ -140,7 +146,7 @@ def test_weights_that_change_in_place_are_taken_and_vllm_is_not_started_again(
 ) -> None:
     requests, model = prompts(12), models[0]
     first = by_vllm(engine, model, requests)
-    live = engine._live
+    own_vllm = engine._live
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name, tensor in models[1].state_dict().items():
         model.state_dict()[name].copy_(tensor)
@@ -148,7 +154,7 @@ def test_weights_that_change_in_place_are_taken_and_vllm_is_not_started_again(
     for name, tensor in own.items():
         model.state_dict()[name].copy_(tensor)
     assert by_vllm(engine, model, requests) == first
-    assert engine._live is live
+    assert engine._live is own_vllm
 
 
 @needs_vllm
@@ -177,19 +183,25 @@ def test_texts_under_a_models_settings_are_those_of_torch(
 
 
 @needs_vllm
-@pytest.mark.parametrize("kind", ["untied", "mixture"])
-def test_models_of_another_configuration_start_vllm_again(
-    engine: VllmEngine, tmp_path: Path, kind: str
+def test_a_model_of_another_configuration_starts_vllm_again(
+    engine: VllmEngine, tmp_path: Path
 ) -> None:
-    if kind == "mixture":
-        config = MixtralConfig(
-            **SIZES, vocab_size=32, intermediate_size=32, num_hidden_layers=2, num_local_experts=4
-        )
-        torch.manual_seed(0)
-        model: Any = MixtralForCausalLM(config).eval().requires_grad_(False)
-    else:
-        model = loaded(tiny.llama(tmp_path, 0, tie_word_embeddings=False, **SIZES))
+    model = loaded(tiny.llama(tmp_path, 0, tie_word_embeddings=False, **SIZES))
     assert by_vllm(engine, model, prompts(20)) == by_torch(model, prompts(20))
+
+
+@needs_vllm
+def test_a_model_that_vllm_computes_otherwise_is_refused(
+    models: list[PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def others(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, 1.1 * tensor) for name, tensor in checkpoint_tensors(model))
+
+    monkeypatch.setattr(live, "checkpoint_tensors", others)
+    engine = engine_of(tiny.tokenizer(), Runtime(engine="vllm"))
+    engine.load(models[0])
+    with pytest.raises(InputError, match=r"other tokens of LlamaForCausalLM .* differ by .*torch$"):
+        engine.answer(prompts(2))
 
 
 @needs_vllm
@@ -199,7 +211,8 @@ def test_longer_prompts_start_vllm_again(
     monkeypatch.setattr(module, "_LEAST_ROOM", 16)
     engine._live = None
     short, long = prompts(2), [Generation(" ".join(WORDS * 2), {"max_gen_toks": 4})]
-    for requests in (short, long, short):
+    asked: list[list[Request]] = [short, long, short]
+    for requests in asked:
         assert by_vllm(engine, models[0], requests) == by_torch(models[0], requests)
     assert engine._live is not None
     assert engine._live.fits(models[0], 64)
