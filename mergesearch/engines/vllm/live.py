@@ -176,7 +176,7 @@ def _start(folder: str, model: "PreTrainedModel", n_tokens: int, batch_size: int
             model=folder,
             load_format="dummy",  # weights come from memory
             generation_config="vllm",  # settings come with each prompt
-            dtype=str(model.dtype).removeprefix("torch."),  # type: ignore[arg-type]
+            dtype=str(model.dtype).removeprefix("torch."),
             max_model_len=n_tokens,
             max_num_seqs=n_rows,
             kv_cache_memory_bytes=max(n_bytes, 1 << 26),
