@@ -28,6 +28,9 @@ _SETTINGS = {"VLLM_LOGGING_LEVEL": "CRITICAL", "VLLM_CPU_OMP_THREADS_BIND": "nob
 #: Share of a GPU's free memory that goes to keys and values; the torch engine's batches need some.
 _CACHE_SHARE = 0.5
 
+#: Rows of a forward pass on a GPU; what does not fit into its keys and values waits.
+_ROWS_ON_GPU = 256
+
 #: Tokens of each prompt by which vLLM's copy of a model is compared with the model.
 _PROBED = (3, 7, 12)
 
@@ -169,7 +172,7 @@ def _start(folder: str, model: "PreTrainedModel", n_tokens: int, batch_size: int
     if not on_cpu:
         free, _ = torch.cuda.mem_get_info()
         weights = sum(p.numel() * p.itemsize for p in model.parameters())
-        n_bytes, n_rows = int(_CACHE_SHARE * (free - weights)), max(n_rows, 256)
+        n_bytes, n_rows = int(_CACHE_SHARE * (free - weights)), batch_size or _ROWS_ON_GPU
     set_threads = torch.set_num_threads
     try:
         return LLM(
@@ -239,8 +242,6 @@ def _one_line(model: "PreTrainedModel | None" = None) -> Iterator[None]:
     except MergesearchError:
         raise
     except Exception as error:
-        of = f" {type(model).__name__}" if model is not None else ""
+        name = type(model).__name__ if model is not None else "the model"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"vLLM cannot run{of or ' the model'} ({reason}); take engine: torch"
-        ) from error
+        raise InputError(f"vLLM cannot run {name} ({reason}); take engine: torch") from error
