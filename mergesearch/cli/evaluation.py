@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mergesearch.cli.cells import bounds
+from mergesearch.files import write_whole
 from mergesearch.scores import interval
 
 if TYPE_CHECKING:
@@ -47,3 +50,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     with console.capture() as drawn:
         console.print(table)
     print(drawn.get().strip(" \n"))  # without rich's empty lines above and below
+
+
+def write_results(path: Path, evaluation: Evaluation) -> None:
+    """Write one model's scores as lm-eval writes its results."""
+    write_whole(path, json.dumps(evaluation.results, indent=2) + "\n")

@@ -12,6 +12,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Rows a forward pass.", show_default="as their tokens allow"),
 ]
+Engine = Annotated[str, typer.Option(metavar="NAME", help="torch, vllm or a plugin's.")]
 ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Largest weight file, e.g. 5GB.")]
 MemoryBudget = Annotated[
     str | None,

@@ -208,11 +208,17 @@ def _torch(tokenizer: "PreTrainedTokenizerBase", runtime: Runtime) -> Engine:
     return TorchEngine(tokenizer, runtime)
 
 
+def _vllm(tokenizer: "PreTrainedTokenizerBase", runtime: Runtime) -> Engine:
+    from mergesearch.engines.vllm.engine import VllmEngine
+
+    return VllmEngine(tokenizer, runtime)
+
+
 #: Every engine by its name in `Runtime.engine`.
 ENGINES: Table[EngineFactory] = Table(
     "mergesearch.engines",
     EngineFactory,  # type: ignore[type-abstract]
-    {"torch": _torch},
+    {"torch": _torch, "vllm": _vllm},
 )
 
 

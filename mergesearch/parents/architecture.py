@@ -92,7 +92,6 @@ def destinations(model: Any, names: Iterable[str]) -> dict[str, Destination]:
     from transformers.core_model_loading import (
         WeightConverter,
         WeightRenaming,
-        apply_renamings,
         dot_natural_key,
         rename_source_key,
     )
@@ -112,7 +111,8 @@ def destinations(model: Any, names: Iterable[str]) -> dict[str, Destination]:
         if parameter in known:
             renamed = parameter
             if pattern is not None:
-                renamed = _with_prefix(apply_renamings(name, renamings), parameter, prefix)
+                renamed, _ = rename_source_key(name, renamings, [])
+                renamed = _with_prefix(renamed, parameter, prefix)
             found[name] = Destination(parameter, pattern, renamed)
     return found
 

