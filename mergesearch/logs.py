@@ -1,14 +1,16 @@
-"""Silence for the warnings of lm-eval, datasets and transformers."""
+"""Silence for the warnings of lm-eval, datasets, transformers and accelerate."""
 
 import contextlib
 import logging
 from collections.abc import Iterator
 
+_LIBRARIES = ("lm_eval", "datasets", "transformers", "accelerate")
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Let the libraries below say errors only."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -12,6 +12,7 @@ from mergesearch.parents.architecture import destinations, empty_model, spelled_
 from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, Checkpoint
 from mergesearch.parents.hub import locate
+from mergesearch.parents.planned import checkpoint_of
 from mergesearch.recipe import ModelPath, ModelRef
 
 #: What must be the same in the configurations of all models.
@@ -28,15 +29,17 @@ class ModelFiles:
 
     Args:
         models: the models; the first decides of which family all must be.
+        weights: without them, only specs are known of those whose weights are not here; see
+            `PlannedCheckpoint`.
 
     Raises:
         InputError: a model cannot be opened, or is of another family than the first.
     """
 
-    def __init__(self, models: Iterable[ModelRef]) -> None:
+    def __init__(self, models: Iterable[ModelRef], *, weights: bool = True) -> None:
         self.models = tuple(models)
         paths = dict.fromkeys(ref.model for ref in self.models)
-        bases = {path: Checkpoint(locate(path)) for path in paths}
+        bases = {path: checkpoint_of(path, weights=weights) for path in paths}
         self._checkpoints: dict[ModelRef, Checkpoint] = {
             ref: bases[ref.model] for ref in self.models
         }

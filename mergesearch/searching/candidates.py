@@ -10,7 +10,7 @@ import torch
 
 from mergesearch.errors import InputError
 from mergesearch.logs import quiet
-from mergesearch.merging import LearnableModel, LiveModel, Plan, plan_merge
+from mergesearch.merging import LearnableModel, LiveModel, Plan, Spread, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Record
@@ -77,6 +77,7 @@ class CandidateEvaluator:
         record: where merges and scores are kept.
         device: where the live model runs.
         dtype: what it computes in; None leaves it to `LiveModel`.
+        spread: the devices where it runs, if they are several.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class CandidateEvaluator:
         record: Record,
         device: torch.device,
         dtype: torch.dtype | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self.parents = parents
         self.evaluator = evaluator
         self.record = record
-        self._live = LiveModel(parents, device, dtype)
+        self._live = LiveModel(parents, device, dtype, spread)
         self._n_learned_at_open = record.n_answers_learning
 
     def merge(self, recipe: Recipe) -> str:

@@ -90,7 +90,12 @@ def open_run(
             tuple(map(str, setup.parents.differences)), allow_mismatch=runtime.allow_mismatch
         )
         candidates = CandidateEvaluator(
-            setup.parents, setup.evaluator, record, runtime.torch_device, runtime.torch_dtype
+            setup.parents,
+            setup.evaluator,
+            record,
+            runtime.torch_device,
+            runtime.torch_dtype,
+            setup.spread,
         )
         yield setup, candidates
 
