@@ -19,3 +19,10 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def quiet_optuna() -> None:
+    """Silence the line that Optuna has for each study and trial, beside ours."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -48,13 +48,24 @@ class Elsewhere(Tensor):
     def device(self) -> torch.device:  # type: ignore[override]
         return self._place
 
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
     def data_ptr(self) -> int:
         return self._inside.data_ptr()
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        named = {name: value for name, value in kwargs.items() if name != "copy"}
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **named)
         same = device in (None, self._place) and dtype in (None, self.dtype)
-        return self if same and not kwargs.get("copy") else super().to(*args, **kwargs)
+        if same and not kwargs.get("copy"):
+            return self
+        if device in (None, self._place) or not self.requires_grad:
+            return super().to(*args, **kwargs)
+        return _Move.apply(super().to(dtype or self.dtype), device)
+
+    def cpu(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.to(_CPU)
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -63,6 +74,19 @@ class Elsewhere(Tensor):
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         return _run(function, args, kwargs or {})
+
+
+class _Move(torch.autograd.Function):
+    """A move whose gradient comes back: torch's own would stay where it is."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor, device: torch.device) -> Tensor:
+        context.before = tensor.device
+        return torch.ops.aten._to_copy(tensor, device=device)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        return gradients[0].to(context.before), None
 
 
 class _Factories(TorchDispatchMode):
@@ -83,6 +107,9 @@ class _Whole(TorchFunctionMode):
             return torch.tensor(*args, **{**kwargs, "device": _CPU}).to(kwargs["device"])
         if function is scaled_dot_product_attention and isinstance(args[0], Elsewhere):
             return _attention(*args, **kwargs)
+        if function is Tensor.backward:
+            with self:  # what is computed again on the way back
+                return torch.autograd.backward(*args, **kwargs)
         return function(*args, **kwargs)
 
 
@@ -115,7 +142,9 @@ def accelerator() -> Iterator[None]:
     module.is_initialized = module.is_available = lambda: True
     module.device_count = lambda: len(DEVICES)
     module.current_device = lambda: 0
+    module.manual_seed_all = lambda seed: None
     module._is_in_bad_fork = lambda: False
+    module.get_amp_supported_dtype = lambda: [torch.float16, torch.bfloat16]
     if not hasattr(torch, KIND):
         torch._register_device_module(KIND, module)
     with _Factories(), _Whole():
@@ -128,6 +157,8 @@ def _run(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     ours = [t for t in tensors if isinstance(t, Elsewhere)]
     place = kwargs.get("device")
+    if place is not None and place.type == "meta" and ours:
+        place = ours[0].device  # torch's own code means where it takes the tensor to be
     if place is not None:
         kwargs["device"] = _CPU if place.type == KIND else place
     elif function in _COPIES:

@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from mergesearch.cli.check import check
 from mergesearch.cli.options import (
     AllowMismatch,
     BatchSize,
     Device,
+    DeviceMemory,
+    DevicesPerWorker,
     MemoryBudget,
     Out,
     RunFolder,
@@ -21,6 +24,7 @@ from mergesearch.cli.options import (
     SpaceFile,
 )
 from mergesearch.errors import InputError, MergesearchError
+from mergesearch.logs import quiet_optuna
 
 
 class _Commands(TyperGroup):
@@ -77,28 +81,7 @@ def demo(
         _search(family / "space.yaml", run, {}, device="cpu", batch_size=64)
 
 
-@app.command()
-def check(
-    space: SpaceFile,
-    device: Device = "auto",
-    memory_budget: MemoryBudget = None,
-    allow_mismatch: AllowMismatch = False,
-) -> None:
-    """Say what is wrong with a space, and what a search takes in time and memory."""
-    from mergesearch.runtime import Runtime
-    from mergesearch.space import SearchSpace
-
-    runtime = Runtime.of(
-        {"device": device, "memory_budget": memory_budget, "allow_mismatch": allow_mismatch}
-    )
-    loaded = SearchSpace.load(space)
-    _quiet_optuna()
-
-    from mergesearch.cli.estimate import show_estimate
-    from mergesearch.searching import estimate, prepare
-
-    setup = prepare(loaded, runtime)
-    show_estimate(setup, estimate(setup, runtime.torch_device))
+app.command()(check)
 
 
 @app.command()
@@ -115,8 +98,10 @@ def search(
     seed: Annotated[int | None, typer.Option(min=0, help="For the space's.")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Search a space; the same command again goes on where it stopped.
@@ -130,8 +115,10 @@ def search(
         {key: value for key, value in given.items() if value is not None},
         storage=storage,
         device=device,
+        devices_per_worker=devices_per_worker,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        device_memory=device_memory,
         allow_mismatch=allow_mismatch,
     )
 
@@ -142,15 +129,17 @@ def soup(
     greedy: Annotated[bool, typer.Option("--greedy/--uniform", help="Which soup.")] = True,
     out: Out = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Make the greedy or uniform soup of a space's parents; score it beside them."""
     from mergesearch.space import SearchSpace
 
     loaded = SearchSpace.load(space)
-    _quiet_optuna()
+    quiet_optuna()
 
     from mergesearch.api import soup as make_soup
     from mergesearch.cli.leaderboard import show_run
@@ -161,8 +150,10 @@ def soup(
         out or Path("results") / space.stem,
         greedy=greedy,
         device=device,
+        devices_per_worker=devices_per_worker,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        device_memory=device_memory,
         allow_mismatch=allow_mismatch,
         observer=Progress(),
     )
@@ -181,8 +172,10 @@ def learn(
         ),
     ] = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Learn one merge's coefficients by gradient; score it beside the parents."""
@@ -191,7 +184,7 @@ def learn(
 
     loaded = SearchSpace.load(space)
     files = None if prompts is None else files_by_parent(prompts)
-    _quiet_optuna()
+    quiet_optuna()
 
     from mergesearch.api import learn as learn_merge
     from mergesearch.cli.leaderboard import show_run
@@ -203,8 +196,10 @@ def learn(
             out or Path("results") / space.stem,
             prompts=files,
             device=device,
+            devices_per_worker=devices_per_worker,
             batch_size=batch_size,
             memory_budget=memory_budget,
+            device_memory=device_memory,
             allow_mismatch=allow_mismatch,
             observer=observer,
         )
@@ -253,8 +248,10 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="F", help="Write lm-eval's result format.")
     ] = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Score a checkpoint or a recipe on a suite, with intervals."""
@@ -270,8 +267,10 @@ def evaluate(
         loaded,
         split=split,
         device=device,
+        devices_per_worker=devices_per_worker,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        device_memory=device_memory,
         allow_mismatch=allow_mismatch,
     )
     show_evaluation(evaluation)
@@ -373,7 +372,7 @@ def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> 
 
     space = SearchSpace.load(path)
     settings = parse(SearchSettings, {**dict(space.search), **changed}, "search")
-    _quiet_optuna()
+    quiet_optuna()
 
     # only now, since what is wrong with the YAML is said without them
     from mergesearch.api import search as search_space
@@ -383,13 +382,6 @@ def _search(path: Path, run: Path, changed: Mapping[str, float], **how: Any) -> 
     with Progress() as observer:
         search_space(space.model_copy(update={"search": settings}), run, observer=observer, **how)
     show_run(run)
-
-
-def _quiet_optuna() -> None:
-    """Silence the line that Optuna has for each study and trial, beside ours."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def _fail(message: str, code: int) -> None:
