@@ -13,7 +13,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test lint docs bench bench-search architectures fuzz setup peers clean
+.PHONY: demo test lint docs bench bench-scale bench-search architectures fuzz setup peers clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
@@ -37,6 +37,10 @@ bench: $(VENV)/.ready-to-test $(PEERS)/.ready
 ifneq ($(TESTBED),)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.evaluate
 endif
+
+# 1.1 billion parameters under a budget of 6 GB, beside mergekit: 16 GB of disk, for as long as it runs
+bench-scale: $(VENV)/.ready-to-test $(PEERS)/.ready
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.scale
 
 # searches beside CMA-ES, random search and TPE without racing, over several seeds: some hours.
 # Each is kept in bench-search/ when it is done, and not run again.

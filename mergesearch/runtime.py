@@ -110,7 +110,7 @@ class Runtime(Config):
         n, start = self.devices_per_worker, first.index or 0
         if n == 1:
             return (first,)
-        if merges_on(first) != first:
+        if first.type == "cpu" or merges_on(first) != first:
             raise InputError(
                 "devices_per_worker spreads a model over devices that have memory of their own, "
                 f"got {n} of {first.type}; take device: cuda, or one device"

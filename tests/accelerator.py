@@ -109,7 +109,8 @@ class _Whole(TorchFunctionMode):
             return _attention(*args, **kwargs)
         if function is Tensor.backward:
             with self:  # what is computed again on the way back
-                return torch.autograd.backward(*args, **kwargs)
+                gradient = kwargs.pop("gradient", None)
+                return torch.autograd.backward(args[0], gradient, **kwargs)
         return function(*args, **kwargs)
 
 

@@ -7,6 +7,7 @@ from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.merging import compute_dtype
 from mergesearch.parents import MemoryPlan, tokenizer_of
+from mergesearch.parents.footprint import short_name
 from mergesearch.parents.planned import PlannedCheckpoint
 from mergesearch.runtime import Runtime
 from mergesearch.searching.models import WORKING, Models, open_models
@@ -32,7 +33,7 @@ class PlanOnly:
             beside = ""
             if isinstance(checkpoint, PlannedCheckpoint) and checkpoint.total_size is not None:
                 beside = f", {checkpoint.total_size / 1e9:.2f} GB by its index"
-            lines.append(f"model       {ref}: {size / 1e9:.2f} GB{beside}")
+            lines.append(f"model       {short_name(ref)}: {size / 1e9:.2f} GB{beside}")
         if self.without_scoring is not None:
             lines.append(f"scoring     not counted: {self.without_scoring}")
         if self.models.space.learned is not None:
