@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -22,6 +22,7 @@ KIND = "privateuseone"
 DEVICES = (torch.device(KIND, 0), torch.device(KIND, 1))
 
 _CPU = torch.device("cpu")
+_tensor, _attend = torch.tensor, functional.scaled_dot_product_attention
 _COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
 
 
@@ -90,31 +91,27 @@ class _Move(torch.autograd.Function):
 
 
 class _Factories(TorchDispatchMode):
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         return _run(function, args, kwargs or {})
 
 
-class _Whole(TorchFunctionMode):
-    """Takes functions as wholes whose parts torch would make where it thinks the tensors are."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if function is torch.tensor and kwargs.get("device") in DEVICES:
-            return torch.tensor(*args, **{**kwargs, "device": _CPU}).to(kwargs["device"])
-        if function is scaled_dot_product_attention and isinstance(args[0], Elsewhere):
-            return _attention(*args, **kwargs)
-        if function is Tensor.backward:
-            with self:  # what is computed again on the way back
-                gradient = kwargs.pop("gradient", None)
-                return torch.autograd.backward(args[0], gradient, **kwargs)
-        return function(*args, **kwargs)
+def _literal(*args: Any, device: torch.device | None = None, **kwargs: Any) -> Tensor:
+    """Make a tensor of numbers, as `torch.tensor` does before dispatch begins."""
+    if device is not None and device in DEVICES:
+        return _tensor(*args, **kwargs).to(device)
+    return _tensor(*args, device=device, **kwargs)
 
 
-def _attention(
+def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Attend by the CPU's kernel; torch would choose one by where it takes tensors to be."""
+    if isinstance(query, Elsewhere):
+        return _on_cpu(query, key, value, *args, **kwargs)
+    return _attend(query, key, value, *args, **kwargs)
+
+
+def _on_cpu(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -124,13 +121,11 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attend as torch does on the CPU."""
     n = query.shape[1] // key.shape[1]
     key, value = (key, value) if n == 1 else (of.repeat_interleave(n, 1) for of in (key, value))
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(
-            ~attn_mask, float("-inf")
-        )
+        seen = torch.zeros_like(attn_mask, dtype=query.dtype)
+        attn_mask = seen.masked_fill(~attn_mask, float("-inf"))
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )[0]
@@ -148,7 +143,11 @@ def accelerator() -> Iterator[None]:
     module.get_amp_supported_dtype = lambda: [torch.float16, torch.bfloat16]
     if not hasattr(torch, KIND):
         torch._register_device_module(KIND, module)
-    with _Factories(), _Whole():
+    with (
+        _Factories(),
+        patch.object(torch, "tensor", _literal),
+        patch.object(functional, "scaled_dot_product_attention", _attention),
+    ):
         yield
 
 

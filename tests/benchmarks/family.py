@@ -137,7 +137,7 @@ def _write_model(folder: Path, family: Family, seed: int) -> None:
 
 def _name_shards(folder: Path, shards: list[list[str]], total_size: int) -> None:
     """Give shards the names of transformers, and several an index."""
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, names in enumerate(shards):
         file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         if len(shards) == 1:

@@ -78,11 +78,12 @@ def measure(family: Family, method: str, budget: str) -> list[Row]:
         )
         ours, theirs = Path(folder) / "ours", Path(folder) / "theirs"
         python = sys.executable
-        merge = [python, "-m", "mergesearch", "merge", recipe, ours, "--memory-budget", budget]
         commands: dict[str, Sequence[str | Path]] = {
-            "mergesearch merge": merge,
+            "mergesearch merge": [
+                python, "-m", "mergesearch", "merge", recipe, ours, "--memory-budget", budget,
+            ],
             "two candidates in a live model": [python, "-c", _LIVE, recipe, budget],
-        }
+        }  # fmt: skip
         if peer.EXECUTABLE.exists():
             commands["mergekit-yaml --lazy-unpickle"] = [
                 peer.EXECUTABLE, recipe, theirs, "--quiet", "--device", "cpu", "--lazy-unpickle",
