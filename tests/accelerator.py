@@ -157,8 +157,12 @@ def _run(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     ours = [t for t in tensors if isinstance(t, Elsewhere)]
     place = kwargs.get("device")
-    if place is not None and place.type == "meta" and ours:
-        place = ours[0].device  # torch's own code means where it takes the tensor to be
+    if place is not None and place.type == "meta":
+        # torch's own code means where it takes a tensor to be; of a number it does not say which
+        if ours:
+            place = ours[0].device
+        elif function is torch.ops.aten.scalar_tensor.default:
+            place = _CPU
     if place is not None:
         kwargs["device"] = _CPU if place.type == KIND else place
     elif function in _COPIES:
