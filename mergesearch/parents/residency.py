@@ -9,7 +9,12 @@ from mergesearch.parents.footprint import footprint, largest
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import Memory, MemoryPlan, MemoryRow, Residence, plan_memory
 from mergesearch.parents.reading import ModelFiles, TensorKey
-from mergesearch.parents.usage import available_bytes, device_bytes, process_bytes
+from mergesearch.parents.usage import (
+    available_bytes,
+    device_bytes,
+    process_bytes,
+    return_freed_blocks,
+)
 from mergesearch.recipe import ModelPath, ModelRef
 
 #: Bytes by what they are for; of a model over several devices perhaps one number for each.
@@ -131,6 +136,7 @@ class Residency:
         self._held.forget(None)
         self.memo.forget(0)
         self._files.release_all()
+        return_freed_blocks()  # or what is in use is not what the process holds
         self._process = process_bytes()
         self._plan = self.memory_plan(reserved)
         self._kept: dict[Hashable, Residence] = {}
