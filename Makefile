@@ -14,7 +14,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test test-vllm test-gpu lint docs bench bench-vllm bench-search bench-compare \
+.PHONY: demo test test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-search bench-compare \
 	architectures fuzz setup peers vllm clean
 
 demo: $(VENV)/.ready
@@ -51,6 +51,10 @@ endif
 # generation by torch, by a live vLLM, and by lm-eval's vLLM that starts anew for each candidate
 bench-vllm: $(VLLM)/.ready
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m tests.benchmarks.vllm
+
+# 1.1 billion parameters under a budget of 6 GB, beside mergekit: 16 GB of disk, for as long as it runs
+bench-scale: $(VENV)/.ready-to-test $(PEERS)/.ready
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.scale
 
 # searches beside CMA-ES, random search and TPE without racing, over several seeds: some hours.
 # Each is kept in bench-search/ when it is done, and not run again.

@@ -118,7 +118,14 @@ def evaluate(
         CandidateError: weights or scores are NaN or infinite.
     """
     from mergesearch.evaluation import Evaluator
-    from mergesearch.merging import LiveModel, plan_merge
+    from mergesearch.merging import (
+        LiveModel,
+        Spread,
+        compute_dtype,
+        merging_bytes,
+        model_config,
+        plan_merge,
+    )
     from mergesearch.parents import Parents, tokenizer_of
     from mergesearch.tasks import results_json
     from mergesearch.tasks.results import Provenance
@@ -127,21 +134,28 @@ def evaluate(
     recipe = model if isinstance(model, Recipe) else recipe_of(model)
     name = f"{recipe.merge_method}-{recipe.hash[:12]}" if model is recipe else str(model)
     where = Runtime.of(runtime)
-    provenance = Provenance(name, where.batch_size)
+    provenance, devices = Provenance(name, where.batch_size), where.devices()
     parents = Parents.of(
         recipe,
         keep=False,
         device=where.merge_device,
+        others=devices[1:],
         memory_budget=where.memory_budget,
+        device_memory=where.device_memory,
         allow_mismatch=where.allow_mismatch,
     )
-    plan_merge(recipe, parents)  # whatever is wrong with it is said before tasks are built
+    plan = plan_merge(recipe, parents)  # what is wrong with it is said before tasks are built
     tokenizer = tokenizer_of(parents)
     # to look at a benchmark is not to search on it
     suite = suite.model_copy(update={"allow_benchmarks": True})
     evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
-    live = LiveModel(parents, where.torch_device, where.torch_dtype)
+    dtype = where.torch_dtype or compute_dtype(plan, devices[0])
+    working = {
+        "merging": merging_bytes(plan, parents, streamed=False),
+        "scoring": evaluator.cost(model_config(plan), dtype, devices[0], split).n_bytes,
+    }
+    live = LiveModel(parents, devices[0], dtype, Spread.beside(parents, working))
     live.become(recipe)
     scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)

@@ -1,16 +1,16 @@
-"""Silence for the warnings of lm-eval, datasets, transformers and Optuna."""
+"""Silence for the warnings of lm-eval, datasets, transformers, accelerate and Optuna."""
 
 import contextlib
 import logging
 from collections.abc import Iterator
 
+_LIBRARIES = ("lm_eval", "datasets", "transformers", "accelerate")
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Let the libraries below say errors only."""
-    loggers = [
-        logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers", "optuna")
-    ]
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -19,3 +19,10 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def quiet_optuna() -> None:
+    """Silence the line that Optuna has for each study and trial, beside ours."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

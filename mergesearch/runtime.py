@@ -37,7 +37,9 @@ class RuntimeOptions(TypedDict, total=False):
     device: str
     dtype: str
     batch_size: int | None
+    devices_per_worker: int
     memory_budget: int | str | None
+    device_memory: int | str | None
     engine: str
     allow_mismatch: bool
     workers: int | None
@@ -64,6 +66,10 @@ class Runtime(Config):
     #: Bytes that merging may bring the process to; None is 80 % of what there is. What scoring a
     #: batch takes comes on top.
     memory_budget: Size | None = None
+    #: Devices that one model is spread over: the device, and those behind it.
+    devices_per_worker: int = Field(default=1, ge=1)
+    #: Bytes of each device with memory of its own that may be taken; None is 80 % of what is free.
+    device_memory: Size | None = None
     #: What answers the requests of tasks.
     engine: str = "torch"
     #: Merge models whose weights are of different functions, as with another number of heads.
@@ -96,6 +102,38 @@ class Runtime(Config):
             InputError: torch knows no such device, or it is not there.
         """
         return choose_device(self.device)
+
+    def devices(self, *, present: bool = True) -> "tuple[torch.device, ...]":
+        """List the devices that a model is spread over; the first is `torch_device`.
+
+        Args:
+            present: they must be there; a plan alone needs none.
+
+        Raises:
+            InputError: torch knows no such device, one is not there, or a model cannot be spread
+                over such.
+        """
+        import torch
+
+        if not present and self.device.startswith("cuda"):
+            first = parse_device(self.device)
+        else:
+            first = self.torch_device
+        n, start = self.devices_per_worker, first.index or 0
+        if n == 1:
+            return (first,)
+        if first.type == "cpu" or merges_on(first) != first:
+            raise InputError(
+                "devices_per_worker spreads a model over devices that have memory of their own, "
+                f"got {n} of {first.type}; take device: cuda, or one device"
+            )
+        there = torch.get_device_module(first).device_count() if present else start + n
+        if start + n > there:
+            raise InputError(
+                f"devices_per_worker must be at most the devices that are there, got {n} from "
+                f"{first.type}:{start} on, of {there}; take fewer, or see CUDA_VISIBLE_DEVICES"
+            )
+        return tuple(torch.device(first.type, start + i) for i in range(n))
 
     @property
     def torch_dtype(self) -> "torch.dtype | None":
@@ -141,13 +179,31 @@ def choose_device(name: str = "auto") -> "torch.device":
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
+    device = parse_device(name)
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device must be auto, cpu, cuda or mps, got {name!r}: {reason}") from None
+        raise _no_device(name, error) from None
     return device
+
+
+def parse_device(name: str) -> "torch.device":
+    """Read the name of a device, which need not be there.
+
+    Raises:
+        InputError: torch knows no such device.
+    """
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise _no_device(name, error) from None
+
+
+def _no_device(name: str, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0]
+    return InputError(f"device must be auto, cpu, cuda or mps, got {name!r}: {reason}")
 
 
 def merges_on(device: "torch.device") -> "torch.device":

@@ -1,6 +1,5 @@
 """The command line: parse, import late, call, print."""
 
-from mergesearch.cli import compare
 from mergesearch.cli.app import main
 
-__all__ = ["compare", "main"]
+__all__ = ["main"]

@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from mergesearch.cli.check import check
+from mergesearch.cli.compare import compare
 from mergesearch.cli.options import (
     AllowMismatch,
     BatchSize,
     Device,
+    DeviceMemory,
+    DevicesPerWorker,
     Engine,
     Live,
     MemoryBudget,
@@ -29,6 +33,7 @@ from mergesearch.cli.schema import schema
 from mergesearch.cli.sharing import export, extract_lora, push
 from mergesearch.cli.status import status
 from mergesearch.errors import MergesearchError
+from mergesearch.logs import quiet_optuna
 
 
 class _Commands(TyperGroup):
@@ -85,28 +90,7 @@ def demo(
         _search(family / "space.yaml", run, {}, device="cpu", batch_size=64)
 
 
-@app.command()
-def check(
-    space: SpaceFile,
-    device: Device = "auto",
-    engine: Engine = "torch",
-    memory_budget: MemoryBudget = None,
-    allow_mismatch: AllowMismatch = False,
-) -> None:
-    """Say what is wrong with a space, and what a search takes in time and memory."""
-    from mergesearch.runtime import Runtime, RuntimeOptions
-    from mergesearch.space import SearchSpace
-
-    given = RuntimeOptions(device=device, engine=engine, memory_budget=memory_budget)
-    runtime = Runtime.of({**given, "allow_mismatch": allow_mismatch})
-    loaded = SearchSpace.load(space)
-    quiet_optuna()
-
-    from mergesearch.cli.estimate import show_estimate
-    from mergesearch.searching import estimate, prepare
-
-    setup = prepare(loaded, runtime)
-    show_estimate(setup, estimate(setup, runtime.torch_device))
+app.command()(check)
 
 
 @app.command()
@@ -124,9 +108,11 @@ def search(
     storage: Annotated[str | None, typer.Option(help="Database URL in place of a file.")] = None,
     track: Track = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
     ray: RayAddress = None,
@@ -144,9 +130,11 @@ def search(
         track=track,
         storage=storage,
         device=device,
+        devices_per_worker=devices_per_worker,
         batch_size=batch_size,
         engine=engine,
         memory_budget=memory_budget,
+        device_memory=device_memory,
         allow_mismatch=allow_mismatch,
         workers=workers,
         ray=ray,
@@ -160,9 +148,11 @@ def soup(
     greedy: Annotated[bool, typer.Option("--greedy/--uniform", help="Which soup.")] = True,
     out: Out = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
     ray: RayAddress = None,
@@ -182,9 +172,11 @@ def soup(
         out or Path("results") / space.stem,
         greedy=greedy,
         device=device,
+        devices_per_worker=devices_per_worker,
         batch_size=batch_size,
         engine=engine,
         memory_budget=memory_budget,
+        device_memory=device_memory,
         allow_mismatch=allow_mismatch,
         workers=workers,
         ray=ray,
@@ -205,9 +197,11 @@ def learn(
         ),
     ] = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
     workers: Workers = None,
     ray: RayAddress = None,
@@ -230,9 +224,11 @@ def learn(
             out or Path("results") / space.stem,
             prompts=files,
             device=device,
+            devices_per_worker=devices_per_worker,
             batch_size=batch_size,
             engine=engine,
             memory_budget=memory_budget,
+            device_memory=device_memory,
             allow_mismatch=allow_mismatch,
             workers=workers,
             ray=ray,
@@ -283,9 +279,11 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="F", help="Write lm-eval's result format.")
     ] = None,
     device: Device = "auto",
+    devices_per_worker: DevicesPerWorker = 1,
     batch_size: BatchSize = None,
     engine: Engine = "torch",
     memory_budget: MemoryBudget = None,
+    device_memory: DeviceMemory = None,
     allow_mismatch: AllowMismatch = False,
 ) -> None:
     """Score a checkpoint or a recipe on a suite, with intervals."""
@@ -301,9 +299,11 @@ def evaluate(
         loaded,
         split=split,
         device=device,
+        devices_per_worker=devices_per_worker,
         batch_size=batch_size,
         engine=engine,
         memory_budget=memory_budget,
+        device_memory=device_memory,
         allow_mismatch=allow_mismatch,
     )
     show_evaluation(evaluation)
@@ -352,7 +352,8 @@ def leaderboard(
     (show_front if front else show_entries)(entries)
 
 
-for _command in (export, extract_lora, push, report, plot, dashboard, status, schema):
+_OTHERS = (compare, export, extract_lora, push, report, plot, dashboard, status, schema)
+for _command in _OTHERS:
     app.command()(_command)
 
 
@@ -383,13 +384,6 @@ def _search(
     with Progress() as progress, Tracking(track or (), run, config, progress.stage) as tracking:
         search_space(space, run, observer=Observers(progress, tracking), **how)
     show_run(run)
-
-
-def quiet_optuna() -> None:
-    """Silence the line that Optuna has for each study and trial, beside ours."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def _fail(message: str, code: int) -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mergesearch.cli.app import app, quiet_optuna
 from mergesearch.cli.options import AllowMismatch, BatchSize, Device, MemoryBudget, SpaceFile
+from mergesearch.logs import quiet_optuna
 
 if TYPE_CHECKING:
     from mergesearch.diagnosis import Diagnosis
 
 
-@app.command()
 def compare(
     space: SpaceFile,
     out: Annotated[

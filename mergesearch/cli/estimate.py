@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mergesearch.searching import Estimate, SearchSetup
+    from mergesearch.searching import Estimate, PlanOnly, SearchSetup
 
 
 def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
@@ -46,3 +46,8 @@ def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
         f"{minutes:.1f} min at the device's present speed"
     )
     print("Nothing is wrong with this space.")
+
+
+def show_plan(plan: PlanOnly) -> None:
+    """Show what a search would hold in which memory."""
+    print("\n".join(plan.lines()))

@@ -8,6 +8,9 @@ import typer
 SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DevicesPerWorker = Annotated[
+    int, typer.Option(min=1, metavar="K", help="Devices that one model is spread over.")
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Rows a forward pass.", show_default="as their tokens allow"),
@@ -20,6 +23,14 @@ MemoryBudget = Annotated[
         metavar="SIZE",
         help="Memory of the process at its peak, e.g. 8GB.",
         show_default="80 % of what is available",
+    ),
+]
+DeviceMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of each device, e.g. 80GB.",
+        show_default="80 % of what is free",
     ),
 ]
 AllowMismatch = Annotated[

@@ -139,7 +139,7 @@ def _add(sums: _Sums, job: Job, parents: Parents) -> None:
             sums.base += square_of(parents.read(job.base.model, job.base.name))
             return
         job = replace(job, models=tuple(job.models[i] for i in changed))
-        inputs = inputs_of(job, 0, parents, plain)
+        inputs = inputs_of(job, 0, parents, plain, parents.device)
         sums.add(compare_tensor(inputs, _factors(job, parents)), changed)
     finally:
         release_inputs(job, parents)

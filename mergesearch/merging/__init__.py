@@ -18,6 +18,7 @@ from mergesearch.merging.skeleton import (
     model_config,
     skeleton,
 )
+from mergesearch.merging.spread import Spread
 from mergesearch.merging.stack import Stacks, own_bytes, reserve_stacks
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "LiveModel",
     "Plan",
     "Routes",
+    "Spread",
     "Stacks",
     "build",
     "check_stack",

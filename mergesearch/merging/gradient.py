@@ -241,9 +241,9 @@ class LearnableModel:
 
     def _pull_back(self, name: str, gradient: Tensor) -> None:
         job = self._jobs[name]
-        inputs = inputs_of(job, self._plan.seed, self._parents, plain)
+        inputs = inputs_of(job, self._plan.seed, self._parents, plain, gradient.device)
         try:
-            found = pull_back(job.method, inputs, job.arguments, gradient.to(self._parents.device))
+            found = pull_back(job.method, inputs, job.arguments, gradient.to(inputs.device))
         finally:
             release_inputs(job, self._parents)
         before = self._gradients.setdefault(name, {})

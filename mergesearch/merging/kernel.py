@@ -25,6 +25,8 @@ from mergesearch.recipe import Recipe
 _FUSED_BLOCK = 4 * BLOCK
 # Where a device has its own memory, a block is enough for it to be busy and no more.
 _DEVICE_BLOCK = 512 * BLOCK
+# Large enough that bringing it from the host is what takes the time.
+_BROUGHT_BLOCK = 64 * BLOCK
 
 
 def merged_tensors(recipe: Recipe, parents: Parents) -> Iterator[tuple[str, Tensor]]:
@@ -134,7 +136,7 @@ def merge_tensor(
     if not job.n_entries:
         return
     try:
-        _merge(job, inputs_of(job, seed, parents, call), target, digest)
+        _merge(job, inputs_of(job, seed, parents, call, target.device), target, digest)
     finally:
         release_inputs(job, parents)
 
@@ -168,8 +170,17 @@ def copy(base: None, models: Sequence[Tensor]) -> Tensor:
     return models[0]
 
 
-def inputs_of(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
-    """Read the inputs of a job; whoever does releases them (`release_inputs`)."""
+def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.device) -> Inputs:
+    """Read the inputs of a job; whoever does releases them (`release_inputs`).
+
+    Args:
+        job: what to merge.
+        seed: the recipe's.
+        parents: where they are read.
+        call: calls formulas.
+        beside: where the result goes; of several devices that merge it is the one.
+    """
+    device = beside if beside in parents.devices else parents.device
     sources = list(job.models)
     base: Tensor | None = None
     if job.base is not None and (job.method.base == "first" or not sources):
@@ -181,21 +192,24 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call) -> Inputs:
         base,
         models,
         name=job.name,
-        keys=_keys(seed, job.name, len(models), parents.device) if job.method.random else None,
+        keys=_keys(seed, job.name, len(models), device) if job.method.random else None,
         flat_range=job.flat_range,
         ids=(job.base if base is not None else None, *sources),
         executor=Executor(
             call=call,
-            memory=parents.memo.recall,
-            block=block_entries(parents.device),
-            heavy_block=block_entries(parents.device, compiled=call is not plain),
+            memory=lambda key, compute: parents.memo.recall((key, device), compute),
+            block=block_entries(parents),
+            heavy_block=block_entries(parents, compiled=call is not plain),
+            device=device if len(parents.devices) > 1 else None,
         ),
     )
 
 
-def block_entries(device: torch.device, *, compiled: bool = False) -> int:
+def block_entries(parents: Parents, *, compiled: bool = False) -> int:
     """Choose the entries of a block, for a compiled formula or another."""
-    if device.type != "cpu":
+    if len(parents.devices) > 1:
+        return _BROUGHT_BLOCK
+    if parents.device.type != "cpu":
         return _DEVICE_BLOCK
     return _FUSED_BLOCK if compiled else BLOCK
 

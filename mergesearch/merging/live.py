@@ -14,6 +14,7 @@ from mergesearch.merging.kernel import write
 from mergesearch.merging.plan import Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.skeleton import allocate, skeleton
+from mergesearch.merging.spread import Spread
 from mergesearch.merging.stack import Stacks
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
@@ -82,14 +83,21 @@ class LiveModel:
         device: where the model runs.
         dtype: what it computes in; None means float32 on the CPU and the first recipe's own dtype
             elsewhere.
+        spread: the devices where it runs, if they are several, `device` the first of them; then
+            the parents are to be opened for the same ones.
     """
 
     def __init__(
-        self, parents: Parents, device: torch.device, dtype: torch.dtype | None = None
+        self,
+        parents: Parents,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self._parents = parents
         self._device = device
         self._dtype = dtype
+        self._spread = spread
         self._stacks = Stacks(parents, device)
         self._model: PreTrainedModel | None = None
         self._conversion: Conversion | None = None
@@ -112,8 +120,9 @@ class LiveModel:
         """
         self._digest = None  # whatever happens, the model is no longer what it was
         self._plan = plan = plan_merge(recipe, self._parents)
-        # parents that are opened for one merge have no tensors for the next to share
-        stacked = recipe.merge_method == "passthrough" and self._parents.keep
+        # parents that are opened for one merge have no tensors for the next to share, and those of
+        # a model over several devices are on none of them
+        stacked = recipe.merge_method == "passthrough" and self._parents.keep and not self._spread
         # never the same for both: into a stack, whose tensors are the parents', nothing is written
         shape = dict(plan.config) if stacked else plan.shapes
         model, conversion = self._of_shape(plan, shape, stacked=stacked)
@@ -148,7 +157,7 @@ class LiveModel:
             self._model = skeleton(plan, self._device, self._dtype)
             self._conversion = Conversion(self._model, plan.shapes)
             if not (stacked and self._conversion.is_plain):
-                allocate(self._model, self._device)
+                allocate(self._model, self._device, self._spread)
             self._shape = shape
         return self._model, self._conversion
 

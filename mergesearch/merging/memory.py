@@ -6,7 +6,7 @@ import torch
 
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.kernel import block_entries
-from mergesearch.merging.plan import Job, Plan
+from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.methods.formula import plain
 from mergesearch.parents import Parents
 
@@ -24,8 +24,8 @@ def merging_bytes(plan: Plan, parents: Parents, *, streamed: bool) -> int:
     """
     at_once = torch.get_num_threads() if parents.device.type == "cpu" else 1
     compiled = not streamed and call_for(parents.device, plan.n_entries) is not plain
-    entries = block_entries(parents.device, compiled=compiled)
-    blocks = max(_block_bytes(job, entries) for job in plan.jobs)
+    entries = block_entries(parents, compiled=compiled)
+    blocks = max(_block_bytes(job, entries) + _moved_bytes(job, parents) for job in plan.jobs)
     whole = max(_whole_bytes(job) for job in plan.jobs)
     # what is waiting for its turn, and what was handed out
     results = _largest((job.n_bytes for job in plan.jobs), at_once + 1) if streamed else 0
@@ -35,6 +35,20 @@ def merging_bytes(plan: Plan, parents: Parents, *, streamed: bool) -> int:
 def _block_bytes(job: Job, entries: int) -> int:
     n_inputs = len(job.inputs)
     return 4 * min(entries, job.n_entries) * (2 * n_inputs + _TEMPORARIES)
+
+
+def _moved_bytes(job: Job, parents: Parents) -> int:
+    """Bound what inputs take that are brought to the device as wholes."""
+    if parents.device.type == "cpu" or len(parents.devices) > 1:
+        return 0
+    return sum(
+        job.n_entries * (4 if parents.key(i.model, i.name)[0] == i.model else _itemsize(i, parents))
+        for i in job.inputs
+    )
+
+
+def _itemsize(source: Input, parents: Parents) -> int:
+    return parents.specs(source.model)[source.name].dtype.itemsize
 
 
 def _whole_bytes(job: Job) -> int:

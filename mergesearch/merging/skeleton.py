@@ -7,6 +7,7 @@ import torch
 from mergesearch.errors import InputError
 from mergesearch.merging.conversion import Conversion, loads
 from mergesearch.merging.plan import Plan
+from mergesearch.merging.spread import Spread, place_of
 from mergesearch.parents import Parents, configuration, empty_model, in_layer
 
 
@@ -74,10 +75,22 @@ def _auto_class(config: Any) -> Any:
     )
 
 
-def build(plan: Plan, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """Make a `skeleton` whose parameters have memory, of which nothing is written yet."""
+def build(
+    plan: Plan,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    spread: Spread | None = None,
+) -> Any:
+    """Make a `skeleton` whose parameters have memory, of which nothing is written yet.
+
+    Args:
+        plan: as for `skeleton`.
+        device: likewise.
+        dtype: likewise.
+        spread: over several devices, `device` the first of them.
+    """
     model = skeleton(plan, device, dtype)
-    allocate(model, device)
+    allocate(model, device, spread)
     return model
 
 
@@ -90,13 +103,17 @@ def conversion_of(plan: Plan) -> Conversion:
     return Conversion(skeleton(plan, torch.device("meta")), plan.shapes)
 
 
-def allocate(model: Any, device: torch.device) -> None:
-    """Give a skeleton's parameters memory."""
-    for module in model.modules():
+def allocate(model: Any, device: torch.device, spread: Spread | None = None) -> None:
+    """Give a skeleton's parameters memory, on one device or on several."""
+    places = spread.places(model) if spread else {"": device}
+    for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            empty = torch.empty_like(parameter, device=device)
+            place = place_of(f"{prefix}.{name}".removeprefix("."), places)
+            empty = torch.empty_like(parameter, device=place)
             setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
     model.tie_weights()
+    if spread:
+        spread.connect(model, places)
 
 
 def check_stack(plan: Plan, parents: Parents) -> None:

@@ -1,7 +1,7 @@
 """Stacks in memory whose parameters are the parents' own tensors, not copies."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from mergesearch.merging.kernel import merge_tensor, read
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.merging.threads import workers
 from mergesearch.methods.formula import plain
-from mergesearch.parents import Memo, MemoryPlan, Parents
+from mergesearch.parents import Memo, MemoryPlan, Parents, Reserved
 from mergesearch.recipe import ModelRef
 
 
@@ -116,7 +116,7 @@ def own_bytes(plan: Plan, dtype: torch.dtype) -> int:
 def reserve_stacks(
     parents: Parents,
     stacked: Iterable[ModelRef],
-    reserved: Mapping[str, int],
+    reserved: Reserved,
     dtype: torch.dtype,
     device: torch.device,
 ) -> MemoryPlan:

@@ -56,6 +56,8 @@ class Executor:
     #: The same for heavy formulas: compiled into one pass they have no temporaries, so that a
     #: larger block, which costs fewer calls, stays in the cache as well.
     heavy_block: int = BLOCK
+    #: Where blocks are brought to; None: they are computed where the inputs are.
+    device: torch.device | None = None
 
     def values(
         self,
@@ -79,9 +81,10 @@ class Executor:
         for rows in row_ranges(models[0], entries):
             constants = whole | {name: tensor[rows] for name, tensor in by_row.items()}
             if formula.indexed:
-                constants["first"] = _first(models[0], rows)
-            base_rows = None if base is None else base[rows]
-            yield rows, self.call(formula, base_rows, [model[rows] for model in models], constants)
+                constants["first"] = _first(models[0], rows, self.device or models[0].device)
+            base_rows = None if base is None else self._brought(base[rows])
+            model_rows = [self._brought(model[rows]) for model in models]
+            yield rows, self.call(formula, base_rows, model_rows, constants)
 
     def sums(
         self,
@@ -107,6 +110,9 @@ class Executor:
         rows = torch.cat(parts, dim=-1).cpu()  # (k, rows)
         return torch.stack([total(row) for row in rows])
 
+    def _brought(self, rows: Tensor) -> Tensor:
+        return rows if self.device is None else rows.to(self.device, non_blocking=True)
+
 
 def row_ranges(tensor: Tensor, block: int) -> Iterator[slice]:
     """Rows of each block of so many entries, in order."""
@@ -117,11 +123,11 @@ def row_ranges(tensor: Tensor, block: int) -> Iterator[slice]:
             yield slice(start, min(start + step, rows))
 
 
-def _first(tensor: Tensor, rows: slice) -> Tensor:
+def _first(tensor: Tensor, rows: slice, device: torch.device) -> Tensor:
     """Flat index of the first entry of some rows."""
     narrow = tensor.numel() < 2**31
     return torch.tensor(
         rows.start * tensor.shape[1],
         dtype=torch.int32 if narrow else torch.int64,
-        device=tensor.device,
+        device=device,
     )

@@ -66,8 +66,8 @@ class Inputs:
 
     @property
     def device(self) -> torch.device:
-        """The device of the tensors."""
-        return self.models[0].device
+        """The device that formulas are computed on."""
+        return self.executor.device or self.models[0].device
 
     @property
     def is_matrix(self) -> bool:

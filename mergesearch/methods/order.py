@@ -103,9 +103,12 @@ def cuts(
 
 def _at(inputs: Inputs, magnitude: Formula, index: Tensor) -> Tensor:
     """Magnitudes at some entries, by their flat index."""
-    base = None if inputs.base is None else inputs.base.reshape(-1)[index].float()
-    models = [model.reshape(-1)[index].float() for model in inputs.models]
-    return magnitude.function(base, models)
+
+    def picked(tensor: Tensor) -> Tensor:
+        return tensor.reshape(-1)[index.to(tensor.device)].to(index.device).float()
+
+    base = None if inputs.base is None else picked(inputs.base)
+    return magnitude.function(base, [picked(model) for model in inputs.models])
 
 
 def _bins(magnitude: Tensor) -> Tensor:

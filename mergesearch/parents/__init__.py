@@ -16,7 +16,7 @@ from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.opening import open_parents
 from mergesearch.parents.parents import Parents
-from mergesearch.parents.residency import default_budget
+from mergesearch.parents.residency import Reserved, default_budget
 from mergesearch.parents.tables import LANGUAGE_KEYS
 from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
@@ -33,6 +33,7 @@ __all__ = [
     "MemoryPlan",
     "Parents",
     "Policy",
+    "Reserved",
     "Residence",
     "TensorSpec",
     "configuration",

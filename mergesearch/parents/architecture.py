@@ -65,6 +65,47 @@ def empty_model(config: Mapping[str, Any]) -> Any:
         return None
 
 
+def stored_shapes(
+    config: Mapping[str, Any], names: Iterable[str] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of a checkpoint's tensors, from its configuration alone.
+
+    Args:
+        config: the `config.json`.
+        names: of the tensors in the files; what the class does not load is left out. None means
+            those that transformers would write.
+
+    Raises:
+        InputError: transformers does not have the class, or it lacks some of the names' tensors.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    if (model := empty_model(config)) is None:
+        raise InputError(
+            "weights that are not here are known by their class in transformers, which has none of "
+            f"{config.get('architectures')}; fetch the weights"
+        )
+    known = model.state_dict(keep_vars=True)
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if _is_tied(known) else set()
+    own = {name: tensor.detach() for name, tensor in known.items() if name not in tied}
+    written = {n: tuple(t.shape) for n, t in revert_weight_conversion(model, own).items()}
+    if names is None:
+        return written
+    found = {}
+    for name, to in destinations(model, names).items():
+        if name not in written and to.pattern is not None:
+            raise InputError(
+                f"the shape of {name} follows from no configuration; fetch the weights"
+            )
+        found[name] = written.get(name, tuple(known[to.parameter].shape))
+    return found
+
+
+def _is_tied(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Tell if two of a model's tensors are one."""
+    return len({id(tensor) for tensor in tensors.values()}) < len(tensors)
+
+
 @dataclass(frozen=True)
 class Destination:
     """The tensor of a module that a stored tensor becomes, or becomes a part of."""

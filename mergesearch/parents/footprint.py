@@ -57,12 +57,17 @@ def footprint(
     merging = [moved * spec.float_bytes for spec in sums.values()]
     merging += [moved * spec.n_bytes + _float_copy(spec) for spec in same.values()]
     return Footprint(
-        name=str(min(ref, ref.relative(Path.cwd()), key=lambda ref: len(str(ref)))),
+        name=short_name(ref),
         kept=kept,
         streamed=0 if moved else largest(kept.values(), n_at_once),
         reading=largest(reading, n_at_once),
         merging=largest(merging, n_at_once),
     )
+
+
+def short_name(ref: ModelRef) -> str:
+    """Name a model in as few letters as do from here."""
+    return str(min(ref, ref.relative(Path.cwd()), key=lambda ref: len(str(ref))))
 
 
 def largest(sizes: Iterable[int], n: int) -> int:

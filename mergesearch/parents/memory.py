@@ -2,15 +2,14 @@
 
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
 
 from mergesearch.errors import InputError
 from mergesearch.parents.footprint import Footprint
 
-#: "device": on the accelerator; "host": kept in host memory; "mapped": read from the file, used
-#: and released.
-Residence = Literal["device", "host", "mapped"]
-Memory = Literal["device", "host"]
+#: "host", "device", or the name of one of several devices, such as "cuda:1".
+Memory = str
+#: A memory; or "mapped": read from the file, used and released.
+Residence = str
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class MemoryRow:
     @property
     def memory(self) -> Memory:
         """The memory that the bytes are of; mapped pages in use are the host's."""
-        return "device" if self.residence == "device" else "host"
+        return "host" if self.residence == "mapped" else self.residence
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ class MemoryPlan:
     def lines(self) -> list[str]:
         """Lay the plan out as a table for the terminal."""
         heads = [
-            f"peak {_gb(self.peak(memory))} of a budget of {_gb(budget)}"
-            + (" on the device" if memory == "device" else "")
+            f"peak {_gb(self.peak(memory))} of a budget of {_gb(budget)}{_on(memory)}"
             for memory, budget in self.budgets.items()
         ]
         width = max(len(row.what) for row in self.rows)
@@ -87,7 +85,8 @@ def plan_memory(
     Args:
         parents: the parents, the base first.
         others: what is held wherever parents are kept; the first is listed before the parents.
-        budgets: the bytes that may be held in host memory, and on a device that has its own.
+        budgets: the bytes that may be held in host memory, and on a device that has its own, or on
+            each of several, where no parent is kept.
         keep: whether any parent may be kept.
 
     Raises:
@@ -132,12 +131,19 @@ def _too_small(least: MemoryPlan, memory: Memory) -> InputError:
         for row in least.rows
         if row.memory == memory and row.n_bytes
     )
-    where = "on the device " if memory == "device" else ""
+    remedy = "raise the budget, or merge fewer or smaller models"
+    if memory not in ("host", "device"):
+        remedy = "spread the model over more devices (devices_per_worker)"
     return InputError(
-        f"what a merge holds {where}while it streams every model must fit the memory budget, got "
-        f"{_gb(least.peak(memory))} ({parts}) for a budget of {_gb(least.budgets[memory])}; "
-        "raise the budget, or merge fewer or smaller models"
+        f"what a merge holds{_on(memory)} while it streams every model must fit the memory budget, "
+        f"got {_gb(least.peak(memory))} ({parts}) for a budget of {_gb(least.budgets[memory])}; "
+        f"{remedy}"
     )
+
+
+def _on(memory: Memory) -> str:
+    """Say where a memory is, but for the host's."""
+    return "" if memory == "host" else f" on {'the device' if memory == 'device' else memory}"
 
 
 def _gb(n_bytes: int) -> str:

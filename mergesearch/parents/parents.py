@@ -1,6 +1,6 @@
 """The parents of a study: in one vocabulary, and in memory where they fit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
-from mergesearch.parents.residency import Residency
+from mergesearch.parents.residency import Reserved, Residency
 from mergesearch.parents.vocabulary import Policy
 from mergesearch.recipe import ModelPath, ModelRef, Recipe, TokenizerBlock
 
@@ -49,12 +49,15 @@ class Parents:
         vocabulary: what to do where the models' vocabularies differ: "error", "base", "union", the
             model whose it is, or what a recipe says of its tokenizer.
         base: the base of the recipes, if they have one; see `Alignment`.
-        device: where tensors are read to.
+        device: where tensors are merged, and read to.
+        others: further devices over which the merged model is spread; see `Residency`.
         names: further names by which recipes may name the models.
         keep: keep models in memory where they fit; one merge reads each tensor once, and does
             better without.
         memory_budget: the bytes of host memory that the whole process may hold at its peak; see
             `Residency`.
+        device_memory: bytes of each device that may be taken.
+        weights: open the weights' files; without them only plans are made, see `ModelFiles`.
         allow_mismatch: merge models whose weights are of different functions, as with another
             number of heads, although a merge of them means nothing.
         held: tensors of models that are in memory, and not in their folders.
@@ -73,18 +76,20 @@ class Parents:
         names: Mapping[str, ModelRef] | None = None,
         keep: bool = True,
         device: torch.device = _CPU,
+        others: Sequence[torch.device] = (),
         memory_budget: int | None = None,
+        device_memory: int | None = None,
+        weights: bool = True,
         allow_mismatch: bool = False,
         held: Mapping[ModelPath, HeldTensors] | None = None,
     ) -> None:
         self.models = tuple(dict.fromkeys(models))
         self._own = {ref: ref for ref in self.models}
         self._names = {str(ref): ref for ref in self.models} | dict(names or {})
-        self._files = ModelFiles(self.models, held)
+        self._files = ModelFiles(self.models, held, weights=weights)
         self._checkpoints = checkpoints = {ref: self.checkpoint(ref) for ref in self.models}
-        self._of_function = differences_of_function(
-            {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
-        )
+        self._folders = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
+        self._of_function = differences_of_function(self._folders)
         if not allow_mismatch:
             refuse(self._of_function)
         #: The way in which the models' vocabularies are brought to one.
@@ -94,8 +99,10 @@ class Parents:
         self._residency = Residency(
             self._files,
             device=device,
+            others=others,
             keep=keep,
             memory_budget=memory_budget,
+            device_memory=device_memory,
             mapping_bytes=self.alignment.n_bytes,
         )
 
@@ -107,8 +114,13 @@ class Parents:
 
     @property
     def device(self) -> torch.device:
-        """The device that tensors are read to."""
+        """The device that tensors are merged on, or the first of several."""
         return self._residency.device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Every device that the merged model lies on."""
+        return self._residency.devices
 
     @property
     def keep(self) -> bool:
@@ -194,8 +206,9 @@ class Parents:
         return None if change is None or moved else change.factors
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
-        """Read a tensor to `device`: as stored, or float32 where an adapter changes it.
+        """Read a tensor: as stored, or float32 where an adapter changes it.
 
+        It is on `device`, or in host memory where there are several devices.
         Rows that belong to tokens are where the merged vocabulary has them. The tensor must not be
         written to, and `release` is to be called when it is no longer used. Any number of threads
         may read.
@@ -219,7 +232,7 @@ class Parents:
         """The memory that each model is kept in; "mapped" if it is streamed."""
         return self._residency.residences
 
-    def reserve(self, reserved: Mapping[str, int]) -> MemoryPlan:
+    def reserve(self, reserved: Reserved) -> MemoryPlan:
         """Decide anew which models are kept; see `Residency.reserve`.
 
         Args:
@@ -230,7 +243,7 @@ class Parents:
         """
         return self._residency.reserve(reserved)
 
-    def memory_plan(self, reserved: Mapping[str, int]) -> MemoryPlan:
+    def memory_plan(self, reserved: Reserved) -> MemoryPlan:
         """Say what `reserve` would decide; see `Residency.memory_plan`.
 
         Raises:

@@ -13,6 +13,7 @@ from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, Checkpoint
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
+from mergesearch.parents.planned import checkpoint_of
 from mergesearch.recipe import ModelPath, ModelRef
 
 #: What must be the same in the configurations of all models.
@@ -30,18 +31,24 @@ class ModelFiles:
     Args:
         models: the models; the first decides of which family all must be.
         held: tensors of those that are in memory.
+        weights: without them, only specs are known of those whose weights are not here; see
+            `PlannedCheckpoint`.
 
     Raises:
         InputError: a model cannot be opened, or is of another family than the first.
     """
 
     def __init__(
-        self, models: Iterable[ModelRef], held: Mapping[ModelPath, HeldTensors] | None = None
+        self,
+        models: Iterable[ModelRef],
+        held: Mapping[ModelPath, HeldTensors] | None = None,
+        *,
+        weights: bool = True,
     ) -> None:
         held = held or {}
         self.models = tuple(models)
         paths = dict.fromkeys(ref.model for ref in self.models)
-        bases = {path: Checkpoint(locate(path), held.get(path)) for path in paths}
+        bases = {path: checkpoint_of(path, held.get(path), weights=weights) for path in paths}
         self._checkpoints: dict[ModelRef, Checkpoint] = {
             ref: bases[ref.model] for ref in self.models
         }

@@ -1,5 +1,7 @@
 """The memory that this process holds, and what is available to it."""
 
+import ctypes
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -10,6 +12,27 @@ _LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+
+
+#: glibc's name for the size from which a block is mapped by itself (malloc.h), and the size.
+_M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 20
+
+
+@cache
+def return_freed_blocks() -> bool:
+    """Have the C library give large blocks back to the system as soon as they are freed.
+
+    glibc raises its limit up to 32 MB with every such block that is freed, and keeps smaller ones:
+    activations of many sizes leave holes that are resident and used by nobody.
+
+    Returns:
+        True where the C library is glibc and does so from now on, for the whole process.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MAPPED))
 
 
 def process_bytes() -> int:

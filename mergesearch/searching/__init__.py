@@ -24,6 +24,7 @@ from mergesearch.searching.history import History
 from mergesearch.searching.learner import Learner
 from mergesearch.searching.loop import Search
 from mergesearch.searching.observer import Observer, Observers, Silent
+from mergesearch.searching.plan_only import PlanOnly, plan_only_of
 from mergesearch.searching.policies.racing import Raced, replay
 from mergesearch.searching.policies.stopping import Limit
 from mergesearch.searching.runs import Outcome, open_learner, open_run, open_search
@@ -44,6 +45,7 @@ __all__ = [
     "Observer",
     "Observers",
     "Outcome",
+    "PlanOnly",
     "Raced",
     "Search",
     "SearchSetup",
@@ -59,6 +61,7 @@ __all__ = [
     "open_learner",
     "open_run",
     "open_search",
+    "plan_only_of",
     "prepare",
     "references",
     "replay",

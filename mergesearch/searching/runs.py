@@ -124,6 +124,7 @@ def _workers(
         runtime.workers,
         address=runtime.ray,
         accelerated=runtime.device != "cpu",
+        n_devices=runtime.devices_per_worker,
         models={name: space.soup([ref]) for name, ref in named.items()},
         digest_of=partial(digest_of, parents=setup.parents),
         say=observer.stage,

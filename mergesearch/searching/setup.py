@@ -5,31 +5,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
-import optuna
 import torch
 
 from mergesearch.engines import Cost, differentiable
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.learning import Curriculum, Portion, Subject, largest_portion
+from mergesearch.logs import quiet_optuna
 from mergesearch.merging import (
     Plan,
+    Spread,
     compute_dtype,
-    conversion_of,
     merging_bytes,
     model_config,
-    own_bytes,
-    plan_merge,
-    reserve_stacks,
     total_rank,
 )
-from mergesearch.parents import MemoryPlan, Parents, Residence, default_budget, tokenizer_of
-from mergesearch.recipe import Recipe
+from mergesearch.parents import (
+    MemoryPlan,
+    Parents,
+    Reserved,
+    Residence,
+    default_budget,
+    tokenizer_of,
+)
 from mergesearch.requests import Request
 from mergesearch.runtime import Runtime
 from mergesearch.searching.goals import check_goals
-from mergesearch.searching.shape import shape_of, with_router
-from mergesearch.space import Learned, SearchSpace, Shape, largest_stack, suggest
+from mergesearch.searching.models import WORKING, Models, open_models
+from mergesearch.space import Learned, SearchSpace, Shape
 from mergesearch.tasks import Suite
 from mergesearch.workers import LocalWorker, Teacher
 
@@ -40,8 +43,8 @@ if TYPE_CHECKING:
 
 #: What a pass of learning takes, in forward passes of its documents.
 _FORWARDS = 3
-#: The line of the memory plan for what happens in turn to a candidate.
-_WORKING = "merging, scoring or learning"
+#: The line of the memory plan for what happens in turn, where coefficients are learned.
+_LEARNING = "merging, scoring or learning"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class SearchSetup:
     soup: Plan
     #: That candidates compute in.
     dtype: torch.dtype
+    #: The devices that candidates lie on, if they are several.
+    spread: Spread | None
     #: What merging and scoring hold where, the live model included.
     memory: MemoryPlan
     #: What scoring one candidate on the search split takes; None where there is no suite.
@@ -128,36 +133,12 @@ def prepare(
     Raises:
         InputError: with what is wrong first.
     """
-    device = runtime.torch_device
+    devices = runtime.devices()
     suite = shared.suite if shared else _suite(space, prompts)
     budget = space.search.documents if learned is None else None  # a search's
     learned = learned or space.learned
-    vocabulary = space.tokenizer_source or "error"
-    parents = Parents(
-        space.models,
-        vocabulary=vocabulary,
-        base=space.base,
-        device=runtime.merge_device,
-        memory_budget=runtime.memory_budget,
-        allow_mismatch=runtime.allow_mismatch,
-    )
-    if parents.alignment.changes and space.tokenizer_source is None:
-        raise InputError(
-            "all candidates must have one vocabulary, and an adapter adds rows to its base's; set "
-            "tokenizer_source to base, union or a model"
-        )
-    space = space.model_copy(update={"granularity": with_router(space.granularity, parents)})
-    shape = shape_of(space, parents)
-    plans = []
-    for name in space.methods:
-        alone = space.model_copy(update={"methods": {name: space.methods[name]}})
-        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
-        candidate = suggest(alone, trial, shape)
-        if isinstance(candidate, Recipe):
-            plans.append(plan_merge(candidate, parents))
-    soup = plan_merge(space.soup(), parents)
-    for ref in parents.models:  # each is scored by itself, as it generates
-        plan_merge(space.soup([ref]), parents)
+    models = open_models(space, runtime, devices)
+    space, parents, soup, device = models.space, models.parents, models.soup, devices[0]
     tokenizer = tokenizer_of(parents)
     evaluator = Evaluator(suite, tokenizer, runtime, shared.built if shared else None)
     if suite.search:
@@ -168,56 +149,49 @@ def prepare(
     if curriculum is not None and curriculum.apart:
         evaluator.set_apart(curriculum.apart)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
-    deep = _largest(space, parents, shape)
-    plans += [soup, *deep]
     # built before what the process holds is measured
-    splits = [name for name in ("search", "held_out") if getattr(suite, name)]
-    costs = [
-        evaluator.cost(model_config(plan), dtype, device, split)
-        for split in splits
-        for plan in (soup, *deep)
-    ]
-    conversion = conversion_of(soup)
-    merging = max(merging_bytes(plan, parents, streamed=False) for plan in plans)
-    merging += conversion.n_bytes(dtype)
-    live = [
-        soup.n_entries * dtype.itemsize,
-        *(
-            # tensors of parents are shared where they are parameters as they are
-            own_bytes(plan, dtype) if conversion.is_plain else plan.n_entries * dtype.itemsize
-            for plan in deep
-        ),
-    ]
-    working = max([merging, *(cost.n_bytes for cost in costs)])
+    costs = costs_of(models, evaluator, dtype, device)
+    working = models.working_bytes(costs, dtype)
+    spread = models.spread(working)
     # a candidate is merged, and then scored
-    reserved = {"live model": max(live), "merging or scoring": working}
+    reserved = {"merging": 0, "live model": models.live_bytes(dtype, spread), WORKING: working}
     portion, subject = Portion(), None
     if curriculum is not None:
-        del reserved["merging or scoring"]
+        del reserved[WORKING]
         subject = Subject.of(space, curriculum.learned, parents)
         portion = _portion(
             subject, curriculum, parents, evaluator, dtype, device, reserved, working
         )
-        reserved[_WORKING] = max(working, portion.n_bytes)
-    if deep:
-        memory = reserve_stacks(parents, space.parents.values(), reserved, dtype, device)
-    else:
-        memory = parents.reserve(reserved)
+        reserved[_LEARNING] = max(working, portion.n_bytes)
+    memory = models.reserve(reserved, dtype, device)
     return SearchSetup(
         space,
         suite,
         parents,
         tokenizer,
         evaluator,
-        shape,
+        models.shape,
         soup,
         dtype,
+        spread,
         memory,
         costs[0] if costs else None,
         curriculum,
         subject,
         portion,
     )
+
+
+def costs_of(
+    models: Models, evaluator: Evaluator, dtype: torch.dtype, device: torch.device
+) -> list[Cost]:
+    """Estimate the scoring of a candidate on each split, the search split first."""
+    splits = [name for name in ("search", "held_out") if getattr(evaluator.suite, name)]
+    return [
+        evaluator.cost(model_config(plan), dtype, device, split)
+        for split in splits
+        for plan in (models.soup, *models.deep)
+    ]
 
 
 def worker_of(setup: SearchSetup, runtime: Runtime) -> LocalWorker:
@@ -232,7 +206,7 @@ def worker_of(setup: SearchSetup, runtime: Runtime) -> LocalWorker:
             setup.space, setup.curriculum, setup.subject, setup.evaluator, setup.portion
         )
     device, dtype = runtime.torch_device, runtime.torch_dtype
-    return LocalWorker(setup.parents, setup.evaluator, device, dtype, teacher)
+    return LocalWorker(setup.parents, setup.evaluator, device, dtype, teacher, setup.spread)
 
 
 def start_worker(
@@ -254,7 +228,7 @@ def start_worker(
     if runtime.memory_budget is None:
         budget = default_budget(n_sharing)
         runtime = runtime.model_copy(update={"memory_budget": budget})
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_optuna()
     return worker_of(prepare(space, runtime, shared=shared), runtime)
 
 
@@ -291,7 +265,7 @@ def _portion(
     evaluator: Evaluator,
     dtype: torch.dtype,
     device: torch.device,
-    reserved: Mapping[str, int],
+    reserved: Reserved,
     working: int,
 ) -> Portion:
     """Find the largest portion of a step that keeps no more parents out of memory."""
@@ -309,7 +283,7 @@ def _portion(
         return needed + merging
 
     def residences(needed: int) -> tuple[Residence, ...]:
-        return parents.memory_plan({**reserved, _WORKING: max(working, needed)}).residences
+        return parents.memory_plan({**reserved, _LEARNING: max(working, needed)}).residences
 
     asked = curriculum.requests()
     least = largest_portion(asked, 1, n_bytes, lambda _: False)
@@ -377,11 +351,3 @@ def _now(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter()
-
-
-def _largest(space: SearchSpace, parents: Parents, shape: Shape) -> list[Plan]:
-    """Plan the deepest stack of a space, if it has stacks."""
-    if space.stacking is None:
-        return []
-    recipe = largest_stack(space.stacking, space.parents, shape.n_layers, shape.writers)
-    return [plan_merge(recipe, parents)]

@@ -9,7 +9,7 @@ import torch
 
 from mergesearch.learning import Course
 from mergesearch.logs import quiet
-from mergesearch.merging import LiveModel, digest_of
+from mergesearch.merging import LiveModel, Spread, digest_of
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Pass
@@ -46,6 +46,7 @@ class LocalWorker:
         device: where the live model runs.
         dtype: what it computes in; None leaves it to `LiveModel`.
         teacher: of the coefficients that are learned, if any are.
+        spread: the devices where the model runs, if they are several.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class LocalWorker:
         device: torch.device,
         dtype: torch.dtype | None = None,
         teacher: Teacher | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self._parents = parents
         self._evaluator = evaluator
-        self._live = LiveModel(parents, device, dtype)
+        self._live = LiveModel(parents, device, dtype, spread)
         self._teacher = teacher
         #: Of the live model, while it is what it was when it was last asked.
         self._turn: Turn | None = None

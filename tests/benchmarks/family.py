@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tests import tiny
 
 PARENTS = ("one", "two", "three")
+_SHARD_BYTES = 10**9
 _SPREAD, _DELTA = 0.02, 0.002  # standard deviations of the base's entries and of the changes
 
 
@@ -54,6 +56,7 @@ class Shape:
 
 
 SHAPES = {
+    "1b": Shape(2048, 5632, 22, 32, 4, 65536),  # TinyLlama's layers
     "135m": Shape(576, 1536, 30, 9, 3, 49152),  # SmolLM2-135M
     "tiny": Shape(48, 64, 2, 3, 1, 32),
 }
@@ -90,21 +93,33 @@ def make_family(folder: Path, size: str, dtype: torch.dtype) -> Family:
     for seed, path in enumerate([family.base, *family.parents.values()]):
         if not (path / "config.json").exists():
             _write_model(path, family, seed)
-        _read(path / "model.safetensors")
+        for file in path.glob("*.safetensors"):
+            _read(file)
     return family
 
 
 def _write_model(folder: Path, family: Family, seed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     start = torch.Generator().manual_seed(0)
     change = torch.Generator().manual_seed(seed)
-    tensors = {}
+    shard: dict[str, Tensor] = {}
+    shards: list[list[str]] = []
+
+    def write() -> None:
+        save_file(shard, folder / f"shard-{len(shards)}", {"format": "pt"})
+        shards.append([*shard])
+        shard.clear()
+
     for name, shape in family.shape.tensors():
         tensor = _SPREAD * torch.randn(shape, generator=start)
         if seed:
             tensor += _DELTA * torch.randn(shape, generator=change)
-        tensors[name] = tensor.to(family.dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        shard[name] = tensor.to(family.dtype)
+        if sum(part.nbytes for part in shard.values()) > _SHARD_BYTES:
+            write()
+    if shard:
+        write()
+    _name_shards(folder, shards, family.shape.n_entries * family.dtype.itemsize)
     tiny.tokenizer().save_pretrained(folder)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -118,6 +133,20 @@ def _write_model(folder: Path, family: Family, seed: int) -> None:
     }
     os.sync()  # no write-back beside the measurements
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")  # last: it is whole
+
+
+def _name_shards(folder: Path, shards: list[list[str]], total_size: int) -> None:
+    """Give shards the names of transformers, and several an index."""
+    weight_map: dict[str, str] = {}
+    for i, names in enumerate(shards):
+        file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        if len(shards) == 1:
+            file = "model.safetensors"
+        (folder / f"shard-{i}").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def _read(file: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.parity.peer import ENVIRONMENT, EXECUTABLE
 
 # A child's peak counts what its parent held when it was started, so a small process starts it.
-_LAUNCHER = """
+LAUNCHER = """
 import json, os, subprocess, sys, time
 start = time.perf_counter()
 child = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
@@ -101,7 +101,7 @@ def _write(recipe: str, out: Path) -> Path:
 
 
 def _run_process(command: Sequence[str | Path]) -> Process:
-    seconds, peak = _json_of([sys.executable, "-I", "-S", "-c", _LAUNCHER, *command])
+    seconds, peak = _json_of([sys.executable, "-I", "-S", "-c", LAUNCHER, *command])
     return Process(seconds, int(peak))
 
 

@@ -90,7 +90,8 @@ def _head_only_at(model: "PreTrainedModel", rows: Tensor, columns: Tensor) -> It
     """
 
     def gather(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (inputs[0][rows, columns][None],)
+        stream = inputs[0]  # where the output layer is, which may be another device
+        return (stream[rows.to(stream.device), columns.to(stream.device)][None],)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(gather)
     try:

@@ -110,14 +110,19 @@ def recomputed(model: "PreTrainedModel") -> Iterator[None]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    # a model over several devices has forwards of its own there
+    before = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
         run = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
         vars(layer)["forward"] = run
     try:
         yield
     finally:
-        for layer in layers:
-            del vars(layer)["forward"]
+        for layer, forward in zip(layers, before, strict=True):
+            if forward is None:
+                del vars(layer)["forward"]
+            else:
+                vars(layer)["forward"] = forward
 
 
 def _divergence(theirs: Tensor, ours: Tensor) -> Tensor:
