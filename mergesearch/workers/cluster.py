@@ -18,8 +18,6 @@ class Cluster:
 
     #: The module.
     ray: Any
-    #: It was started here, and ends with this process.
-    is_ours: bool
     n_workers: int
     #: Workers that share a host, at most.
     n_sharing: int
@@ -58,7 +56,6 @@ class Cluster:
         n_workers = n_workers or n_places
         return cls(
             ray,
-            is_ours=address is None,
             n_workers=n_workers,
             n_sharing=math.ceil(n_workers / len(hosts)),
             n_devices=n_devices if on_devices else 0,

@@ -104,8 +104,7 @@ class RayPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self._cluster.is_ours:
-            self._ray.shutdown()
+        self._ray.shutdown()  # of another's cluster, this process's connection alone
 
     @contextmanager
     def lend(self) -> Iterator[Worker]:

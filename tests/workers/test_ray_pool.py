@@ -87,7 +87,7 @@ def pool_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RayPool]]
     pools = []
 
     def make(ray: FakeRay, n_workers: int = 2, **options: Any) -> RayPool:
-        cluster = Cluster(ray, is_ours=True, n_workers=n_workers, n_sharing=1, n_devices=0)
+        cluster = Cluster(ray, n_workers=n_workers, n_sharing=1, n_devices=0)
         monkeypatch.setattr(Cluster, "connect", lambda *_, **__: cluster)
         pools.append(RayPool(lambda _: None, n_workers, **options))  # type: ignore[arg-type,return-value]
         return pools[-1]
