@@ -14,7 +14,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-search bench-compare \
+.PHONY: demo test test-hosts test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-search bench-compare \
 	architectures fuzz setup peers vllm clean
 
 demo: $(VENV)/.ready
@@ -35,6 +35,10 @@ lint: $(VENV)/.ready-to-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# a search over two network namespaces of this machine, one of them cut off; as root
+test-hosts: $(VENV)/.ready-to-test
+	HOSTS=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/workers/test_hosts.py
 
 # a link that leads nowhere, or code that is included from no file, is an error
 docs: $(VENV)/.ready-for-docs

@@ -185,23 +185,14 @@ def compare(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         CandidateError: a model's weights or scores are NaN or infinite.
     """
-    from mergesearch.diagnosis import FILE, diagnose
+    from mergesearch.diagnosis import FILE, check_comparable, diagnose
     from mergesearch.files import write_whole
     from mergesearch.searching import Silent, open_run
 
     observer, where = observer or Silent(), Runtime.of(runtime)
+    check_comparable(space, scored=out is not None)
     if out is None:
-        if space.base is None:
-            raise InputError(
-                "deltas are from a base, and the space names none; name the parents' common "
-                "ancestor, or give --out RUN to compare what the parents answer"
-            )
         return diagnose(space, where, observer.stage)
-    if space.suite is None:
-        raise InputError(
-            "with --out the parents are scored, and the space names no suite; add suite: "
-            "FILE.yaml, or leave --out out, which compares the weights alone"
-        )
     with open_run(space, out, where, observer) as (_, candidates):
         scores = {}
         for name, model in {"base": space.base, **space.parents}.items():

@@ -1,4 +1,4 @@
-"""Silence for the warnings of lm-eval, datasets, transformers, accelerate and Optuna."""
+"""Silence for what other libraries have to warn of."""
 
 import contextlib
 import logging

@@ -1,6 +1,6 @@
 """The diagnosis of parents before a search: weights, settings, answers, advice."""
 
-from mergesearch.diagnosis.diagnose import diagnose
+from mergesearch.diagnosis.diagnose import check_comparable, diagnose
 from mergesearch.diagnosis.model import FILE, Advice, Answers, Diagnosis, Pair, Part, together
 from mergesearch.diagnosis.tables import NO_ADVICE, Table, markdown, tables_of
 
@@ -13,6 +13,7 @@ __all__ = [
     "Pair",
     "Part",
     "Table",
+    "check_comparable",
     "diagnose",
     "markdown",
     "tables_of",

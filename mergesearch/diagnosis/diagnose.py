@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mergesearch.diagnosis.advice import advise
 from mergesearch.diagnosis.model import Diagnosis
+from mergesearch.errors import InputError
 
 if TYPE_CHECKING:
     from mergesearch.runtime import Runtime
@@ -13,6 +14,28 @@ if TYPE_CHECKING:
 
 #: Into how many blocks tables part the layers, where the space has none.
 _BLOCKS = 3
+
+
+def check_comparable(space: "SearchSpace", *, scored: bool) -> None:
+    """Refuse a space of which there is nothing to compare.
+
+    Args:
+        space: names the models, and perhaps a suite.
+        scored: the parents are to be scored.
+
+    Raises:
+        InputError: there is no suite to score them on, or nothing else and no base.
+    """
+    if scored and space.suite is None:
+        raise InputError(
+            "with --out the parents are scored, and the space names no suite; add suite: "
+            "FILE.yaml, or leave --out out, which compares the weights alone"
+        )
+    if not scored and space.base is None:
+        raise InputError(
+            "deltas are from a base, and the space names none; name the parents' common "
+            "ancestor, or give --out RUN to compare what the parents answer"
+        )
 
 
 def diagnose(

@@ -43,7 +43,7 @@ class Turns:
 
     @property
     def engine(self) -> Engine:
-        """The engine, for a caller who loads a model himself: whoever's turn it was loads anew."""
+        """The engine, for a caller who loads a model; whoever's turn it was loads anew."""
         self._turn = None
         return self._engine
 

@@ -14,7 +14,7 @@ _ALIVE = 10.0
 
 @dataclass(frozen=True)
 class Status:
-    """What the process that holds a run does.
+    """The doings of the process that holds a run.
 
     >>> from mergesearch.runs import Status
     >>> status = Status(process=7, host="here", began=0.0, written=20.0, n_documents=300)

@@ -202,7 +202,7 @@ class CandidateEvaluator:
         return plan_merge(recipe, self.parents).n_entries if known is None else known
 
     def charge(self, n_documents: int) -> None:
-        """Count answers that were given otherwise than by scoring: a pass of learning takes some.
+        """Count answers that were given otherwise, as by a pass of learning.
 
         A document that is scored is one, and one that is learned from is three.
         """
@@ -256,7 +256,7 @@ class _Counted:
 
 
 class _Scoring:
-    """Tensors that are being scored: by one at a time, so that no document is scored twice."""
+    """Tensors that are being scored, by one at a time: no document is scored twice."""
 
     def __init__(self) -> None:
         self._locks: dict[str, RLock] = {}

@@ -33,7 +33,7 @@ class Lanes:
 
     @contextmanager
     def lend(self) -> Iterator[CandidateEvaluator]:
-        """Lend what scores candidates by an idle worker until the block ends; waits for one."""
+        """Lend what scores by an idle worker until the block ends; waits for one."""
         if self._pool is None:
             yield self._candidates
             return

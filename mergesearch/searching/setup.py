@@ -94,7 +94,7 @@ class SearchSetup:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a worker in another process takes from the driver, whose suite it need not have."""
+    """Tasks and lessons for a worker elsewhere, which need not have the suite."""
 
     suite: Suite
     built: Mapping[str, tuple["BuiltTask", ...]]

@@ -16,7 +16,7 @@ _PACE = 1.0
 
 
 class StatusFile:
-    """An observer that keeps in a run's folder what the search does, while a block lasts.
+    """An observer that keeps in a run's folder what its search does.
 
     The file is replaced whole once a second: whoever reads it needs no lock, and sees by its age if
     the search is alive.

@@ -16,7 +16,7 @@ Start = Callable[[int], Worker]
 
 
 class Actor:
-    """A worker in a process of its own; its methods are those of `Worker`, but for `learn`."""
+    """A worker in a process of its own, with the methods of a `Worker`."""
 
     def __init__(self, start: Start, n_sharing: int) -> None:
         self._worker = start(n_sharing)

@@ -60,7 +60,7 @@ class Worker(Protocol):
     def score(
         self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]
     ) -> dict[int, DocumentScore]:
-        """Score documents of a task, by id; the recipe is merged where the live model is another's.
+        """Score documents of a task, by id; the recipe is merged first if need be.
 
         Args:
             recipe: the candidate.

@@ -12,7 +12,7 @@ from mergesearch.workers.base import Merged, Worker
 
 
 class PoolClosed(Exception):
-    """The pool was closed while a worker was asked: whoever asks gives up, and tells nobody."""
+    """The pool was closed while a worker was asked: nothing came of it."""
 
 
 class Pool(Protocol):

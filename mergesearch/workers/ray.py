@@ -39,7 +39,7 @@ class _Seat:
 
 
 class RayPool:
-    """A `Pool` of Ray actors: one that dies is replaced, and what it was asked is asked again.
+    """A `Pool` of Ray actors; one that dies is replaced, and its work done again.
 
     Args:
         start: makes a worker; it is sent to the processes, and raises what is wrong there.

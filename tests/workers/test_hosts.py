@@ -17,7 +17,11 @@ from tests import tiny
 from tests.searching.test_kill import n_ended
 from tests.searching.watch import load, most_scored
 
-pytestmark = pytest.mark.slow
+# some eight minutes, most of which Ray waits for the host that is gone: `make test-hosts`
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("HOSTS") != "1", reason="runs by `make test-hosts`"),
+]
 
 N_TRIALS = 40
 #: Of the two hosts; they are reached from nowhere else.

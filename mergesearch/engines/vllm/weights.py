@@ -1,4 +1,4 @@
-"""A model's tensors as its checkpoint would hold them, which is how vLLM takes them."""
+"""A model's tensors as its checkpoint would hold them, for vLLM to load."""
 
 import re
 from collections.abc import Iterator
