@@ -35,13 +35,14 @@ import sys
 from pathlib import Path
 import torch
 from mergesearch import load_recipe
-from mergesearch.merging import LiveModel, merging_bytes, plan_merge
+from mergesearch.merging import LiveModel, conversion_of, merging_bytes, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.runtime import n_bytes
 
 recipe = load_recipe(Path(sys.argv[1]))
 parents = Parents.of(recipe, memory_budget=n_bytes(sys.argv[2]))
 plan = plan_merge(recipe, parents)
+conversion_of(plan)  # what is imported for it is held before the plan is made
 live = LiveModel(parents, torch.device("cpu"))
 print(parents.reserve({
     "merging": merging_bytes(plan, parents, streamed=False),
