@@ -151,11 +151,12 @@ def evaluate(
     evaluator = Evaluator(suite, tokenizer, where)
     tasks = evaluator.tasks(split)
     dtype = where.torch_dtype or compute_dtype(plan, devices[0])
-    working = {
-        "merging": merging_bytes(plan, parents, streamed=False),
-        "scoring": evaluator.cost(model_config(plan), dtype, devices[0], split).n_bytes,
-    }
-    live = LiveModel(parents, devices[0], dtype, Spread.beside(parents, working))
+    spread = None
+    if len(devices) > 1:
+        scoring = evaluator.cost(model_config(plan), dtype, devices[0], split).n_bytes
+        merging = merging_bytes(plan, parents, streamed=False)
+        spread = Spread.beside(parents, {"merging": merging, "scoring": scoring})
+    live = LiveModel(parents, devices[0], dtype, spread)
     live.become(recipe)
     scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)

@@ -101,7 +101,7 @@ def _literal(*args: Any, device: torch.device | None = None, **kwargs: Any) -> T
     """Make a tensor of numbers, as `torch.tensor` does before dispatch begins."""
     if device is not None and device in DEVICES:
         return _tensor(*args, **kwargs).to(device)
-    return _tensor(*args, **{"device": device, **kwargs})
+    return _tensor(*args, **{**kwargs, "device": device})
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -26,7 +26,7 @@ class Spread:
 
     @classmethod
     def beside(cls, parents: Parents, reserved: Reserved) -> "Spread | None":
-        """Give a model what the rest leaves of the devices; None if there is but one.
+        """Give a model what all else leaves of several devices; None if there is one.
 
         Args:
             parents: opened for several devices.
@@ -41,7 +41,9 @@ class Spread:
         return cls(parents.devices, tuple(plan.spare(str(device)) for device in parents.devices))
 
     def places(self, model: Any) -> dict[str, torch.device]:
-        """Choose the device of each module, evenly (accelerate's device map).
+        """Choose the device of each module, evenly where there is room.
+
+        This is accelerate's device map.
 
         Args:
             model: a transformers model, whose parameters need no memory yet.

@@ -1,4 +1,4 @@
-"""A checkpoint whose weights are not here, but for what is known of them."""
+"""A checkpoint whose weights are not here, known by what describes them."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -20,7 +20,7 @@ _M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 20
 
 @cache
 def return_freed_blocks() -> bool:
-    """Have the C library give large blocks back as soon as they are freed.
+    """Have large blocks go back to the system as soon as they are freed.
 
     glibc raises its limit up to 32 MB with every such block that is freed, and keeps smaller ones:
     activations of many sizes leave holes that are resident and used by nobody.

@@ -35,17 +35,18 @@ import sys
 from pathlib import Path
 import torch
 from mergesearch import load_recipe
-from mergesearch.merging import LiveModel, merging_bytes, plan_merge
+from mergesearch.merging import LiveModel, conversion_of, merging_bytes, plan_merge
 from mergesearch.parents import Parents
 from mergesearch.runtime import n_bytes
 
 recipe = load_recipe(Path(sys.argv[1]))
 parents = Parents.of(recipe, memory_budget=n_bytes(sys.argv[2]))
 plan = plan_merge(recipe, parents)
-live = LiveModel(parents, torch.device("cpu"))
+conversion_of(plan)  # what is imported for it is held before the plan is made
+live = LiveModel(parents, torch.device("cpu"), torch.bfloat16)
 print(parents.reserve({
     "merging": merging_bytes(plan, parents, streamed=False),
-    "live model": plan.n_entries * torch.float32.itemsize,
+    "live model": plan.n_entries * torch.bfloat16.itemsize,
 }))
 print(live.become(recipe), live.become(recipe))
 """
@@ -126,7 +127,7 @@ def markdown(report: dict[str, Any], rows: Sequence[Row]) -> str:
         f"A base and three parents of {report['n_entries'] / 1e9:.2f} billion random parameters, "
         f"bfloat16, {report['n_bytes'] / 1e9:.1f} GB in shards; budget {report['budget']}. *Plan* "
         "is the peak that the memory plan says before the merge, *peak* the largest resident set "
-        "of the process (`wait4`), pages of mapped files included. The live model is float32.",
+        "of the process (`wait4`), pages of mapped files included. The live model is bfloat16, too.",
         "",
         "| method | program | whole process, s | plan, GB | peak, GB | peak / plan | goal |",
         "|:--|:--|--:|--:|--:|--:|:--|",

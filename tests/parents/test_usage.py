@@ -16,7 +16,7 @@ def held():
 return_freed_blocks() if {returned} else None
 torch.ones(30 << 18)
 before = held()
-blocks = [(torch.ones(16 << 18), torch.ones(1000)) for _ in range(8)]
+blocks = [(torch.ones(16 << 18), torch.ones(180_000)) for _ in range(8)]
 kept = [small for _, small in blocks]
 del blocks
 print(held() - before)
