@@ -127,7 +127,7 @@ def markdown(report: dict[str, Any], rows: Sequence[Row]) -> str:
         f"A base and three parents of {report['n_entries'] / 1e9:.2f} billion random parameters, "
         f"bfloat16, {report['n_bytes'] / 1e9:.1f} GB in shards; budget {report['budget']}. *Plan* "
         "is the peak that the memory plan says before the merge, *peak* the largest resident set "
-        "of the process (`wait4`), pages of mapped files included. The live model is bfloat16, too.",
+        "of the process (`wait4`), mapped pages included. The live model is bfloat16, too.",
         "",
         "| method | program | whole process, s | plan, GB | peak, GB | peak / plan | goal |",
         "|:--|:--|--:|--:|--:|--:|:--|",
