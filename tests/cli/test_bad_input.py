@@ -183,7 +183,7 @@ SPACES: dict[str, tuple[Mischief, str]] = {
     "pickled checkpoint": (pickled, "two: only pickled weights (pytorch_model.bin), which can run"),
     "adapter of more rows": (
         adapter_of_more_rows,
-        "an adapter adds rows to its base's; set tokenizer_source to base or union",
+        "an adapter adds rows to its base's; set tokenizer_source to base, union",
     ),
     "pickled adapter": (pickled_adapter, "only pickled weights (adapter_model.bin)"),
     "adapter of another base": (

@@ -128,7 +128,8 @@ def test_answers_are_in_the_order_of_the_requests_whatever_their_kinds(
         Generation("sun", {"max_gen_toks": 3}),
     ]
     answers = engine.answer(requests)
-    assert [type(answer) for answer in answers] == [str, tuple, float, tuple, str]
+    kinds = str, tuple, float, tuple, str
+    assert all(isinstance(a, kind) for a, kind in zip(answers, kinds, strict=True))
     for request, answer in zip(requests, answers, strict=True):
         (alone,) = engine.answer([request])
         assert answer == (alone if isinstance(alone, str) else pytest.approx(alone, abs=1e-4))

@@ -59,7 +59,7 @@ def test_a_runs_winner_goes_up_with_card_recipe_and_leaderboard(searched: Path, 
     assert hub.created[0].get("private") is True or hub.created[0].get("visibility") == "private"
     exported = searched / "run" / "export" / "top-1"
     written = {path.name: path.read_bytes() for path in exported.iterdir()}
-    assert hub.files.keys() == written.keys() | {"leaderboard.json"}
+    assert hub.files.keys() == written.keys() | {"leaderboard.json", "report.html"}
     assert all(hub.files[name] == written[name] for name in written if name != "README.md")
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert not any(TOKEN.encode() in data for data in hub.files.values())

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mergesearch.errors import InputError
 from mergesearch.parents import Checkpoint, Parents, in_layer, layer_of
+from mergesearch.parents.held import HeldTensors
 from mergesearch.recipe import ModelRef
 from tests import tiny
 
@@ -225,9 +226,9 @@ def test_a_checkpoint_is_opened_once(
     opened: list[Path] = []
     init = Checkpoint.__init__
 
-    def count(self: Checkpoint, folder: Path) -> None:
+    def count(self: Checkpoint, folder: Path, held: HeldTensors | None = None) -> None:
         opened.append(folder)
-        init(self, folder)
+        init(self, folder, held)
 
     monkeypatch.setattr(Checkpoint, "__init__", count)
     Parents([ref(llama), ref(llama, one), ref(llama, two), ref(llama)])

@@ -26,6 +26,7 @@ class Table:
 
     def __init__(self, scores: Mapping[str, float]) -> None:
         self._scores = scores
+        self.pool = None
         self.asked: list[str] = []
 
     def score(self, recipe: Recipe) -> Candidate:

@@ -124,7 +124,9 @@ def test_a_tracker_is_told_of_trials_the_winner_and_the_report(fake: Fake, run: 
             "winner/held_out/test": 0.8,
         }
     ]
-    assert fake.told("file") == ["leaderboard.json"] or "space.yaml" in fake.told("file")
+    assert fake.told("file") == ["leaderboard.json", "report.html"] or "space.yaml" in fake.told(
+        "file"
+    )
     assert fake.calls[-1][0] == "finish"
 
 
