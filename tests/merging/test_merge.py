@@ -42,7 +42,7 @@ def test_a_checkpoint_has_weights_config_tokenizer_generation_config_card_and_re
     assert GenerationConfig.from_pretrained(out).max_new_tokens == 7
     card = (out / "README.md").read_text()
     assert card.startswith("---\n")
-    for part in ("- model: base", "task_arithmetic", "weight: 0.1", "arXiv:2212.04089"):
+    for part in ("models:", "task_arithmetic", "weight: 0.1", "arXiv:2212.04089"):
         assert part in card
     assert str(tmp_path) not in card
     given, written = load_recipe(tmp_path / "r.yaml"), load_recipe(out / "mergekit_config.yml")
