@@ -83,10 +83,12 @@ class Turn:
         self, task: "BuiltTask", doc_ids: Sequence[int]
     ) -> dict[int, DocumentScore]:
         """Ask the model, and have the task grade what it says."""
+        with quiet():
+            requests = task.requests(doc_ids)
         engine = self._turns.load(self)
         try:
             with quiet():
-                responses = engine.answer(task.requests(doc_ids))
+                responses = engine.answer(requests)
             return task.grade(doc_ids, responses)
         except UnfitRequestError as error:
             raise InputError(f"task {task.id.task!r} does not fit the model: {error}") from error

@@ -31,6 +31,7 @@ from mergesearch.merging import build, merge_into
 from mergesearch.recipe import Recipe
 from mergesearch.runtime import Runtime, torch_threads
 from mergesearch.searching import CandidateEvaluator, SearchSetup, Silent, open_learner, open_run
+from mergesearch.searching.setup import worker_of
 from mergesearch.space import Learned
 from mergesearch.workers import LocalWorker
 from tests.benchmarks import searches
@@ -100,10 +101,12 @@ def _opened(
     """Open a run that learns from the same n documents of each task in every pass."""
     space = family.space_for({"learned": None, "seed": seed})
     learned = Learned.model_validate({**settings, "documents": n})
-    with open_run(space, folder, Runtime(device="cpu"), Silent(), learned=learned) as run:
-        setup, candidates = run
+    runtime = Runtime(device="cpu")
+    with open_run(space, folder, runtime, Silent(), learned=learned) as (setup, candidates):
         assert setup.curriculum is not None
-        yield replace(setup, curriculum=setup.curriculum.of_pass(1)), candidates
+        setup = replace(setup, curriculum=setup.curriculum.of_pass(1))
+        worker = worker_of(setup, runtime)  # whose lessons are those of the first pass only
+        yield setup, CandidateEvaluator(setup.parents, setup.evaluator, candidates.record, worker)
 
 
 def _learned(family: Family, settings: Mapping[str, Any], n: int, seed: int, folder: Path) -> Row:

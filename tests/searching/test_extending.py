@@ -52,8 +52,8 @@ def run(family: Path, code: str) -> str:
         cwd=family,
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

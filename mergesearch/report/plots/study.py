@@ -54,7 +54,9 @@ def parallel(run: RunView) -> "Figure | None":
     drawn.update_layout(margin={"l": 40, "r": 60, "t": 40, "b": 40})
     for line in drawn.data:  # its colours are for white paper only
         if line.mode == "lines":
-            line.line.color, line.opacity = PALETTE[0], 0.1 + 0.8 * line.y[0]  # the score, 0 to 1
+            line.line.color = PALETTE[0]
+            if not line.showlegend:  # a trial, and not the legend of those that keep constraints
+                line.opacity = 0.1 + 0.8 * line.y[0]  # the score, 0 to 1
         else:
             line.marker.showscale = False
     return drawn
