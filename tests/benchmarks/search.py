@@ -2,12 +2,12 @@
 """Searches beside what users have now, over several seeds: better merges for fewer documents?
 
     python -m tests.benchmarks.search [--family NAME ...] [--seeds N ...] [--arms NAME ...]
-        [--jobs N] [--work FOLDER] [--finished]
+        [--jobs N] [--work FOLDER] [--known FILE] [--finished]
 
 The demo family of each seed is trained as `mergesearch demo` does; the test bed is the one beside
 the project, or that of --testbed. Seeds run side by side in so many --jobs: what counts here is
-documents, not seconds. A search that --work has is not run again, and with --finished no other is
-run. Writes search.json, search.md and search.svg.
+documents, not seconds. A search that --work has, or a search.json of before (--known), is not run
+again, and with --finished no other is run. Writes search.json, search.md and search.svg.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = [sys.executable, str(PREPARE), str(testbed)]
             subprocess.run(command, check=True, capture_output=True)
         search = partial(
-            _searches, work=work, testbed=testbed, arms=options.arms, finished=options.finished
+            _searches,
+            work=work,
+            testbed=testbed,
+            arms=options.arms,
+            known=_known(options.known),
+            finished=options.finished,
         )
         context = multiprocessing.get_context("spawn")
         with context.Pool(options.jobs, _start, (options.jobs,)) as pool:
@@ -71,19 +76,27 @@ def _start(n_jobs: int) -> None:
 
 
 def _searches(
-    of: tuple[str, int], *, work: Path, testbed: Path, arms: Sequence[str], finished: bool
+    of: tuple[str, int],
+    *,
+    work: Path,
+    testbed: Path,
+    arms: Sequence[str],
+    known: Mapping[tuple[str, str, int], SearchResult],
+    finished: bool,
 ) -> list[SearchResult]:
     """The searches of one seed of a family, each read from its file where it has one."""
     name, seed = of
-    family = _family(name, seed, work, testbed)
     runs = []
     for arm in arms:
-        size = f"{family.n_evaluations}x{family.limit}"
-        title = f"{name}-{size}-{arm.replace(' ', '-')}-{seed}"
+        title = f"{name}-{arm.replace(' ', '-')}-{seed}"
         file = work / f"{title}.json"
+        if not file.exists() and (of_before := known.get((name, arm, seed))):
+            runs.append(of_before)
+            continue
         if not file.exists():
             if finished:
                 continue
+            family = _family(name, seed, work, testbed)
             curve = name == "demo"  # elsewhere, it would cost more than the search
             with tempfile.TemporaryDirectory(prefix=f"{title}-") as folder:
                 if arm == REFERENCE:
@@ -94,6 +107,13 @@ def _searches(
         runs.append(SearchResult.from_json(json.loads(file.read_text())))
         print(_line(runs[-1]), flush=True)
     return runs
+
+
+def _known(file: Path | None) -> dict[tuple[str, str, int], SearchResult]:
+    """The searches of a search.json, by family, arm and seed."""
+    runs = json.loads(file.read_text())["runs"] if file else ()
+    results = map(SearchResult.from_json, runs)
+    return {(run.family, run.arm, run.seed): run for run in results}
 
 
 def _family(name: str, seed: int, work: Path, testbed: Path) -> Family:
@@ -212,6 +232,7 @@ def _command(options: argparse.Namespace) -> str:
     for name in ("family", "seeds", "arms", "jobs"):
         if (value := getattr(options, name)) != _parser().get_default(name):
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    words += ["--known", str(options.known)] if options.known else []
     return shlex.join([*words, *(["--finished"] if options.finished else [])])
 
 
@@ -225,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side [1]")
     parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
     parser.add_argument("--work", type=Path, help="where finished searches are kept and found")
+    parser.add_argument("--known", type=Path, help="search.json whose searches are not run again")
     parser.add_argument("--finished", action="store_true", help="only searches that --work has")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser

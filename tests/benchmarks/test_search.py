@@ -10,7 +10,7 @@ import pytest
 from mergesearch.space import SearchSpace
 from tests.benchmarks import searches
 from tests.benchmarks.curves import at, curves, documents_to, goals, paired
-from tests.benchmarks.search import _searches, _winners
+from tests.benchmarks.search import _known, _searches, _winners
 from tests.benchmarks.searches import ARMS, REFERENCE, UNRACED, Family, Incumbent, SearchResult
 
 
@@ -85,11 +85,18 @@ def test_the_winners_stand_by_seed_and_what_was_not_run_is_a_dash() -> None:
 
 
 def test_only_finished_searches_are_reported(family: Path, tmp_path: Path) -> None:
-    (tmp_path / "testbed-20x100-random-4.json").write_text(json.dumps(run("random", 4).as_json()))
+    (tmp_path / "testbed-random-4.json").write_text(json.dumps(run("random", 4).as_json()))
+    before = tmp_path / "search.json"
+    before.write_text(json.dumps({"runs": [run(REFERENCE, 4, family="testbed").as_json()]}))
     found = _searches(
-        ("testbed", 4), work=tmp_path, testbed=family, arms=["mergesearch", "random"], finished=True
+        ("testbed", 4),
+        work=tmp_path,
+        testbed=family,
+        arms=[REFERENCE, "mergesearch", "random"],
+        known=_known(before),
+        finished=True,
     )
-    assert [(one.arm, one.seed) for one in found] == [("random", 4)]
+    assert [(one.arm, one.seed) for one in found] == [(REFERENCE, 4), ("random", 4)]
 
 
 def test_a_lead_has_an_interval_over_the_documents_that_both_answered() -> None:
