@@ -122,7 +122,7 @@ def _flatten_tokenizer(data: dict[str, Any], where: str) -> None:
         data["tokenizer_source"] = said.get("source", "union")  # mergekit's default
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Lists of scalars on one line, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:

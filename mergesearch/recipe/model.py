@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,7 +115,7 @@ class Recipe(Config):
         """The row of the method table."""
         return METHODS[self.merge_method]
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical form: one for all spellings of a recipe."""
         text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)

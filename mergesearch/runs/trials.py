@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class TrialRecord:
         """If it has a score that was measured on all documents, and not projected."""
         return self.score is not None and self.share == 1
 
-    @property
+    @cached_property
     def values(self) -> tuple[float, ...]:
         """Its values in the search's objectives, in their order."""
         return tuple(self.objectives.values())

@@ -25,6 +25,9 @@ class History:
     #: Trials under way, and documents that were answered for them so far.
     n_running: int = 0
     n_documents_running: int = 0
+    #: The trials among which the front is found, by number, where it is not all of them: the front
+    #: of before, and what has ended since.
+    among: tuple[TrialRecord, ...] | None = None
 
     @property
     def n_asked(self) -> int:
@@ -54,7 +57,8 @@ class History:
         The best first, by the suite's score. Of equals it is the first.
         """
         front: list[TrialRecord] = []
-        for trial in (t for t in self.scored if t.is_whole and t.feasible):
+        among = self.scored if self.among is None else self.among
+        for trial in (t for t in among if t.is_whole and t.feasible):
             if not any(_covers(self.goals, other, trial) for other in front):
                 front = [t for t in front if not self.goals.dominates(trial.values, t.values)]
                 front.append(trial)
@@ -72,7 +76,7 @@ class History:
 
     def before(self, n: int) -> "History":
         """Return the history as it was `n` trials ago."""
-        return replace(self, trials=self.trials[: len(self.trials) - n])
+        return replace(self, trials=self.trials[: len(self.trials) - n], among=None)
 
 
 class HistoryReader:
@@ -89,18 +93,24 @@ class HistoryReader:
         self._goals = goals
         self._method = method
         self._known: dict[int, TrialRecord] = {}
+        #: Of the last history.
+        self._front: tuple[TrialRecord, ...] = ()
 
     def read(self) -> History:
         """Read the trials that have ended."""
+        new: dict[int, TrialRecord] = {}
         for trial in finished(self._study):
             if trial.number not in self._known:
-                record = record_of(trial, self._goals.names, self._method)
-                self._known[trial.number] = record
+                new[trial.number] = record_of(trial, self._goals.names, self._method)
+        self._known |= new
         interrupted = self._study.user_attrs.get(INTERRUPTED, {})
         last = max(self._known, default=-1)
         n_interrupted = sum(n for number, n in interrupted.items() if int(number) < last)
         trials = tuple(self._known[number] for number in sorted(self._known))
-        return History(trials, self._goals, n_interrupted)
+        among = sorted((*self._front, *new.values()), key=lambda trial: trial.number)
+        history = History(trials, self._goals, n_interrupted, among=tuple(among))
+        self._front = history.front
+        return history
 
 
 def scores_of(trial: TrialRecord, candidates: CandidateEvaluator) -> Scores:
