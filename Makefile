@@ -14,7 +14,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test test-hosts test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-search bench-compare \
+.PHONY: demo test test-hosts test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-workers bench-search bench-compare \
 	architectures fuzz setup peers vllm clean
 
 demo: $(VENV)/.ready
@@ -59,6 +59,10 @@ bench-vllm: $(VLLM)/.ready
 # 1.1 billion parameters under a budget of 6 GB, beside mergekit: 16 GB of disk, for as long as it runs
 bench-scale: $(VENV)/.ready-to-test $(PEERS)/.ready
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.scale
+
+# several workers beside one, on idle cores: throughput, the driver's work, budgets, kills: an hour
+bench-workers: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.benchmarks.workers
 
 # searches beside CMA-ES, random search and TPE without racing, over several seeds: some hours.
 # Each is kept in bench-search/ when it is done, and not run again.

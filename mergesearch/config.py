@@ -1,15 +1,18 @@
 """YAML at the edge: read once, checked strictly, frozen from then on."""
 
 import difflib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from mergesearch.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Config(BaseModel):
@@ -18,6 +21,8 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     #: The JSON schema of what may be written in place of the keys, if something may.
     shorthand: ClassVar[dict[str, Any] | None] = None
+    #: The name, in errors, of what is written for it.
+    written: ClassVar[str] = "a mapping of keys"
 
     @model_validator(mode="before")
     @classmethod
@@ -27,6 +32,8 @@ class Config(BaseModel):
                 if key not in cls.model_fields:
                     message = unknown("key", key, cls.model_fields)
                     raise PydanticCustomError("unknown_key", "{message}", {"message": message})
+        elif not isinstance(data, cls):
+            raise PydanticCustomError("wrong_type", "must be {written}", {"written": cls.written})
         return data
 
     @classmethod
@@ -122,8 +129,62 @@ def parse(cls: type[ConfigT], data: object, where: str) -> ConfigT:
         return cls.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] not in {"unknown_key", "value_error", "missing"}:
-            message += f", got {first['input']!r}"
-        raise InputError(": ".join(filter(None, [where, key, message]))) from None
+        key = ".".join(_written_keys(first["loc"], data))
+        raise InputError(": ".join(filter(None, [where, key, _in_our_words(first)]))) from None
+
+
+#: What is wrong, by pydantic's types of errors; in braces what their context has.
+_WORDS: Mapping[str, str] = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "path_type": "must be a path",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys",
+    "mapping_type": "must be a mapping of keys",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_too_short": "must have at least {min_length} characters",
+}
+
+
+def _in_our_words(error: "ErrorDetails") -> str:
+    """Say what is wrong: a validator's own words, or a rule and the value."""
+    kind, got = error["type"], error["input"]
+    if kind in ("unknown_key", "value_error"):
+        return error["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return _WORDS[kind]
+    rule = error["msg"] if kind == "wrong_type" else _WORDS.get(kind, "is not valid")
+    return f"{rule.format(**error.get('ctx', {}))}, got {got!r}"
+
+
+def _written_keys(location: Sequence[int | str], data: object) -> Iterator[str]:
+    """Take the keys of a location that are in the data, or are missing there at its end.
+
+    The others name alternatives, and fields of what a shorthand stands for.
+    """
+    for number, part in enumerate(location, start=1):
+        if isinstance(data, Mapping) and (part in data or number == len(location)):
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        elif isinstance(data, BaseModel) and hasattr(data, str(part)):
+            data = getattr(data, str(part))
+        else:
+            continue
+        yield str(part)

@@ -1,6 +1,10 @@
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from mergesearch.config import Config, parse, parse_yaml, read_yaml, unknown
 from mergesearch.errors import InputError
@@ -49,7 +53,7 @@ def test_an_unknown_key_names_the_nearest_and_its_place() -> None:
 
 
 def test_a_missing_key_and_a_wrong_value_are_named() -> None:
-    with pytest.raises(InputError, match="name: Field required"):
+    with pytest.raises(InputError, match="name: is missing"):
         parse(Outer, {}, "x.yaml")
     with pytest.raises(InputError, match=r"inner\.weight: .* finite number, got nan"):
         parse(Outer, {"name": "n", "inner": {"weight": float("nan")}}, "x.yaml")
@@ -72,3 +76,42 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_an_unknown_name_far_from_all_lists_them() -> None:
     assert unknown("method", "zzz", ["ties"]) == "unknown method 'zzz'; available: ties"
+
+
+class Odd(Config):
+    name: str = ""
+    number: int = 0
+    share: float = Field(default=0.5, gt=0, le=1)
+    switch: bool = False
+    kind: Literal["one", "two"] = "one"
+    pair: tuple[int, int] = (0, 1)
+    table: Mapping[str, int] = {}
+    inner: Inner | Path = Inner()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"name": 3}, "x: name: must be text, got 3"),
+        ({"number": "many"}, "x: number: must be a whole number, got 'many'"),
+        ({"number": 1.5}, "x: number: must be a whole number, got 1.5"),
+        ({"share": "half"}, "x: share: must be a number, got 'half'"),
+        ({"share": 0}, "x: share: must be above 0.0, got 0"),
+        ({"share": 2}, "x: share: must be at most 1.0, got 2"),
+        ({"share": math.inf}, "x: share: must be a finite number, got inf"),
+        ({"switch": "perhaps"}, "x: switch: must be true or false, got 'perhaps'"),
+        ({"kind": "three"}, "x: kind: must be 'one' or 'two', got 'three'"),
+        ({"pair": 3}, "x: pair: must be a list, got 3"),
+        ({"pair": [1]}, "x: pair.1: is missing"),
+        ({"pair": [1, 2, 3]}, "x: pair: must have at most 2 entries, got [1, 2, 3]"),
+        ({"table": [1]}, "x: table: must be a mapping of keys, got [1]"),
+        ({"table": {"a": "b"}}, "x: table.a: must be a whole number, got 'b'"),
+        ({"inner": 3}, "x: inner: must be a mapping of keys, got 3"),
+        ({"inner": {"weight": "w"}}, "x: inner.weight: must be a number, got 'w'"),
+        (3, "x: must be a mapping of keys, got 3"),
+    ],
+)
+def test_what_is_wrong_is_said_as_a_rule_a_value_and_its_key(data: object, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(Odd, data, "x")
+    assert str(caught.value) == says

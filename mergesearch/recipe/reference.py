@@ -18,6 +18,7 @@ class ModelPath(Config):
     """A folder, or a repository on the hub at a revision."""
 
     shorthand: ClassVar = {"type": "string"}
+    written: ClassVar = "a folder or a hub id"
 
     path: str
     revision: str | None = None
@@ -86,6 +87,7 @@ class ModelRef(Config):
     """
 
     shorthand: ClassVar = {"type": "string"}
+    written: ClassVar = "a folder or a hub id"
 
     model: ModelPath
     lora: ModelPath | None = None

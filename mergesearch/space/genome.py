@@ -139,6 +139,7 @@ class GenomeTask(Config):
     """One lm-eval task and its weight; its name alone where the rest is left out."""
 
     shorthand: ClassVar = {"type": "string"}
+    written: ClassVar = "a task's name"
 
     name: str = Field(min_length=1)
     weight: float = 1.0

@@ -73,6 +73,7 @@ class Constraint(Config):
         "type": "string",
         "pattern": "^" + re.sub(r"\?P<\w+>", "", _CONSTRAINT.pattern) + "$",
     }
+    written: ClassVar = "text, as in 'size <= 150M'"
 
     what: str
     relation: Literal["<=", ">="]

@@ -518,7 +518,7 @@ def test_options_that_exclude_each_other_or_ask_for_nothing_are_refused(
         (("leaderboard", searched / "run", "--front"), "has no front: it was searched for one "),
         (
             ("search", searched / "space.yaml", "--out", searched / "run", "--minutes", "0"),
-            "search: minutes: Input should be greater than 0, got 0.0",
+            "search: minutes: must be above 0, got 0.0",
         ),
     ):
         said = cli(*arguments)

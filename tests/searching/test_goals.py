@@ -178,7 +178,7 @@ def test_the_size_of_parents_is_known_without_scoring_them() -> None:
     ("search", "message"),
     [
         ({"constraints": ["size < 3"]}, "a constraint is written as in 'size <= 150M'"),
-        ({"constraints": ["first >= nan"]}, "Input should be a finite number, got nan"),
+        ({"constraints": ["first >= nan"]}, "must be a finite number, got nan"),
         ({"constraints": ["size"]}, "a constraint is written as in"),
         ({"constraints": ["first >= 1 or 2"]}, "a constraint is written as in"),
         (

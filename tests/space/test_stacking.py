@@ -263,7 +263,7 @@ def test_an_architecture_whose_stream_a_scale_does_not_reach_is_refused() -> Non
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no depth": ({}, "stacking: depth: Field required"),
+    "no depth": ({}, "stacking: depth: is missing"),
     "depth backwards": ({"depth": [5, 4]}, r"1 <= least <= most, got \[5, 4\]"),
     "no layers": ({"depth": 0}, r"1 <= least <= most, got \[0, 0\]"),
     "a depth of three": ({"depth": [1, 2, 3]}, "depth"),

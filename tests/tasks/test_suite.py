@@ -53,9 +53,9 @@ def test_include_path_is_relative_to_the_suite(
     ("text", "message"),
     [
         ("serch: []", "unknown key 'serch'; did you mean 'search'"),
-        ("held_out: []", "search: Field required"),
-        ("search: []", "search: .* at least 1 item"),
-        ("search: [{task: a}]", r"search\.0\.metric: Field required"),
+        ("held_out: []", "search: is missing"),
+        ("search: []", "search: .* 1 or more entries"),
+        ("search: [{task: a}]", r"search\.0\.metric: is missing"),
         ("search: [{task: a, metric: acc, wieght: 1}]", "search.0: .* did you mean 'weight'"),
         ("search: [{task: a, metric: acc, weight: 0}]", "search.0.weight: .*greater than 0, got 0"),
         ("search: [{task: a, metric: acc, limit: 0}]", "search.0.limit: .*equal to 1, got 0"),
