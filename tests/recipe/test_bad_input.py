@@ -97,7 +97,7 @@ BAD = {
     "no layers": (SLICE + "  - sources: [{model: a, layer_range: [1, 1]}]", "every layer_range"),
     "negative layers": (SLICE + "  - sources: [{model: a, layer_range: [-1, 1]}]", "first <= end"),
     "three bounds": (SLICE + "  - sources: [{model: a, layer_range: [0, 1, 2]}]", "layer_range"),
-    "half a layer": (SLICE + "  - sources: [{model: a, layer_range: [0, 1.5]}]", "integer"),
+    "half a layer": (SLICE + "  - sources: [{model: a, layer_range: [0, 1.5]}]", "a whole number"),
     "uneven ranges": (
         SLICE + "  - sources: [{model: a, layer_range: [0, 1]}, {model: b, layer_range: [0, 2]}]",
         "layer ranges of a slice must be equally long",

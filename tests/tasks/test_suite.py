@@ -57,8 +57,8 @@ def test_include_path_is_relative_to_the_suite(
         ("search: []", "search: .* 1 or more entries"),
         ("search: [{task: a}]", r"search\.0\.metric: is missing"),
         ("search: [{task: a, metric: acc, wieght: 1}]", "search.0: .* did you mean 'weight'"),
-        ("search: [{task: a, metric: acc, weight: 0}]", "search.0.weight: .*greater than 0, got 0"),
-        ("search: [{task: a, metric: acc, limit: 0}]", "search.0.limit: .*equal to 1, got 0"),
+        ("search: [{task: a, metric: acc, weight: 0}]", "search.0.weight: .*above 0, got 0"),
+        ("search: [{task: a, metric: acc, limit: 0}]", "search.0.limit: .*at least 1, got 0"),
         ("search: [{task: a, metric: acc, limit: 0.5}]", "search.0.limit: .*got 0.5"),
         ("search: [{task: a, metric: acc, num_fewshot: -1}]", "search.0.num_fewshot: .*got -1"),
         (
