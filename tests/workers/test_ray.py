@@ -76,10 +76,11 @@ def test_a_search_whose_workers_and_driver_are_killed_ends_as_it_should(family: 
     process.wait()
     assert not still_there(there)
 
-    process = start(family)
     least = n_ended(family) + 3
-    wait_for(family, process, lambda: n_ended(family) >= least)
+    process = start(family)
+    wait_for(family, process, lambda: len(actors(process)) == 2)
     there = actors(process)
+    wait_for(family, process, lambda: n_ended(family) >= least)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
