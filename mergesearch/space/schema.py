@@ -147,11 +147,22 @@ class SearchSpace(Config):
                 raise ValueError(f"{name} needs at least {least} parents, got {got}")
             if METHODS[name].base == "required" and self.base is None:
                 raise ValueError(f"{name} needs a base; name the common ancestor of the parents")
+            if METHODS[name].needs_adapters:
+                self._check_adapters(name)
         if (learned := self.learned) is not None:
             self.check_learned(learned)
         self._check_sampler()
         self._check_constraints()
         return self
+
+    def _check_adapters(self, name: str) -> None:
+        """Refuse a method of adapters where a parent is none, or one of another base."""
+        for parent, ref in self.parents.items():
+            if ref.lora is None or self.base is None or ref.model != self.base.model:
+                raise ValueError(
+                    f"{name} merges LoRA adapters of the base, {self.base}+ADAPTER, but {parent} is "
+                    f"{ref}; drop {name}, or take the method without core_"
+                )
 
     @property
     def domains(self) -> dict[str, Mapping[str, Domain]]:
