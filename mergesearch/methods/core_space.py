@@ -22,10 +22,10 @@ from mergesearch.methods.tensors import apply
 def in_core_space(name: str) -> Callable[..., Formula]:
     """Make a method that merges cores as another one merges whole matrices.
 
-    W0 + lambda U M Vᵀ (arXiv:2509.17786, section 4): M is what the other method makes of the models'
-    cores beside a base of zeros, all weights and its lambda one. As in the paper, its sizes are the
-    cores': of directions that TSV-M keeps, of entries that TIES trims. Vectors, embeddings and
-    output heads take the mean delta. A model whose factors are not known is factorised by its
+    W0 + lambda U M Vᵀ (arXiv:2509.17786, section 4): M is what the other method makes of the
+    models' cores beside a base of zeros, all weights and its lambda one. As in the paper, its sizes
+    are the cores': of directions that TSV-M keeps, of entries that TIES trims. Vectors, embeddings
+    and output heads take the mean delta. A model whose factors are not known is factorised by its
     singular vectors; recipes have none, by the row's `needs_adapters`.
 
     Args:
@@ -60,17 +60,11 @@ def _space(inputs: Inputs) -> CoreSpace | None:
 
 def _merged(name: str, space: CoreSpace, inputs: Inputs, arguments: dict[str, Any]) -> Tensor:
     method, cores = METHODS[name], space.cores
-    ones = {"weight": [1.0] * len(cores)} if method.parameter("weight") else {}
-    return apply(
-        method,
-        torch.zeros_like(cores[0]),
-        cores,
-        keys=inputs.keys,
-        name=inputs.name,
-        lambda_=1.0,
-        **ones,
-        **arguments,
-    )
+    given = {**arguments, "lambda_": 1.0}
+    if method.parameter("weight"):
+        given["weight"] = [1.0] * len(cores)
+    zeros = torch.zeros_like(cores[0])
+    return apply(method, zeros, cores, keys=inputs.keys, name=inputs.name, **given)
 
 
 core_tsv_m = in_core_space("tsv_m")

@@ -98,7 +98,7 @@ def compete(
 
 
 def _norms(inputs: Inputs) -> dict[str, Tensor]:
-    """What turns products into balances, over all entries: constants of `balance`."""
+    """Find the constants of `balance`, which follow from all entries."""
     found = [
         (value.flatten(1).amin(1), value.flatten(1).amax(1))
         for _, value in inputs.values(Formula(products))

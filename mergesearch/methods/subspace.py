@@ -122,7 +122,7 @@ def task_vectors(inputs: Inputs) -> list[Tensor] | None:
 
 
 def not_finite(inputs: Inputs) -> Tensor:
-    """A direction that shows that there is none."""
+    """Make a direction that shows that there is none."""
     return torch.full(inputs.shape, torch.nan, device=inputs.device)
 
 

@@ -160,7 +160,7 @@ class SearchSpace(Config):
         for parent, ref in self.parents.items():
             if ref.lora is None or self.base is None or ref.model != self.base.model:
                 raise ValueError(
-                    f"{name} merges LoRA adapters of the base, {self.base}+ADAPTER, but {parent} is "
+                    f"{name} merges LoRA adapters of the base (base+adapter), but {parent} is "
                     f"{ref}; drop {name}, or take the method without core_"
                 )
 

@@ -223,6 +223,10 @@ def test_blocks_hold_each_layer_once_and_are_as_equal_as_can_be(
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
 def test_every_method_gives_recipes_that_can_be_merged(family: Path, name: str) -> None:
     parents = {n: f"models/{n}" for n in ("one", "two")}
+    if METHODS[name].needs_adapters:
+        for seed, n in enumerate(parents):
+            tiny.adapter(family / "models" / f"{n}-lora", family / "models" / "base", seed)
+        parents = {n: f"models/base+models/{n}-lora" for n in parents}
     space = load(family, parents=parents, methods={name: {}})
     opened = Parents(space.models)
     for _, recipe in suggestions(space, 4):
