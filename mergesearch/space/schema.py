@@ -23,6 +23,7 @@ from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING, Spec, as_s
 from mergesearch.space.domains import Domain
 from mergesearch.space.genome import is_genome, space_of_genome
 from mergesearch.space.learned import Learned
+from mergesearch.space.lines import ALPHA
 from mergesearch.space.settings import (
     AUTO,
     BEST_PARENT,
@@ -259,6 +260,11 @@ class SearchSpace(Config):
             for name in getattr(self.granularity, key):
                 if name not in allowed:
                     raise ValueError(f"granularity.{key}: {unknown('parameter', name, allowed)}")
+        if self.granularity.smooth and any(ALPHA in domains for domains in self.domains.values()):
+            raise ValueError(
+                "granularity: smooth and a method's lines both interpolate over the depth; leave "
+                "one of them out"
+            )
         for name in self.granularity.by_block:
             if self.granularity.smooth and known[name].kind is int:
                 raise ValueError(

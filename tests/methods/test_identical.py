@@ -70,7 +70,7 @@ def test_identical_models_apart_from_the_base_give_a_multiple_of_their_task_vect
     torch.testing.assert_close(case.merged(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_table_has_every_method_of_several_models_and_a_base_but_those_of_another_kind() -> None:
+def test_the_table_has_every_method_of_several_models_and_a_base_but_some() -> None:
     several = {
         name for name, m in METHODS.items() if m.base in ("required", "optional")
         and m.n_models[1] > 1

@@ -232,8 +232,8 @@ def test_every_method_gives_recipes_that_can_be_merged(family: Path, name: str) 
     for _, recipe in suggestions(space, 4):
         assert recipe.merge_method == name
         assert plan_merge(recipe, opened).jobs
-        n = len([s for s in recipe.slices[0].sources if s.model != recipe.base_model])
-        assert n == (METHODS[name].n_chosen or 2) - (METHODS[name].base == "first")
+        n_models = len([s for s in recipe.slices[0].sources if s.model != recipe.base_model])
+        assert n_models == (METHODS[name].n_chosen or 2) - (METHODS[name].base == "first")
 
 
 def test_what_takes_one_model_searches_which(family: Path) -> None:

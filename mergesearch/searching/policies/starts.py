@@ -9,6 +9,7 @@ from mergesearch.space.choices import LEARNED, STACKING
 from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Shape
 from mergesearch.space.learned import learned_starts
+from mergesearch.space.lines import ALPHA, BETA, LINES
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import stack_starts
 from mergesearch.space.suggest import INCLUDED, suggest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 #: The values of lambda at which plain task arithmetic is tried.
 LAMBDAS = (0.3, 0.5, 1.0)
+
+#: No scaling by depth.
+_FLAT: dict[str, float] = {ALPHA: 1.0, BETA: 0.0}
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def _point(
     defaults = {p.name: p.default for p in METHODS[method].parameters if p.name != "weight"}
     fixed = {name: domain.value for name, domain in own.items() if isinstance(domain, Fixed)}
     neutral = defaults | fixed | {"lambda": 1.0, "density": 1.0}
+    if not all(_holds(own.get(key, Fixed(value)), value) for key, value in _FLAT.items()):
+        return None
     either = math.isclose(sum(weights.values()), 1)
     usual = defaults["normalize"]
     for divided in (usual, not usual) if either else (normalize,):
@@ -130,7 +136,8 @@ class _Answers:
 
     def _answer(self, name: str) -> Any:
         what, *of = name.removeprefix(f"{self._method}.").split(".")
-        known: dict[str, Any] = {"method": self._method, **self._others}
+        known: dict[str, Any] = {"method": self._method, **self._others, **_FLAT}
+        what = ".".join((what, *of)) if what == LINES else what
         if what == "weight":
             known["weight"] = self._weights[of[0]]
         elif what == "include":
