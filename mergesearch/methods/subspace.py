@@ -57,8 +57,7 @@ def iso_c(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
     """
 
     def direction(deltas: Sequence[Tensor], svd: "_Svd") -> Tensor:
-        left, values, right = svd(_sum(deltas))
-        return values.mean() * (left @ right.T) if len(values) else torch.zeros_like(deltas[0])
+        return _flat(*svd(_sum(deltas)))
 
     return _along("iso_c", inputs, direction, lambda_)
 
@@ -82,15 +81,14 @@ def iso_cts(inputs: Inputs, *, lambda_: float = 1.0, common: float = 0.8) -> For
         # the common subspace: of the task arithmetic sum
         left, values, right = svd(_sum(deltas), n_common)
         own = (svd.n_directions - n_common) // len(deltas)
-        # the task-specific ones, orthogonal to it;
-        # what is left of a delta without directions of its own is rounding
-        largest = float(values[0]) if len(values) else 0.0
-        residuals = [delta - left @ (left.T @ delta) for delta in deltas if own]
-        parts = [svd(residual, own, beside=largest) for residual in residuals]
-        left, values, right = _beside([(left, values, right), *parts])
-        if not len(values):
-            return torch.zeros_like(deltas[0])
-        return values.mean() * (svd.orthogonal(left) @ svd.orthogonal(right).T)
+        # the task-specific ones, orthogonal to it
+        parts = [svd.beyond(left, values, delta, own) for delta in deltas if own]
+        if not parts:
+            return _flat(left, values, right)
+        own_left, own_values, own_right = _beside(parts)
+        values = torch.cat([values, own_values])
+        left = svd.orthogonal_beside(left, own_left)
+        return _flat(left, values, svd.orthogonal_beside(right, own_right))
 
     return _along(f"iso_cts {common}", inputs, direction, lambda_)
 
@@ -158,6 +156,11 @@ def _sum(deltas: Sequence[Tensor]) -> Tensor:
 _Directions = tuple[Tensor, Tensor, Tensor]
 
 
+def _flat(left: Tensor, values: Tensor, right: Tensor) -> Tensor:
+    """Sum up directions, each with the mean of the singular values."""
+    return (values.mean() if len(values) else 0.0) * (left @ right.T)
+
+
 def _beside(parts: Sequence[_Directions]) -> _Directions:
     """Directions of several matrices side by side."""
     left, values, right = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
@@ -200,6 +203,30 @@ class _Svd:
         kept = rank if most is None else min(rank, most)
         values, right = (part[..., :kept].to(matrix.dtype) for part in (values, vectors.flip(1)))
         return matrix @ right / values, values, right
+
+    def beyond(self, common: Tensor, values: Tensor, delta: Tensor, most: int) -> _Directions:
+        """Find the strongest directions of what a task vector has orthogonal to common columns.
+
+        What is left of one without directions of its own is rounding, beside the common `values`.
+        """
+        largest = float(values[0]) if len(values) else 0.0
+        if delta.shape[0] > delta.shape[1]:
+            return self(delta - common @ (common.T @ delta), most, beside=largest)
+        # few rows are left, so that coordinates in what is orthogonal are smaller
+        rest = torch.linalg.qr(common, mode="complete").Q[:, common.shape[1] :]
+        left, values, right = self(rest.T @ delta, most, beside=largest)
+        return rest @ left, values, right
+
+    def orthogonal_beside(self, common: Tensor, own: Tensor) -> Tensor:
+        """Compute `orthogonal` of both side by side, where the common columns are orthonormal.
+
+        Only the part of their space that the others reach into is turned.
+        """
+        turned = torch.linalg.qr(common.T @ own).Q
+        reached = common @ turned
+        nearest = self.orthogonal(torch.cat([reached, own], dim=1))
+        n = reached.shape[1]
+        return torch.cat([common + (nearest[:, :n] - reached) @ turned.T, nearest[:, n:]], dim=1)
 
     def orthogonal(self, columns: Tensor) -> Tensor:
         """Nearest matrix with orthonormal columns (Procrustes): U S Vᵀ becomes U Vᵀ.

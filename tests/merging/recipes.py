@@ -57,7 +57,7 @@ def _adapters(method: str, common: str) -> str:
     return f"""
 merge_method: {method}
 base_model: {{p}}base
-models: [{{{{model: {{p}}base+{{p}}first}}}}, {{{{model: {{p}}base+{{p}}second}}}}]
+models: [{{{{model: {{p}}base+{{p}}lora-a}}}}, {{{{model: {{p}}base+{{p}}lora-b}}}}]
 parameters: {{{{{common}}}}}
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mergesearch.methods import METHODS, Factors, Inputs
+from mergesearch.methods import METHODS, Factors, Inputs, apply
 from mergesearch.methods.factors import CoreSpace, factorised
 
 ROWS, COLUMNS = 48, 40
@@ -79,3 +79,43 @@ def test_the_factors_of_any_matrix_are_its_singular_vectors() -> None:
     factors = factorised(delta)
     torch.testing.assert_close(factors.b @ factors.a, delta)
     torch.testing.assert_close(factors.b.T @ factors.b, factors.a @ factors.a.T)
+
+
+@pytest.mark.parametrize("name", ["tsv_m", "iso_c"])
+def test_core_space_gives_what_the_method_gives_on_the_whole_space(name: str) -> None:
+    """Of adapters of one rank: bases with orthonormal columns change no singular value."""
+    factors = adapters(4, 4, 4)
+    whole = merged(name, inputs_of(factors, known=False), lambda_=0.7)
+    core = merged(f"core_{name}", inputs_of(factors, known=True), lambda_=0.7)
+    torch.testing.assert_close(core, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_core_ties_is_ties_of_the_cores_in_their_bases() -> None:
+    factors = adapters(3, 3)
+    inputs = inputs_of(factors, known=True)
+    space = CoreSpace.of(factors)
+    zeros = torch.zeros(6, 6)
+    core = apply(METHODS["ties"], zeros, space.cores, weight=[1.0, 1.0], density=[0.5, 0.2])
+    assert inputs.base is not None
+    expected = inputs.base + 0.3 * space.outside(core)
+    found = merged("core_ties", inputs, density=[0.5, 0.2], lambda_=0.3)
+    torch.testing.assert_close(found, expected)
+
+
+def test_core_ties_by_hand() -> None:
+    """T_1 = [[2, 0], [0, 0]] and T_2 = [[0, 0], [1, 0]]: nothing is in two, so both are added."""
+    one = Factors(torch.tensor([[2.0], [0.0]]), torch.tensor([[1.0, 0.0]]))
+    two = Factors(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 0.0]]))
+    base = torch.ones(2, 2)
+    inputs = Inputs.of(base, [base, base], find_factors=lambda: (one, two))
+    found = merged("core_ties", inputs, density=[1.0, 1.0])
+    torch.testing.assert_close(found, torch.tensor([[3.0, 1.0], [2.0, 1.0]]))
+
+
+def test_adapters_whose_bases_are_the_same_disagree_in_the_core_as_in_the_whole() -> None:
+    """T_1 = b a and T_2 = -b a / 2: the larger is elected."""
+    b, a = torch.tensor([[3.0], [4.0]]), torch.tensor([[0.0, 2.0]])
+    factors = (Factors(b, a), Factors(-b / 2, a))
+    base = torch.zeros(2, 2)
+    inputs = Inputs.of(base, [base, base], find_factors=lambda: factors)
+    torch.testing.assert_close(merged("core_ties", inputs, density=[1.0, 1.0]), b @ a)
