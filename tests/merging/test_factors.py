@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from mergesearch import merge
 from mergesearch.errors import CandidateError, RecipeError
-from mergesearch.merging import merged_tensors, plan_merge
+from mergesearch.merging import merged_tensors, plan_merge, task_vector_norms
 from mergesearch.merging.factors import factors_of
 from mergesearch.parents import Parents
 from tests import tiny
@@ -49,6 +49,22 @@ def test_what_is_no_plain_adapter_of_the_base_has_none(
     parents = Parents(recipe.models, allow_mismatch=True)
     jobs = {job.name: job for job in plan_merge(recipe, parents).jobs}
     assert factors_of(jobs["model.layers.0.self_attn.q_proj.weight"], parents) is None
+
+
+@pytest.mark.parametrize("pair", [(PLAIN, OTHER), (PLAIN, "one")])
+def test_norms_are_those_of_the_task_vectors(
+    read: Read, models: Path, pair: tuple[str, str]
+) -> None:
+    recipe = read((TEXT % ("task_arithmetic", *pair))[:-1] + ", parameters: {weight: 1}}")
+    parents = Parents(recipe.models)
+    plan, squares = plan_merge(recipe, parents), torch.zeros(2)
+    for job in plan.jobs:
+        assert job.base is not None
+        base = parents.read(job.base.model, job.base.name)
+        for i, source in enumerate(job.models):
+            squares[i] += (parents.read(source.model, source.name) - base).square().sum()
+    found = torch.tensor(task_vector_norms(plan, parents))
+    torch.testing.assert_close(found, squares.sqrt(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["tsv_m", "iso_c", "iso_cts"])

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: The values of lambda at which plain task arithmetic is tried.
 LAMBDAS = (0.3, 0.5, 1.0)
 
+#: Weights in closed form: powers of the norm of a parent's task vector.
+_POWERS = {"metagpt": 2, "nan": -1}
 #: No scaling by depth.
 _FLAT: dict[str, float] = {ALPHA: 1.0, BETA: 0.0}
 
@@ -71,6 +73,9 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     if "task_arithmetic" in space.search.start_from:
         for scale in LAMBDAS:
             add(f"task arithmetic at {scale:g}", ("task_arithmetic", same(scale), False))
+    for name in [name for name in _POWERS if name in space.search.start_from]:
+        weights = _by_norm(space, shape, _POWERS[name])
+        add(name, *([("task_arithmetic", weights, False)] if weights else []))
     if "parents" in space.search.start_from:
         for parent in space.parents:
             alone = {name: float(name == parent) for name in space.parents}
@@ -81,6 +86,15 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
         for label, params in stack_starts(stacking, space.parents, shape.n_layers):
             points.append(Start(label, {**chosen, **params}))
     return points, left_out
+
+
+def _by_norm(space: SearchSpace, shape: Shape, power: int) -> dict[str, float]:
+    """Weigh parents by a power of their task vectors' norms, as parts of one; none if one is 0."""
+    norms = shape.norms() if "task_arithmetic" in space.domains else {}
+    if not all(norms.values()):
+        return {}
+    powers = {parent: norm**power for parent, norm in norms.items()}
+    return {parent: of / sum(powers.values()) for parent, of in powers.items()}
 
 
 def _point(
