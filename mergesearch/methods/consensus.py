@@ -1,4 +1,4 @@
-"""Consensus task arithmetic: only what several tasks use of the summed task vector."""
+"""Consensus task arithmetic: what several tasks use of the summed task vector."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,9 @@ from mergesearch.methods.formula import entrywise
 def consensus_ta(
     base: Tensor, models: Sequence[Tensor], *, mask_lambda: Tensor, k: Tensor, lambda_: Tensor
 ) -> Tensor:
-    """Consensus TA by TALL masks (arXiv:2405.07813): W0 + lambda m T, T the sum of the T_i.
+    """Consensus TA by TALL masks (arXiv:2405.07813): W0 + lambda m T.
 
+    T is the sum of the task vectors T_i.
     A model uses the entries in which T is nearer to its own task vector than zero is, by a
     threshold: |T_i| >= mask_lambda_i |T - T_i| (equation 4). The mask m has those that `k` models
     use at least: entries of no use to any (catastrophic) and to fewer than k (selfish) are left

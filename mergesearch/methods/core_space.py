@@ -1,4 +1,4 @@
-"""Any method in Core Space: LoRA adapters merged as small matrices in bases that they share."""
+"""Any method in Core Space: LoRA adapters merged as small matrices."""
 
 from collections.abc import Callable
 from typing import Any

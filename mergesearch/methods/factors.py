@@ -1,4 +1,4 @@
-"""Task vectors of low rank: their factors, and the small space that holds all of them."""
+"""Task vectors of low rank: their factors, and the small space that holds all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Factors:
-    """A task vector as a product, W_i - W0 = b @ a, as LoRA trains it (arXiv:2106.09685)."""
+    """A task vector as LoRA trains it (arXiv:2106.09685): W_i - W0 = b @ a."""
 
     #: (rows, rank), float32.
     b: Tensor
@@ -19,9 +19,9 @@ class Factors:
 
 @dataclass(frozen=True)
 class CoreSpace:
-    """Core Space (arXiv:2509.17786): W_i - W0 = left @ cores[i] @ right.T, without loss.
+    """Core Space (arXiv:2509.17786): W_i - W0 = left @ cores[i] @ right.T.
 
-    The bases are the left singular vectors of all b side by side, and the right ones of all a below
+    Nothing is lost. The bases are the left singular vectors of all b side by side, and the right ones of all a below
     each other, so that they depend on no order of the models. All is float64.
 
     >>> import torch
@@ -49,12 +49,12 @@ class CoreSpace:
         return cls(left, right, tuple(cores))
 
     def outside(self, core: Tensor) -> Tensor:
-        """Take a matrix of coordinates, (p, q), back to the whole: float32 (rows, columns)."""
+        """Take coordinates, (p, q), back to the whole: float32 (rows, columns)."""
         return (self.left @ core.double()).float() @ self.right.float().T
 
 
 def factorised(delta: Tensor) -> Factors:
-    """Factors of a task vector that nobody trained as a product, by its singular vectors."""
+    """Factorise a task vector that was not trained as a product, by its SVD."""
     left, values, right = torch.linalg.svd(delta, full_matrices=False)
     root = values.sqrt()
     return Factors(left * root, root[:, None] * right)

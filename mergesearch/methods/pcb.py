@@ -1,4 +1,4 @@
-"""PCB-Merging: entries compete within their task and between tasks; the weak are dropped."""
+"""PCB-Merging: entries compete within and between tasks, and the weak are dropped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

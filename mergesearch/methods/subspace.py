@@ -109,9 +109,9 @@ def mean_direction(inputs: Inputs, scale: float) -> Formula:
 
 
 def task_vectors(inputs: Inputs) -> list[Tensor] | None:
-    """W_i - W0, float32 on the CPU wherever merges run, for the same bits; None if not finite.
+    """W_i - W0, float32 (rows, columns); None where an entry is not finite.
 
-    A matrix with NaN has no singular values, and says so by an error of its own.
+    They are on the CPU wherever merges run, for the same bits. A matrix with NaN has no singular values, and says so by an error of its own.
     """
     assert inputs.base is not None
     base = inputs.base.float().cpu()
@@ -169,7 +169,7 @@ def _beside(parts: Sequence[_Directions]) -> _Directions:
 
 @dataclass(frozen=True)
 class _Svd:
-    """Singular value decompositions of task vectors, or of their coordinates in a core space.
+    """Singular value decompositions of task vectors, or of their cores.
 
     They are those of the smaller Gram matrix in float64, in half the time of the matrix's own in
     float32 and no less exact.
@@ -205,7 +205,7 @@ class _Svd:
         return matrix @ right / values, values, right
 
     def beyond(self, common: Tensor, values: Tensor, delta: Tensor, most: int) -> _Directions:
-        """Find the strongest directions of what a task vector has orthogonal to common columns.
+        """Find the strongest directions of a task vector orthogonal to common columns.
 
         What is left of one without directions of its own is rounding, beside the common `values`.
         """
@@ -218,7 +218,7 @@ class _Svd:
         return rest @ left, values, right
 
     def orthogonal_beside(self, common: Tensor, own: Tensor) -> Tensor:
-        """Compute `orthogonal` of both side by side, where the common columns are orthonormal.
+        """Compute `orthogonal` of both side by side, the common columns orthonormal.
 
         Only the part of their space that the others reach into is turned.
         """

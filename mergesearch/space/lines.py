@@ -1,4 +1,4 @@
-"""LiNeS (arXiv:2410.17146): task vectors scaled by depth, as two numbers of any method."""
+"""LiNeS (arXiv:2410.17146): task vectors scaled by depth, by two numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ def with_lines(
     ranges: Sequence[tuple[int, int]],
     n_layers: int,
 ) -> tuple[list[Block], Settings]:
-    """Scale what scales a method's task vectors, in every block by its place in the depth.
+    """Scale a method's task vectors in every block by its place in the depth.
 
     Args:
         lines: the two numbers.
@@ -79,7 +79,7 @@ def scaled_parameter(method: Method) -> str | None:
 
 
 def split(spec: Any) -> tuple[Any, dict[str, Any]]:
-    """Part what a space says of a method's parameters from what it says of `lines`, if anything."""
+    """Part a method's parameters in a space from what it says of `lines`."""
     if not isinstance(spec, Mapping):
         return spec, {}
     said = {key: raw for key, raw in spec.items() if key in (LINES, *_RANGES)}
@@ -117,7 +117,7 @@ def lines_domains(name: str, method: Method, said: Mapping[str, Any]) -> dict[st
 
 
 def gradient(setting: Setting, ends: Sequence[float]) -> Setting:
-    """Multiply a setting by a scale that goes evenly from one end of the depth to the other."""
+    """Multiply a setting by a scale that goes evenly over the depth."""
     if isinstance(setting, tuple):
         return tuple(
             Conditional(filter=case.filter, value=gradient(case.value, ends))

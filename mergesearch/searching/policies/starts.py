@@ -89,7 +89,7 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
 
 
 def _by_norm(space: SearchSpace, shape: Shape, power: int) -> dict[str, float]:
-    """Weigh parents by a power of their task vectors' norms, as parts of one; none if one is 0."""
+    """Weigh parents by a power of their norms, as parts of one; none if one is 0."""
     norms = shape.norms() if "task_arithmetic" in space.domains else {}
     if not all(norms.values()):
         return {}
