@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.diagnosis.model import Pair, Part
-from mergesearch.diagnosis.tensors import Factors, TensorNumbers, compare_tensor, square_of
+from mergesearch.diagnosis.tensors import TensorNumbers, compare_tensor, square_of
 from mergesearch.merging import Job, plan_merge
 from mergesearch.merging.kernel import inputs_of, release_inputs
 from mergesearch.methods.formula import plain
@@ -140,22 +140,10 @@ def _add(sums: _Sums, job: Job, parents: Parents) -> None:
             return
         job = replace(job, models=tuple(job.models[i] for i in changed))
         inputs = inputs_of(job, 0, parents, plain, parents.device)
-        sums.add(compare_tensor(inputs, _factors(job, parents)), changed)
+        factors = [(part.a, part.b) for part in inputs.factors] if inputs.factors else None
+        sums.add(compare_tensor(inputs, factors), changed)
     finally:
         release_inputs(job, parents)
-
-
-def _factors(job: Job, parents: Parents) -> list[Factors] | None:
-    """Give the factors of a tensor's deltas, if all models are the base's adapters."""
-    assert job.base is not None
-    found = []
-    for source in job.models:
-        of_base = source.model.model == job.base.model.model and job.base.model.lora is None
-        factors = parents.factors(source.model, source.name) if of_base else None
-        if factors is None:
-            return None
-        found.append(factors)
-    return found
 
 
 def _group(name: str, groups: Sequence[str], *, several: bool) -> str:

@@ -7,6 +7,7 @@ from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, tota
 from mergesearch.merging.kernel import digest_of, merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
 from mergesearch.merging.memory import merging_bytes
+from mergesearch.merging.norms import task_vector_norms
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.shards import hold, write_shards
@@ -51,6 +52,7 @@ __all__ = [
     "reserve_stacks",
     "run",
     "skeleton",
+    "task_vector_norms",
     "total_rank",
     "write_shards",
 ]

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mergesearch.errors import RecipeError
 from mergesearch.merging.conversion import Conversion
+from mergesearch.merging.factors import factors_of
 from mergesearch.merging.kernel import inputs_of, release_inputs, write
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.methods.derivative import combination, pull_back, pull_back_combination
@@ -260,14 +261,7 @@ def _taken(parameter: Tensor) -> Tensor:
 
 def total_rank(plan: Plan, parents: Parents) -> int:
     """Give the largest rank of the deltas beside one layer, of all models together."""
-    ranks = [
-        sum(
-            len(factors[0])
-            for source in job.models
-            if (factors := parents.factors(source.model, source.name)) is not None
-        )
-        for job in plan.jobs
-    ]
+    ranks = [sum(len(part.a) for part in factors_of(job, parents) or ()) for job in plan.jobs]
     return max(ranks, default=0)
 
 
@@ -283,22 +277,17 @@ def _route(job: Job, parents: Parents) -> str:
     changed = [source for source in job.models if parents.key(source.model, source.name) != base]
     if not changed and job.method.base == "required":
         return "constant"
-    adapted = all(
-        source.model.model == job.base.model.model
-        and job.base.model.lora is None
-        and parents.factors(source.model, source.name) is not None
-        for source in changed
-    )
-    return "low_rank" if job.method.combination and adapted else "dense"
+    adapted = job.method.combination and factors_of(job, parents) is not None
+    return "low_rank" if adapted else "dense"
 
 
 def _low_rank(job: Job, parents: Parents, like: Tensor) -> LowRank:
     """Put the factors of a job's models side by side, as `like` in dtype and device."""
-    found = [parents.factors(source.model, source.name) for source in job.models]
-    factors = [(i, *pair) for i, pair in enumerate(found) if pair is not None]
-    owners = [i for i, a, _ in factors for _ in range(len(a))]
+    factors = factors_of(job, parents)
+    assert factors is not None
+    owners = [i for i, part in enumerate(factors) for _ in range(len(part.a))]
     return LowRank(
-        torch.cat([a for _, a, _ in factors]).to(like.device, like.dtype),
-        torch.cat([b for *_, b in factors], dim=1).to(like.device, like.dtype),
+        torch.cat([part.a for part in factors]).to(like.device, like.dtype),
+        torch.cat([part.b for part in factors], dim=1).to(like.device, like.dtype),
         torch.tensor(owners, device=like.device),
     )

@@ -3,12 +3,15 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mergesearch.errors import CandidateError
 from mergesearch.merging.digest import Digest, TensorDigest
+from mergesearch.merging.factors import factors_of
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.loading import Load
 from mergesearch.merging.plan import Input, Job, Plan
@@ -187,12 +190,12 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
         sources.insert(0, job.base)
     elif job.base is not None:
         base = read(parents, job.base)
-    models = [read(parents, source) for source in sources]
-    return Inputs.of(
-        base,
-        models,
+    return Inputs(
+        None if base is None else as_rows(base),
+        _Models(parents, sources),
         name=job.name,
-        keys=_keys(seed, job.name, len(models), device) if job.method.random else None,
+        n_dims=len(job.shape),
+        keys=_keys(seed, job.name, len(sources), device) if job.method.random else None,
         flat_range=job.flat_range,
         ids=(job.base if base is not None else None, *sources),
         executor=Executor(
@@ -202,7 +205,22 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
             heavy_block=block_entries(parents, compiled=call is not plain),
             device=device if len(parents.devices) > 1 else None,
         ),
+        find_factors=lambda: factors_of(job, parents),
     )
+
+
+class _Models(Sequence[Tensor]):
+    """Models' tensors as rows, each read when it is first looked at: factors may do."""
+
+    def __init__(self, parents: Parents, sources: Sequence[Input]) -> None:
+        self._n = len(sources)
+        self._tensor = cache(lambda i: as_rows(read(parents, sources[i])))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: Any) -> Any:
+        return [*self][i] if isinstance(i, slice) else self._tensor(range(self._n)[i])
 
 
 def block_entries(parents: Parents, *, compiled: bool = False) -> int:

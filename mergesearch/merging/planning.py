@@ -12,6 +12,7 @@ from mergesearch.errors import RecipeError
 from mergesearch.merging.arguments import Target, arguments_of
 from mergesearch.merging.configuration import has_towers, merged_config, n_layers
 from mergesearch.merging.conversion import loads
+from mergesearch.merging.factors import check_adapters
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
 from mergesearch.parents import (
     HEAD,
@@ -71,6 +72,8 @@ class _Planner:
         if self._is_stack:
             self._check_towers()
         jobs = list(self._jobs())
+        for job in jobs:
+            check_adapters(job, self._parents)
         ends = list(accumulate((job.n_entries for job in jobs), initial=0))
         if self._recipe.towers == "refuse" and (odd := self._apart & {job.name for job in jobs}):
             raise RecipeError(

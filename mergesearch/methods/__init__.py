@@ -9,6 +9,7 @@ from mergesearch.methods.declare import REQUIRED, Method, Parameter, Scalar, Spa
 from mergesearch.methods.table import METHODS
 
 if TYPE_CHECKING:
+    from mergesearch.methods.factors import Factors
     from mergesearch.methods.formula import Formula
     from mergesearch.methods.inputs import Inputs
     from mergesearch.methods.sparse import KeepRule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "REQUIRED",
+    "Factors",
     "Formula",
     "Inputs",
     "KeepRule",
@@ -27,7 +29,13 @@ __all__ = [
     "apply",
 ]
 
-_LATE = {"Formula": "formula", "Inputs": "inputs", "KeepRule": "sparse", "apply": "tensors"}
+_LATE = {
+    "Factors": "factors",
+    "Formula": "formula",
+    "Inputs": "inputs",
+    "KeepRule": "sparse",
+    "apply": "tensors",
+}
 
 
 def __getattr__(name: str) -> Any:

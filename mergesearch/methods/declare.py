@@ -156,6 +156,8 @@ class Method:
     #: Each entry is the same linear combination of the base's and the models' entries, which
     #: follows from the arguments alone.
     combination: bool = False
+    #: It merges LoRA adapters of the base alone: `Inputs.factors` of each matrix must be known.
+    needs_adapters: bool = False
 
     def __post_init__(self) -> None:
         check_reference("function", self.function)

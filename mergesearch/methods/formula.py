@@ -43,6 +43,8 @@ class Formula:
     indexed: bool = False
     #: Whether it makes so many temporaries that compiling it into one pass pays.
     heavy: bool = False
+    #: Whether the function reads no model; it is then given the base in their place.
+    of_base: bool = False
 
 
 def plain(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mergesearch.methods.declare import is_matrix
 from mergesearch.methods.executor import Executor
+from mergesearch.methods.factors import Factors
 from mergesearch.methods.formula import Formula
 
 T = TypeVar("T")
@@ -27,8 +29,8 @@ class Inputs:
 
     #: (rows, columns), as stored; None where the method has no base.
     base: Tensor | None
-    #: n tensors of that shape, as stored.
-    models: tuple[Tensor, ...]
+    #: n tensors of that shape, as stored; they may be read when they are first looked at.
+    models: Sequence[Tensor]
     #: The name in the merged model.
     name: str = ""
     #: Dimensions of the tensor before it was seen as rows.
@@ -42,6 +44,8 @@ class Inputs:
     ids: tuple[Hashable, ...] = ()
     #: Runs the formulas.
     executor: Executor = field(default_factory=Executor)
+    #: Finds the task vectors' factors.
+    find_factors: Callable[[], tuple[Factors, ...] | None] = lambda: None
 
     @classmethod
     def of(cls, base: Tensor | None, models: Sequence[Tensor], **more: Any) -> "Inputs":
@@ -54,25 +58,35 @@ class Inputs:
         )
 
     @property
+    def _like(self) -> Tensor:
+        """A tensor of the inputs' shape, at hand."""
+        return self.models[0] if self.base is None else self.base
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        rows, columns = self.models[0].shape
+        rows, columns = self._like.shape
         return rows, columns
 
     @property
     def n_entries(self) -> int:
         """Rows times columns."""
-        return self.models[0].numel()
+        return self._like.numel()
 
     @property
     def device(self) -> torch.device:
         """The device that formulas are computed on."""
-        return self.executor.device or self.models[0].device
+        return self.executor.device or self._like.device
 
     @property
     def is_matrix(self) -> bool:
         """True where the tensor maps one hidden space to another: no vector, no tokens."""
         return is_matrix(self.name, self.n_dims)
+
+    @cached_property
+    def factors(self) -> tuple[Factors, ...] | None:
+        """The task vectors as products of low rank, where all are known as such."""
+        return self.find_factors()
 
     def recall(self, what: str, compute: Callable[[], T]) -> T:
         """Recall a number or tensor that follows from these inputs alone."""
@@ -85,11 +99,13 @@ class Inputs:
             models=(self.models[i],),
             keys=None if self.keys is None else self.keys[i : i + 1],
             ids=(*self.ids[:1], *self.ids[i + 1 : i + 2]),
+            find_factors=lambda: self.factors and self.factors[i : i + 1],
         )
 
     def values(self, formula: Formula, *, block: int | None = None) -> Iterator[tuple[slice, Any]]:
         """Formula's values, block by block, with the rows of each; see `Executor.values`."""
-        return self.executor.values(formula, self.base, self.models, block=block)
+        models = (self.base,) if formula.of_base and self.base is not None else self.models
+        return self.executor.values(formula, self.base, models, block=block)
 
     def sums(self, formula: Formula, within_rows: torch.dtype = torch.float32) -> Tensor:
         """Add up the formula's values, float64 (k,); see `Executor.sums`."""

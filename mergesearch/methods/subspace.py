@@ -4,16 +4,21 @@ All three come to W0 + lambda D, where D does not depend on lambda: it is comput
 tensor, and a candidate is one pass. They are for matrices that map one hidden space to another;
 vectors, embeddings and output heads take the mean delta for D.
 
+Where the models are LoRA adapters, D is computed in their core space: bases on both sides with
+orthonormal columns change no singular value, and turn singular vectors as they turn the matrices.
+
 Singular values that are zero to float32 have no directions of their own, so they are left out:
 an adapter of rank 16 has 16 directions, not as many as the matrix has columns. Where nothing is
 left out, the formulas are the papers'.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mergesearch.methods.factors import CoreSpace
 from mergesearch.methods.formula import ByRow, Formula, numbers
 from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.task_arithmetic import add_deltas
@@ -31,13 +36,12 @@ def tsv_m(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
         lambda_: scale of D (the paper's alpha).
     """
 
-    def direction(deltas: list[Tensor]) -> Tensor:
+    def direction(deltas: Sequence[Tensor], svd: "_Svd") -> Tensor:
         # the paper's rank k: an equal part of the directions for each of T tasks
-        kept = max(1, min(deltas[0].shape) // len(deltas))
-        parts = [_svd(delta, kept) for delta in deltas]
-        left, values, right = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+        kept = max(1, svd.n_directions // len(deltas))
+        left, values, right = _beside([svd(delta, kept) for delta in deltas])
         # low-rank approximations side by side, then Procrustes on both sides
-        return (_orthogonal(left) * values) @ _orthogonal(right).T
+        return (svd.orthogonal(left) * values) @ svd.orthogonal(right).T
 
     return _along("tsv_m", inputs, direction, lambda_)
 
@@ -52,9 +56,8 @@ def iso_c(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
         lambda_: scale of D (the paper's alpha).
     """
 
-    def direction(deltas: list[Tensor]) -> Tensor:
-        left, values, right = _svd(_sum(deltas))
-        return values.mean() * (left @ right.T) if len(values) else torch.zeros_like(deltas[0])
+    def direction(deltas: Sequence[Tensor], svd: "_Svd") -> Tensor:
+        return _flat(*svd(_sum(deltas)))
 
     return _along("iso_c", inputs, direction, lambda_)
 
@@ -73,22 +76,19 @@ def iso_cts(inputs: Inputs, *, lambda_: float = 1.0, common: float = 0.8) -> For
         common: the fraction of common directions, in (0, 1].
     """
 
-    def direction(deltas: list[Tensor]) -> Tensor:
-        n = min(deltas[0].shape)
-        n_common = max(1, int(common * n))
+    def direction(deltas: Sequence[Tensor], svd: "_Svd") -> Tensor:
+        n_common = max(1, int(common * svd.n_directions))
         # the common subspace: of the task arithmetic sum
-        left, values, right = _svd(_sum(deltas), n_common)
-        own = (n - n_common) // len(deltas)
-        parts = [(left, values, right)]
-        # the task-specific ones, orthogonal to it;
-        # what is left of a delta without directions of its own is rounding
-        largest = float(values[0]) if len(values) else 0.0
-        residuals = [delta - left @ (left.T @ delta) for delta in deltas if own]
-        parts += [_svd(residual, own, beside=largest) for residual in residuals]
-        left, values, right = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
-        if not len(values):
-            return torch.zeros_like(deltas[0])
-        return values.mean() * (_orthogonal(left) @ _orthogonal(right).T)
+        left, values, right = svd(_sum(deltas), n_common)
+        own = (svd.n_directions - n_common) // len(deltas)
+        # the task-specific ones, orthogonal to it
+        parts = [svd.beyond(left, values, delta, own) for delta in deltas if own]
+        if not parts:
+            return _flat(left, values, right)
+        own_left, own_values, own_right = _beside(parts)
+        values = torch.cat([values, own_values])
+        left = svd.orthogonal_beside(left, own_left)
+        return _flat(left, values, svd.orthogonal_beside(right, own_right))
 
     return _along(f"iso_cts {common}", inputs, direction, lambda_)
 
@@ -100,29 +100,49 @@ def add_direction(
     return base + scale * direction
 
 
-def _along(
-    name: str, inputs: Inputs, direction: Callable[[list[Tensor]], Tensor], scale: float
-) -> Formula:
+def mean_direction(inputs: Inputs, scale: float) -> Formula:
+    """W0 + scale D, with the mean delta for D."""
     n = len(inputs.models)
+    # n deltas of the weight 1 / n
+    constants = {"weight": numbers([1.0] * n, inputs), "scale": numbers(scale / n, inputs)}
+    return Formula(add_deltas, constants)
+
+
+def task_vectors(inputs: Inputs) -> list[Tensor] | None:
+    """W_i - W0, float32 (rows, columns); None where an entry is not finite.
+
+    They are on the CPU wherever merges run, for the same bits. A matrix with NaN has no singular values, and says so by an error of its own.
+    """
+    assert inputs.base is not None
+    base = inputs.base.float().cpu()
+    deltas = [model.float().cpu() - base for model in inputs.models]
+    return deltas if bool(torch.isfinite(_sum(deltas)).all()) else None
+
+
+def not_finite(inputs: Inputs) -> Tensor:
+    """Make a direction that shows that there is none."""
+    return torch.full(inputs.shape, torch.nan, device=inputs.device)
+
+
+def _along(
+    name: str,
+    inputs: Inputs,
+    direction: Callable[[Sequence[Tensor], "_Svd"], Tensor],
+    scale: float,
+) -> Formula:
     if not inputs.is_matrix or not inputs.n_entries:
-        # n deltas of the weight 1 / n
-        return Formula(
-            add_deltas,
-            {"weight": numbers([1.0] * n, inputs), "scale": numbers(scale / n, inputs)},
-        )
+        return mean_direction(inputs, scale)
 
     def compute() -> Tensor:
-        assert inputs.base is not None
-        # on the CPU wherever merges run, for the same bits
-        base = inputs.base.float().cpu()
-        deltas = [model.float().cpu() - base for model in inputs.models]
-        # a matrix with NaN has no singular values, and says so by an error of its own
-        if not bool(torch.isfinite(_sum(deltas)).all()):
-            return torch.full_like(base, torch.nan).to(inputs.device)
-        return direction(deltas).to(inputs.device)
+        svd = _Svd(*inputs.shape)
+        if (factors := inputs.factors) is not None:
+            space = CoreSpace.of(factors)
+            return space.outside(direction(space.cores, svd)).to(inputs.device)
+        deltas = task_vectors(inputs)
+        return not_finite(inputs) if deltas is None else direction(deltas, svd).to(inputs.device)
 
     constants = {"direction": ByRow(inputs.recall(name, compute)), "scale": numbers(scale, inputs)}
-    return Formula(add_direction, constants, heavy=True)
+    return Formula(add_direction, constants, of_base=True)
 
 
 def _sum(deltas: Sequence[Tensor]) -> Tensor:
@@ -132,25 +152,86 @@ def _sum(deltas: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _svd(
-    matrix: Tensor, most: int | None = None, *, beside: float = 0.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Strongest singular directions, but none of zero: (rows, r), (r,), (columns, r).
+#: Left singular vectors (rows, r), singular values (r,) and right singular vectors (columns, r).
+_Directions = tuple[Tensor, Tensor, Tensor]
 
-    A value is zero where it is lost in the rounding of the largest, or of the value `beside`.
+
+def _flat(left: Tensor, values: Tensor, right: Tensor) -> Tensor:
+    """Sum up directions, each with the mean of the singular values."""
+    return (values.mean() if len(values) else 0.0) * (left @ right.T)
+
+
+def _beside(parts: Sequence[_Directions]) -> _Directions:
+    """Directions of several matrices side by side."""
+    left, values, right = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    return left, values, right
+
+
+@dataclass(frozen=True)
+class _Svd:
+    """Singular value decompositions of task vectors, or of their cores.
+
+    They are those of the smaller Gram matrix in float64, in half the time of the matrix's own in
+    float32 and no less exact.
     """
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    # numpy's rule for the rank of a matrix
-    zero = values[:1].clamp(min=beside) * max(matrix.shape) * torch.finfo(values.dtype).eps
-    rank = int((values > zero).sum())
-    kept = rank if most is None else min(rank, most)
-    return left[:, :kept], values[:kept], right[:kept].T
 
+    #: Of the whole task vectors.
+    rows: int
+    columns: int
 
-def _orthogonal(columns: Tensor) -> Tensor:
-    """Nearest matrix with orthonormal columns (Procrustes): U S Vᵀ becomes U Vᵀ.
+    @property
+    def n_directions(self) -> int:
+        """The most directions that a task vector can have."""
+        return min(self.rows, self.columns)
 
-    Columns that depend on each other share the directions they have, and get no new ones.
-    """
-    left, _, right = _svd(columns)
-    return left @ right.T
+    def __call__(
+        self, matrix: Tensor, most: int | None = None, *, beside: float = 0.0
+    ) -> _Directions:
+        """Find the strongest singular directions, but none of zero.
+
+        A value is zero where it is lost in the rounding of the largest, or of the value `beside`.
+        """
+        if matrix.shape[0] < matrix.shape[1]:
+            right, values, left = self(matrix.T, most, beside=beside)
+            return left, values, right
+        wide = matrix.double()
+        squares, vectors = torch.linalg.eigh(wide.T @ wide)
+        values = squares.clamp(min=0).sqrt().flip(0)
+        # numpy's rule for the rank of a matrix of float32
+        smallest = max(self.rows, self.columns) * torch.finfo(torch.float32).eps
+        rank = int((values > values[:1].clamp(min=beside) * smallest).sum())
+        kept = rank if most is None else min(rank, most)
+        values, right = (part[..., :kept].to(matrix.dtype) for part in (values, vectors.flip(1)))
+        return matrix @ right / values, values, right
+
+    def beyond(self, common: Tensor, values: Tensor, delta: Tensor, most: int) -> _Directions:
+        """Find the strongest directions of a task vector orthogonal to common columns.
+
+        What is left of one without directions of its own is rounding, beside the common `values`.
+        """
+        largest = float(values[0]) if len(values) else 0.0
+        if delta.shape[0] > delta.shape[1]:
+            return self(delta - common @ (common.T @ delta), most, beside=largest)
+        # few rows are left, so that coordinates in what is orthogonal are smaller
+        rest = torch.linalg.qr(common, mode="complete").Q[:, common.shape[1] :]
+        left, values, right = self(rest.T @ delta, most, beside=largest)
+        return rest @ left, values, right
+
+    def orthogonal_beside(self, common: Tensor, own: Tensor) -> Tensor:
+        """Compute `orthogonal` of both side by side, the common columns orthonormal.
+
+        Only the part of their space that the others reach into is turned.
+        """
+        turned = torch.linalg.qr(common.T @ own).Q
+        reached = common @ turned
+        nearest = self.orthogonal(torch.cat([reached, own], dim=1))
+        n = reached.shape[1]
+        return torch.cat([common + (nearest[:, :n] - reached) @ turned.T, nearest[:, n:]], dim=1)
+
+    def orthogonal(self, columns: Tensor) -> Tensor:
+        """Nearest matrix with orthonormal columns (Procrustes): U S Vᵀ becomes U Vᵀ.
+
+        Columns that depend on each other share the directions they have, and get no new ones.
+        """
+        left, _, right = self(columns)
+        return left @ right.T

@@ -103,6 +103,19 @@ def _sparsified(
     )
 
 
+def _core(name: str, *parameters: Parameter) -> Method:
+    """Row of a method in core space."""
+    return Method(
+        f".core_space:{name}",
+        parameters,
+        base="required",
+        source="arXiv:2509.17786",
+        whole="matrices",
+        in_mergekit=False,
+        needs_adapters=True,
+    )
+
+
 _ROWS = {
     "linear": Method(
         ".linear:linear",
@@ -240,6 +253,34 @@ _ROWS = {
         whole="matrices",
         in_mergekit=False,
     ),
+    "consensus_ta": Method(
+        ".consensus:consensus_ta",
+        (
+            Parameter("mask_lambda", per_model=True, default=0.4, low=0, search=(0.2, 0.6)),
+            Parameter("k", kind=int, default=2, low=0, choices=(1, 2)),
+            _SCALE,
+        ),
+        base="required",
+        source="arXiv:2405.07813",
+        in_mergekit=False,
+    ),
+    "pcb": Method(
+        ".pcb:pcb",
+        (replace(_density(0.05, 0.5), default=0.2), _SCALE),
+        base="required",
+        source="arXiv:2410.02396",
+        in_mergekit=False,
+    ),
+    "localize_and_stitch": Method(
+        ".localize:localize_and_stitch",
+        (replace(_density(0.01, 0.5), default=0.05), _SCALE),
+        base="required",
+        source="arXiv:2408.13656",
+        in_mergekit=False,
+    ),
+    "core_tsv_m": _core("core_tsv_m", _SCALE),
+    "core_iso_c": _core("core_iso_c", _SCALE),
+    "core_ties": _core("core_ties", _DENSITY, _SCALE),
     "crossover": Method(
         ".slerp:crossover",
         (

@@ -1,7 +1,10 @@
 """The shape of a space's models, and the groups that its granularity may name."""
 
+from collections.abc import Mapping
+from functools import partial
+
 from mergesearch.errors import InputError
-from mergesearch.merging import n_layers
+from mergesearch.merging import n_layers, plan_merge, task_vector_norms
 from mergesearch.parents import Parents, layer_of
 from mergesearch.space import Granularity, SearchSpace, Shape, residual_filters
 
@@ -59,7 +62,14 @@ def shape_of(space: SearchSpace, parents: Parents) -> Shape:
         if all(layer_of(name) is None for name in members):
             outside.add(group)
     scaled = space.stacking is not None and space.stacking.scale is not None
-    return Shape(depth, frozenset(outside), residual_filters(names) if scaled else ())
+    writers = residual_filters(names) if scaled else ()
+    return Shape(depth, frozenset(outside), writers, partial(_norms, space, parents))
+
+
+def _norms(space: SearchSpace, parents: Parents) -> Mapping[str, float]:
+    """Measure every parent's task vector; the space must have a base."""
+    plan = plan_merge(space.task_arithmetic(1.0), parents)
+    return dict(zip(space.parents, task_vector_norms(plan, parents), strict=True))
 
 
 def _parts(name: str) -> list[str]:

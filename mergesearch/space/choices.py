@@ -8,6 +8,7 @@ from mergesearch.errors import InputError
 from mergesearch.methods import METHODS
 from mergesearch.space.domains import Domain, method_domains
 from mergesearch.space.learned import Learned
+from mergesearch.space.lines import lines_domains, split
 from mergesearch.space.stacking import Stacking
 
 #: The order in which a greedy soup tries the parents.
@@ -45,7 +46,8 @@ def _spec(name: str, spec: Any) -> Any:
         raise ValueError(unknown("method", name, [*METHODS, GREEDY_SOUP, *_CONFIGS]))
     if name == "passthrough":
         raise ValueError(f"{name} is searched as {STACKING}, e.g. {STACKING}: {{depth: [30, 40]}}")
-    return method_domains(name, spec)
+    own, lines = split(spec)
+    return method_domains(name, own) | lines_domains(name, METHODS[name], lines)
 
 
 def _config(name: str, spec: Any) -> Config:

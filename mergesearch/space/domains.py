@@ -100,6 +100,15 @@ def _extremes(domain: Domain) -> tuple[Any, ...]:
             return (value,)
 
 
+def domain_of(where: str, raw: Any) -> Domain:
+    """Read the domain of a number that is no parameter.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _domain(where, Parameter(where.rpartition(".")[2]), raw)
+
+
 def _domain(where: str, parameter: Parameter, raw: Any) -> Domain:
     """Read a domain: a scalar is fixed, two numbers a range, another list a choice."""
     try:

@@ -7,6 +7,7 @@ from mergesearch.schemas import DIALECT, Schema, number, schema_of, truth
 from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
 from mergesearch.space.genome import GENOME_METHODS, GenomeFile
 from mergesearch.space.learned import Learned
+from mergesearch.space.lines import LINES, scaled_parameter
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.settings import SAMPLERS
 from mergesearch.space.stacking import Stacking
@@ -15,10 +16,21 @@ from mergesearch.space.stacking import Stacking
 _NOTHING: Schema = {"type": ["null", "object", "array"], "maxProperties": 0, "maxItems": 0}
 
 
+def _lines() -> Schema:
+    """Describe what `lines` may say: a number or a range for alpha, and for beta."""
+    names = ("alpha", "beta")
+    return {
+        "type": ["object", "null"],
+        "properties": {name: _domain(Parameter(name)) for name in names},
+        "additionalProperties": False,
+    }
+
+
 def space_schema() -> Schema:
     """Describe a `search_spaces/*.yaml` by JSON Schema."""
     definitions = schema_of([SearchSpace, GenomeFile, Stacking, Learned])
     definitions["SearchSpace"]["properties"]["methods"] = _methods()
+    definitions["Lines"] = _lines()
     definitions["SearchSettings"]["properties"]["sampler"]["enum"] = [*SAMPLERS]
     definitions["Genome"]["properties"]["merge_method"]["enum"] = [*GENOME_METHODS]
     return {
@@ -48,11 +60,10 @@ def _methods() -> Schema:
 
 
 def _method(method: Method) -> Schema:
-    return {
-        "type": ["object", "null"],
-        "properties": {p.name: _domain(p) for p in method.parameters},
-        "additionalProperties": False,
-    }
+    own = {p.name: _domain(p) for p in method.parameters}
+    if scaled_parameter(method):
+        own[LINES] = {"$ref": "#/$defs/Lines"}
+    return {"type": ["object", "null"], "properties": own, "additionalProperties": False}
 
 
 def _domain(parameter: Parameter) -> Schema:

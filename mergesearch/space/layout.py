@@ -1,6 +1,6 @@
 """From settings for each part of the depth to the slices of a recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,8 @@ class Shape:
     outside: frozenset[str] = frozenset()
     #: Parts of the names of what writes to the residual stream; none where no scale is searched.
     writers: tuple[str, ...] = ()
+    #: Measures the norm of each parent's task vector, by its name, where a start asks for them.
+    norms: Callable[[], Mapping[str, float]] = dict
 
     def n_blocks(self, granularity: Granularity) -> int:
         """Into how many blocks the layers go."""

@@ -23,6 +23,7 @@ from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING, Spec, as_s
 from mergesearch.space.domains import Domain
 from mergesearch.space.genome import is_genome, space_of_genome
 from mergesearch.space.learned import Learned
+from mergesearch.space.lines import ALPHA
 from mergesearch.space.settings import (
     AUTO,
     BEST_PARENT,
@@ -147,11 +148,22 @@ class SearchSpace(Config):
                 raise ValueError(f"{name} needs at least {least} parents, got {got}")
             if METHODS[name].base == "required" and self.base is None:
                 raise ValueError(f"{name} needs a base; name the common ancestor of the parents")
+            if METHODS[name].needs_adapters:
+                self._check_adapters(name)
         if (learned := self.learned) is not None:
             self.check_learned(learned)
         self._check_sampler()
         self._check_constraints()
         return self
+
+    def _check_adapters(self, name: str) -> None:
+        """Refuse a method of adapters where a parent is none, or one of another base."""
+        for parent, ref in self.parents.items():
+            if ref.lora is None or self.base is None or ref.model != self.base.model:
+                raise ValueError(
+                    f"{name} merges LoRA adapters of the base (base+adapter), but {parent} is "
+                    f"{ref}; drop {name}, or take the method without core_"
+                )
 
     @property
     def domains(self) -> dict[str, Mapping[str, Domain]]:
@@ -248,6 +260,11 @@ class SearchSpace(Config):
             for name in getattr(self.granularity, key):
                 if name not in allowed:
                     raise ValueError(f"granularity.{key}: {unknown('parameter', name, allowed)}")
+        if self.granularity.smooth and any(ALPHA in domains for domains in self.domains.values()):
+            raise ValueError(
+                "granularity: smooth and a method's lines both interpolate over the depth; leave "
+                "one of them out"
+            )
         for name in self.granularity.by_block:
             if self.granularity.smooth and known[name].kind is int:
                 raise ValueError(

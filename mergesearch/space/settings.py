@@ -114,7 +114,12 @@ class SearchSettings(Config):
     #: Trials without an improvement beyond noise after which the search ends; None never ends it.
     patience: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
-    start_from: tuple[Literal["learned", "parents", "uniform", "task_arithmetic"], ...] = (
+    #: What is tried first: coefficients that are learned, single parents, the uniform soup, task
+    #: arithmetic at a few scales; weights by norms of task vectors, T: |T|^2 (MetaGPT,
+    #: arXiv:2406.11385), 1 / |T| (NAN, arXiv:2505.16148), each as a part of all parents'.
+    start_from: tuple[
+        Literal["learned", "parents", "uniform", "task_arithmetic", "metagpt", "nan"], ...
+    ] = (
         "learned",
         "parents",
         "uniform",

@@ -11,6 +11,7 @@ from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
 from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Block, Settings, Shape, boundaries, in_gradients, in_steps
 from mergesearch.space.learned import LearnedPoint, suggest_learned
+from mergesearch.space.lines import ALPHA, BETA, Lines, with_lines
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import suggest_stack
 
@@ -66,16 +67,23 @@ def suggest(
         Block(common=common, own={model: own[model][i] for model in models})
         for i, common in enumerate(drawn.settings(None))
     ]
-    if len(blocks) == 1 or space.granularity.smooth:
-        everywhere, slices = in_gradients(blocks, models)
+    whole = len(blocks) == 1 or space.granularity.smooth
+    ranges = [(0, shape.n_layers)] if whole else boundaries(shape.n_layers, space.granularity)
+    everywhere: Settings = drawn.everywhere()
+    if (lines := drawn.lines()) is not None:
+        blocks, everywhere = with_lines(
+            lines, METHODS[name], blocks, everywhere, ranges, shape.n_layers
+        )
+    if whole:
+        common, slices = in_gradients(blocks, models)
+        everywhere = {**everywhere, **common}
     else:
         apart = None if base in models.values() else base
-        ranges = boundaries(shape.n_layers, space.granularity)
-        everywhere, slices = {}, in_steps(blocks, models, apart, ranges)
+        slices = in_steps(blocks, models, apart, ranges)
     return Recipe(
         merge_method=name,
         base_model=base,
-        parameters={**drawn.everywhere(), **everywhere},
+        parameters=everywhere,
         slices=slices,
         tokenizer_source=space.tokenizer_source,
         towers=space.towers,
@@ -109,6 +117,14 @@ class _Drawn:
             for p in self._searched
             if not (self._by_block(p) or self._per_parent(p))
         }
+
+    def lines(self) -> Lines | None:
+        """Draw the two numbers that scale task vectors by depth, where the space has them."""
+        if ALPHA not in self._domains:
+            return None
+        domains = [(f"{self._name}.{key}", self._domains[key]) for key in (ALPHA, BETA)]
+        alpha, beta = (_draw(self._trial, key, domain, domain) for key, domain in domains)
+        return Lines(float(alpha), float(beta))
 
     def settings(self, parent: str | None) -> list[Settings]:
         """Draw the settings of each block: of one parent, or those that all models share."""

@@ -1,12 +1,13 @@
 """Merges in float64, for derivatives to be tested by finite differences."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mergesearch.methods import Formula, Inputs
+from mergesearch.methods import Inputs
 from mergesearch.methods.derivative import called_in, spread
 from mergesearch.methods.executor import Executor
 from mergesearch.methods.formula import ByRow
@@ -35,10 +36,9 @@ def in_float64(case: Case, moved: Mapping[str, Tensor]) -> Tensor:
         leaves = {name: value.clone().requires_grad_() for name, value in moved.items()}
         formula = case.method.formula(inputs, **{**case.arguments, **spread(leaves)})
     constants = {name: _widened(value) for name, value in formula.constants.items()}
-    wide = Formula(formula.function, constants, formula.indexed, formula.heavy)
-    executor = Executor(call=called_in(torch.float64))
+    wide = replace(inputs, executor=Executor(call=called_in(torch.float64)))
     merged = torch.empty(inputs.shape, dtype=torch.float64)
-    for rows, value in executor.values(wide, inputs.base, inputs.models):
+    for rows, value in wide.values(replace(formula, constants=constants)):
         merged[rows] = value
     return merged
 

@@ -103,6 +103,9 @@ CASES = {
         Case("ram", shared={"epsilon": (5e-6, 2e-5)}),
         Case("ramplus_tl", shared={"r": (0.05, 0.2), "alpha": (0.1, 0.4)}),
         Case("magmax", shared=_LAMBDA, peer=False),
+        Case("consensus_ta", {"mask_lambda": (0.2, 0.6)}, _LAMBDA, peer=False),
+        Case("pcb", {"density": (0.1, 0.4)}, _LAMBDA, peer=False),
+        Case("localize_and_stitch", {"density": (0.02, 0.2)}, _LAMBDA, peer=False),
         Case("crossover", shared={"t": (0.1, 0.9), "split": (0.2, 0.8)}, n_models=1, peer=False),
     )
 }

@@ -52,6 +52,16 @@ parameters: {{{{{common}}}}}
 """
 
 
+def _adapters(method: str, common: str) -> str:
+    """A method that merges two adapters of the base."""
+    return f"""
+merge_method: {method}
+base_model: {{p}}base
+models: [{{{{model: {{p}}base+{{p}}lora-a}}}}, {{{{model: {{p}}base+{{p}}lora-b}}}}]
+parameters: {{{{{common}}}}}
+"""
+
+
 def _ends(method: str, common: str = "") -> str:
     """A method of a base and one model."""
     return f"""
@@ -87,5 +97,11 @@ BY_METHOD = {
     "tsv_m": _deltas("tsv_m", common="lambda: 0.7"),
     "iso_c": _deltas("iso_c", common="lambda: 0.7"),
     "iso_cts": _deltas("iso_cts", common="lambda: 0.7"),
+    "consensus_ta": _deltas("consensus_ta", "mask_lambda: 0.3", "k: 2, lambda: 0.7"),
+    "pcb": _deltas("pcb", "density: 0.3", "lambda: 0.7"),
+    "localize_and_stitch": _deltas("localize_and_stitch", "density: 0.2", "lambda: 0.7"),
+    "core_tsv_m": _adapters("core_tsv_m", "lambda: 0.7"),
+    "core_iso_c": _adapters("core_iso_c", "lambda: 0.7"),
+    "core_ties": _adapters("core_ties", "lambda: 0.7, density: 0.5"),
     "crossover": _ends("crossover", "t: 0.2, split: 0.4"),
 }

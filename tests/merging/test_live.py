@@ -258,7 +258,9 @@ def test_a_nan_parent_is_a_candidate_error_that_names_the_tensor(
     name = "model.layers.2.mlp.up_proj.weight"
     tensors[name][3, 4] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for text in recipes.BY_METHOD.values():
+    for method, text in recipes.BY_METHOD.items():
+        if METHODS[method].needs_adapters:
+            continue
         recipe = read(text.format(p="").replace("model: two", f"model: {folder}"))
         parents = Parents(recipe.models)
         model = build(plan_merge(recipe, parents), CPU)

@@ -49,6 +49,8 @@ SHARE: dict[str, Callable[[Arguments], float]] = {
     "ram": _whole,
     "ramplus_tl": _whole,  # all changes are shared
     "magmax": _scaled,
+    "pcb": _scaled,
+    "localize_and_stitch": _scaled,
     "nuslerp": _whole,
     "multislerp": FACTOR["multislerp"],
 }
@@ -68,12 +70,13 @@ def test_identical_models_apart_from_the_base_give_a_multiple_of_their_task_vect
     torch.testing.assert_close(case.merged(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_table_has_every_method_of_several_models_and_a_base_but_those_by_svd() -> None:
+def test_the_table_has_every_method_of_several_models_and_a_base_but_some() -> None:
     several = {
         name for name, m in METHODS.items() if m.base in ("required", "optional")
         and m.n_models[1] > 1
     }  # fmt: skip
-    assert set(SHARE) == several - {"tsv_m", "iso_c", "iso_cts"}
+    by_svd = {name for name in several if METHODS[name].whole == "matrices"}
+    assert set(SHARE) == several - by_svd - {"consensus_ta"}  # whose masks agree or do not
 
 
 MATRICES = [(1, 7), (7, 1), (3, 5), (12, 9), (33, 31)]

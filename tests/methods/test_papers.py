@@ -8,11 +8,12 @@ from torch import Tensor
 
 from mergesearch.methods import METHODS, Inputs, apply
 from mergesearch.methods.executor import Executor
-from mergesearch.methods.subspace import _orthogonal, _svd
+from mergesearch.methods.subspace import _Svd
 from tests.methods.cases import having
 
 SVDS = ["tsv_m", "iso_c", "iso_cts"]
 ROWS, COLUMNS = 16, 12
+SVD = _Svd(ROWS, COLUMNS)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -43,7 +44,7 @@ def apart(n: int, rank: int) -> list[Tensor]:
 
 def vectors(tasks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """The kept singular vectors and values of all tasks, side by side."""
-    parts = [_svd(task, min(task.shape) // len(tasks)) for task in tasks]
+    parts = [SVD(task, min(task.shape) // len(tasks)) for task in tasks]
     left, values, right = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
     return left, values, right
 
@@ -64,7 +65,7 @@ def test_tsv_m_takes_the_interference_out_of_tasks_that_overlap() -> None:
     tasks = [randn(ROWS, COLUMNS, seed=i) for i in range(3)]
     left, values, right = vectors(tasks)
     assert interference(left, values, right) > 1
-    u, v = _orthogonal(left), _orthogonal(right)
+    u, v = SVD.orthogonal(left), SVD.orthogonal(right)
     close(u.T @ u, torch.eye(12))
     close(v.T @ v, torch.eye(12))
     assert interference(u, values, v) < 1e-6
@@ -77,7 +78,7 @@ def test_tsv_m_takes_the_interference_out_of_tasks_that_overlap() -> None:
 def test_orthogonalising_gives_the_nearest_matrix_with_orthonormal_columns() -> None:
     """No other one is nearer: of many, and of itself turned a little."""
     columns = randn(ROWS, 5, seed=3)
-    nearest = _orthogonal(columns)
+    nearest = SVD.orthogonal(columns)
     best = float((columns - nearest).norm())
     for seed in range(50):
         turned, _ = torch.linalg.qr(nearest + 0.05 * randn(ROWS, 5, seed=seed))
@@ -126,7 +127,7 @@ def test_iso_cts_has_the_direction_of_one_task_that_common_ones_leave_out() -> N
     right, _ = torch.linalg.qr(randn(COLUMNS, 8, seed=2))
     strong = 5 * left[:, :6] @ right[:, :6].T
     tasks = [strong + torch.outer(left[:, i], right[:, i]) for i in (6, 7)]
-    common, values, right_common = _svd(tasks[0] + tasks[1], 6)
+    common, values, right_common = SVD(tasks[0] + tasks[1], 6)
     iso_c = values.mean() * common @ right_common.T  # of as many common directions
     merged = delta("iso_cts", tasks, common=0.5)
     mean = (6 * 10 + 1 + 1) / 8

@@ -267,9 +267,18 @@ def test_an_omitted_range_is_the_methods_own(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
 def test_every_method_is_searched_by_its_name_alone(folder: Path, name: str) -> None:
-    domains = load(folder, methods={name: {}}).domains[name]
+    parents = {"one": "models/base+models/one"} if METHODS[name].needs_adapters else {}
+    space = load(folder, methods={name: {}}, **({"parents": parents} if parents else {}))
+    domains = space.domains[name]
     searched = {p.name for p in METHODS[name].parameters if p.search or p.choices}
     assert domains.keys() == searched
+
+
+@pytest.mark.parametrize("parent", ["models/two", "models/two+models/one"])
+def test_a_method_in_core_space_takes_adapters_of_the_base_alone(folder: Path, parent: str) -> None:
+    parents = {"one": "models/base+models/one", "two": parent}
+    with pytest.raises(InputError, match=r"core_ties merges LoRA adapters of the base .* two is "):
+        load(folder, parents=parents, methods={"core_ties": {}})
 
 
 def test_ranges_whose_extremes_break_a_methods_rule_are_refused(folder: Path) -> None:

@@ -238,3 +238,22 @@ def test_a_start_of_more_parents_than_a_subset_has_is_not_tried(
     assert set(starts(space, SHAPE)[1]) == (of_all if subset[1] < 3 else set())
     for label, recipe in tried(space):
         torch.testing.assert_close(tensors(recipe, space), meant(space, label))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("metagpt", {"one": 0.2, "two": 0.8}), ("nan", {"one": 2 / 3, "two": 1 / 3})],
+)
+def test_weights_in_closed_form_follow_from_the_norms_of_task_vectors(
+    family: Path, name: str, weights: dict[str, float]
+) -> None:
+    """Of norms 1 and 2: their squares, and their inverses, as parts of one."""
+    space = load(family, search={"start_from": [name]}, methods={"task_arithmetic": {}})
+    shape = Shape(4, norms=lambda: {"one": 1.0, "two": 2.0})
+    ((point,), left_out) = starts(space, shape)
+    assert (point.label, left_out) == (name, [])
+    found = {p: v for p, v in point.params.items() if p.startswith("weight")}
+    for parent, weight in weights.items():
+        assert {v for p, v in found.items() if p.startswith(f"weight.{parent}")} == {weight}
+    _, left_out = starts(space, Shape(4, norms=lambda: {"one": 0.0, "two": 2.0}))
+    assert left_out == [name]  # a parent that is the base

@@ -223,13 +223,17 @@ def test_blocks_hold_each_layer_once_and_are_as_equal_as_can_be(
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
 def test_every_method_gives_recipes_that_can_be_merged(family: Path, name: str) -> None:
     parents = {n: f"models/{n}" for n in ("one", "two")}
+    if METHODS[name].needs_adapters:
+        for seed, n in enumerate(parents):
+            tiny.adapter(family / "models" / f"{n}-lora", family / "models" / "base", seed)
+        parents = {n: f"models/base+models/{n}-lora" for n in parents}
     space = load(family, parents=parents, methods={name: {}})
     opened = Parents(space.models)
     for _, recipe in suggestions(space, 4):
         assert recipe.merge_method == name
         assert plan_merge(recipe, opened).jobs
-        n = len([s for s in recipe.slices[0].sources if s.model != recipe.base_model])
-        assert n == (METHODS[name].n_chosen or 2) - (METHODS[name].base == "first")
+        n_models = len([s for s in recipe.slices[0].sources if s.model != recipe.base_model])
+        assert n_models == (METHODS[name].n_chosen or 2) - (METHODS[name].base == "first")
 
 
 def test_what_takes_one_model_searches_which(family: Path) -> None:

@@ -9,6 +9,7 @@ from mergesearch.space.choices import LEARNED, STACKING
 from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Shape
 from mergesearch.space.learned import learned_starts
+from mergesearch.space.lines import ALPHA, BETA, LINES
 from mergesearch.space.schema import SearchSpace
 from mergesearch.space.stacking import stack_starts
 from mergesearch.space.suggest import INCLUDED, suggest
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 #: The values of lambda at which plain task arithmetic is tried.
 LAMBDAS = (0.3, 0.5, 1.0)
+
+#: Weights in closed form: powers of the norm of a parent's task vector.
+_POWERS = {"metagpt": 2, "nan": -1}
+#: No scaling by depth.
+_FLAT: dict[str, float] = {ALPHA: 1.0, BETA: 0.0}
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
     if "task_arithmetic" in space.search.start_from:
         for scale in LAMBDAS:
             add(f"task arithmetic at {scale:g}", ("task_arithmetic", same(scale), False))
+    for name in [name for name in _POWERS if name in space.search.start_from]:
+        weights = _by_norm(space, shape, _POWERS[name])
+        add(name, *([("task_arithmetic", weights, False)] if weights else []))
     if "parents" in space.search.start_from:
         for parent in space.parents:
             alone = {name: float(name == parent) for name in space.parents}
@@ -77,6 +86,15 @@ def starts(space: SearchSpace, shape: Shape) -> tuple[list[Start], list[str]]:
         for label, params in stack_starts(stacking, space.parents, shape.n_layers):
             points.append(Start(label, {**chosen, **params}))
     return points, left_out
+
+
+def _by_norm(space: SearchSpace, shape: Shape, power: int) -> dict[str, float]:
+    """Weigh parents by a power of their norms, as parts of one; none if one is 0."""
+    norms = shape.norms() if "task_arithmetic" in space.domains else {}
+    if not all(norms.values()):
+        return {}
+    powers = {parent: norm**power for parent, norm in norms.items()}
+    return {parent: of / sum(powers.values()) for parent, of in powers.items()}
 
 
 def _point(
@@ -99,6 +117,8 @@ def _point(
     defaults = {p.name: p.default for p in METHODS[method].parameters if p.name != "weight"}
     fixed = {name: domain.value for name, domain in own.items() if isinstance(domain, Fixed)}
     neutral = defaults | fixed | {"lambda": 1.0, "density": 1.0}
+    if not all(_holds(own.get(key, Fixed(value)), value) for key, value in _FLAT.items()):
+        return None
     either = math.isclose(sum(weights.values()), 1)
     usual = defaults["normalize"]
     for divided in (usual, not usual) if either else (normalize,):
@@ -130,7 +150,8 @@ class _Answers:
 
     def _answer(self, name: str) -> Any:
         what, *of = name.removeprefix(f"{self._method}.").split(".")
-        known: dict[str, Any] = {"method": self._method, **self._others}
+        known: dict[str, Any] = {"method": self._method, **self._others, **_FLAT}
+        what = ".".join((what, *of)) if what == LINES else what
         if what == "weight":
             known["weight"] = self._weights[of[0]]
         elif what == "include":
