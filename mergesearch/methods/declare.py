@@ -156,6 +156,9 @@ class Method:
     #: Each entry is the same linear combination of the base's and the models' entries, which
     #: follows from the arguments alone.
     combination: bool = False
+    #: Statistics of its models that it looks at, which prompts decide: "gram", "fisher", …; see
+    #: `Inputs.statistic`.
+    statistics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_reference("function", self.function)

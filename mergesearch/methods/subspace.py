@@ -100,16 +100,18 @@ def add_direction(
     return base + scale * direction
 
 
+def mean_direction(inputs: Inputs, scale: float) -> Formula:
+    """W0 + scale D, with the mean delta for D."""
+    n = len(inputs.models)
+    constants = {"weight": numbers([1.0] * n, inputs), "scale": numbers(scale / n, inputs)}
+    return Formula(add_deltas, constants)
+
+
 def _along(
     name: str, inputs: Inputs, direction: Callable[[list[Tensor]], Tensor], scale: float
 ) -> Formula:
-    n = len(inputs.models)
     if not inputs.is_matrix or not inputs.n_entries:
-        # n deltas of the weight 1 / n
-        return Formula(
-            add_deltas,
-            {"weight": numbers([1.0] * n, inputs), "scale": numbers(scale / n, inputs)},
-        )
+        return mean_direction(inputs, scale)
 
     def compute() -> Tensor:
         assert inputs.base is not None
