@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -194,7 +194,8 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
         name=job.name,
         keys=_keys(seed, job.name, len(models), device) if job.method.random else None,
         flat_range=job.flat_range,
-        ids=(job.base if base is not None else None, *sources),
+        ids=(job.base if base is not None else None, *_ids(job, sources, parents)),
+        statistics=lambda kind, i: parents.statistics.read(kind, sources[i].model, sources[i].name),
         executor=Executor(
             call=call,
             memory=lambda key, compute: parents.memo.recall((key, device), compute),
@@ -203,6 +204,14 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
             device=device if len(parents.devices) > 1 else None,
         ),
     )
+
+
+def _ids(job: Job, sources: Sequence[Input], parents: Parents) -> list[Hashable]:
+    """Name models by all that what is recalled of them follows from."""
+    if not job.method.statistics:
+        return list(sources)
+    keys = parents.statistics.key
+    return [(s, *(keys(kind, s.model) for kind in job.method.statistics)) for s in sources]
 
 
 def block_entries(parents: Parents, *, compiled: bool = False) -> int:

@@ -13,9 +13,9 @@ from mergesearch.methods.regression import mean
 def fisher(inputs: Inputs, *, weight: Sequence[float]) -> Formula:
     """Fisher-weighted averaging (arXiv:2111.09832, section 3).
 
-    sum(w_i F_i W_i) / sum(w_i F_i), entry by entry, F_i the diagonal of model i's Fisher information.
-    Where no model's loss depends on an entry, and in tensors without a gradient, it is the weighted
-    mean.
+    sum(w_i F_i W_i) / sum(w_i F_i), entry by entry, F_i the diagonal of model i's Fisher
+    information. Where no model's loss depends on an entry, and in tensors without a gradient, it is
+    the weighted mean.
 
     Args:
         inputs: n models, and the statistic "fisher".

@@ -91,9 +91,9 @@ class Inputs:
         """Look a statistic of the i-th model up, float32; None where this tensor has none.
 
         Args:
-            kind: "gram" is XᵀX / n, (columns, columns), of the n inputs X that the linear layer whose
-                weight this is gets from the model's prompts; "merged gram" the same where what
-                precedes the layer is merged; "fisher" the diagonal of the Fisher information,
+            kind: "gram" is XᵀX / n, (columns, columns), of the n inputs X that the linear layer
+                whose weight this is gets from the model's prompts; "merged gram" the same where
+                what precedes the layer is merged; "fisher" the diagonal of the Fisher information,
                 (rows, columns). Only kinds that the method's row names can be had.
             i: the model's index.
         """

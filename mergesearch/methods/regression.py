@@ -40,8 +40,8 @@ class Spectrum:
 def regmean(inputs: Inputs, *, weight: Sequence[float], alpha: float = 0.9) -> Formula:
     """RegMean (arXiv:2212.09849, equation 2), each model's part weighted.
 
-    W = sum(w_i W_i G_i) sum(w_i G_i)^-1, with the off-diagonals of G_i multiplied by alpha. G_i is a
-    mean over tokens, so that no model counts for the length of its prompts. Along inputs that no
+    W = sum(w_i W_i G_i) sum(w_i G_i)^-1, with the off-diagonals of G_i multiplied by alpha. G_i is
+    a mean over tokens, so that no model counts for the length of its prompts. Along inputs that no
     prompt has, and in all other tensors, it is the weighted mean of the models.
 
     Args:
@@ -55,8 +55,8 @@ def regmean(inputs: Inputs, *, weight: Sequence[float], alpha: float = 0.9) -> F
 def regmean_pp(inputs: Inputs, *, weight: Sequence[float], alpha: float = 0.9) -> Formula:
     """RegMean++ (arXiv:2508.03121): `regmean` with the inputs that the merged model will give.
 
-    The inputs of a layer come through the layers before it as RegMean++ merges them at equal weights
-    and alpha's default, so that no candidate changes them.
+    The inputs of a layer come through the layers before it as RegMean++ merges them at equal
+    weights and alpha's default, so that no candidate changes them.
 
     Args:
         inputs: n models, and the statistic "merged gram".
@@ -96,9 +96,9 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
 def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula:
     """WUDI (arXiv:2503.08099) in closed form, its spectrum filtered (arXiv:2606.07289).
 
-    Task vectors lie in the span of their layers' inputs, so T_i^T T_i / |T_i|^2 stands in for G_i. The
-    delta that interferes least, sum(T_i G_i) (sum(G_i) + ridge I)^-1, is found without any data; the
-    ridge keeps noise out of directions that no task vector has, which the exact solution lets in.
+    Task vectors lie in the span of their layers' inputs, so T_i^T T_i / |T_i|^2 stands in for G_i.
+    The delta that interferes least, sum(T_i G_i) (sum(G_i) + ridge I)^-1, is found without any
+    data; the ridge keeps noise out of weak directions, which the exact solution lets in.
 
     Args:
         inputs: the base and n models.

@@ -91,12 +91,8 @@ class Case:
         }
         keys = None if self.keys is None else self.keys[list(order)]
         models = tuple(self.models[i] for i in order)
-        statistics = {
-            kind: tuple(of[i] for i in order) for kind, of in self.statistics.items()
-        }
-        return replace(
-            self, models=models, keys=keys, arguments=arguments, statistics=statistics
-        )
+        statistics = {kind: tuple(of[i] for i in order) for kind, of in self.statistics.items()}
+        return replace(self, models=models, keys=keys, arguments=arguments, statistics=statistics)
 
 
 @st.composite
