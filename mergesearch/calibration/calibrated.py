@@ -6,9 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mergesearch.calibration.calibrator import Calibrator
+from mergesearch.calibration.texts import write_texts
 from mergesearch.merging import LiveModel
 from mergesearch.parents import NoStatistics, Parents, tokenizer_of
 from mergesearch.recipe import Recipe
+from mergesearch.tasks.prompt_files import read_texts
+
+#: The folder of prompts beside a recipe.
+PROMPTS_FOLDER = "calibration"
 
 
 @contextmanager
@@ -38,3 +43,14 @@ def calibrated(recipe: Recipe, parents: Parents) -> Iterator[None]:
             yield
         finally:
             parents.statistics = NoStatistics()
+
+
+def with_prompts(recipe: Recipe, folder: Path) -> Recipe:
+    """Copy a recipe's prompts into a folder, and point the recipe there.
+
+    Raises:
+        InputError: they are gone, or cannot be written.
+    """
+    return recipe.with_files(
+        lambda path: str(write_texts(read_texts(Path(path)), folder.absolute() / PROMPTS_FOLDER))
+    )

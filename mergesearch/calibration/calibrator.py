@@ -142,8 +142,8 @@ class Calibrator:
         """Read the texts of each model that the kind is of."""
         if not recipe.calibration:
             raise InputError(
-                f"{recipe.merge_method} looks at what models compute from prompts ({kind}), and the "
-                "recipe names none; add calibration: {MODEL: FILE}"
+                f"a merge by {recipe.merge_method} looks at what models compute from prompts "
+                f"({kind}), and the recipe names none; add calibration: {{MODEL: FILE}}"
             )
         files = {file.model: file.path for file in recipe.calibration}
         for path in files.values():

@@ -11,7 +11,7 @@ from mergesearch.errors import CandidateError
 from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.loading import Load
-from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.merging.plan import Held, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.threads import workers
 from mergesearch.methods import Formula, Inputs
@@ -136,7 +136,8 @@ def merge_tensor(
     if not job.n_entries:
         return
     try:
-        _merge(job, inputs_of(job, seed, parents, call, target.device), target, digest)
+        inputs = inputs_of(job, seed, parents, call, target.device)
+        _merge(job, inputs, parents, target, digest)
     finally:
         release_inputs(job, parents)
 
@@ -147,11 +148,14 @@ def release_inputs(job: Job, parents: Parents) -> None:
         parents.release(source.model, source.name)
 
 
-def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None) -> None:
+def _merge(
+    job: Job, inputs: Inputs, parents: Parents, target: Tensor, digest: TensorDigest | None
+) -> None:
     # without a model there is nothing to add to the base
     formula = job.method.formula(inputs, **job.arguments) if job.models else Formula(copy)
     out = as_rows(target)
-    for rows, value in inputs.values(formula):
+    values = inputs.values(formula)
+    for rows, value in values if job.held is None else _held(values, job.held, inputs, parents):
         rounded = value.to(job.dtype)  # the one rounding
         wide = rounded.float()
         low, high = torch.aminmax(wide)
@@ -163,6 +167,27 @@ def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None
         out[rows] = rounded if target.dtype == job.dtype else wide
         if digest is not None:
             digest.update(wide)
+
+
+def _held(
+    values: Iterator[tuple[slice, Tensor]], held: Held, inputs: Inputs, parents: Parents
+) -> Iterator[tuple[slice, Tensor]]:
+    """Multiply the delta of each input channel by 1 - a (1 - omega) (arXiv:2502.02421).
+
+    a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
+    linear layer's weight stay.
+    """
+    source = held.base
+    magnitude = parents.statistics.read("activation", source.model, source.name)
+    if magnitude is None:
+        yield from values
+        return
+    share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
+    left = (1 - share * (1 - held.omega)).to(inputs.device)
+    base = as_rows(read(parents, source))
+    for rows, value in values:
+        origin = base[rows].to(value.device).float()
+        yield rows, origin + (value - origin) * left
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
