@@ -37,7 +37,7 @@ def calibrated(recipe: Recipe, parents: Parents) -> Iterator[None]:
         return
     with TemporaryDirectory(prefix="mergesearch-") as folder:
         live = LiveModel(parents, parents.device)
-        Calibrator(parents, tokenizer_of(parents), live, Path(folder)).prepare(recipe)
+        Calibrator(parents, tokenizer_of(parents), Path(folder)).prepare(recipe, live)
         del live  # its memory is free for the merge
         try:
             yield

@@ -76,7 +76,6 @@ class Calibrator:
     Args:
         parents: get the statistics.
         tokenizer: of all models.
-        live: a model in memory, which becomes one after the other.
         folder: where statistics are kept that are not beside their prompts.
         say: is told what is computed.
     """
@@ -85,23 +84,23 @@ class Calibrator:
         self,
         parents: Parents,
         tokenizer: "PreTrainedTokenizerBase",
-        live: LiveModel,
         folder: Path,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._parents = parents
         self._tokenizer = tokenizer
-        self._live = live
         self._folder = folder
         self._say = say
         self._texts: dict[str, Texts] = {}
         self._digests: dict[ModelRef, str] = {}
         self._kept: dict[str, Kept] = {}
 
-    def prepare(self, recipe: Recipe) -> tuple[Computed, ...]:
+    def prepare(self, recipe: Recipe, live: LiveModel) -> tuple[Computed, ...]:
         """Give the parents all that a recipe's merge looks at; compute what is not there.
 
-        The live model is afterwards no recipe's.
+        Args:
+            recipe: what will be merged.
+            live: a model in memory, which becomes one after the other.
 
         Returns:
             What it looks at, computed now or before.
@@ -111,29 +110,30 @@ class Calibrator:
                 no such statistics.
         """
         recipe = recipe.with_paths(self._parents.resolve)
-        parts = [part for kind in recipe.statistics for part in self._parts(kind, recipe)]
+        parts = [part for kind in recipe.statistics for part in self._parts(kind, recipe, live)]
         if parts:
             found = {(part.kind, part.model): self._kept[part.key] for part in parts}
             self._parents.statistics = Prepared(found)
         return tuple(parts)
 
-    def _parts(self, kind: str, recipe: Recipe) -> list[Computed]:
+    def _parts(self, kind: str, recipe: Recipe, live: LiveModel) -> list[Computed]:
         """Prepare one kind."""
         if kind not in KINDS:
             raise InputError(
                 f"{recipe.merge_method} looks at {kind!r}; statistics are {', '.join(KINDS)}"
             )
+        is_joint = KINDS[kind].is_joint
         texts = self._texts_of(kind, recipe)
-        about = [(self._digest(recipe, ref), hash_of(of)) for ref, of in texts.items()]
+        about = [(self._digest(recipe, ref, live), hash_of(of)) for ref, of in texts.items()]
         parts = []
         for (ref, of), own in zip(texts.items(), about, strict=True):
-            what = [_FORMAT, kind, own, about if KINDS[kind].is_joint else None]
+            what = [_FORMAT, kind, own, about if is_joint else None]
             key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
             parts.append(Computed(key, kind, ref, len(of)))
         missing = [part for part in parts if not self._is_kept(part, recipe)]
         if missing:
             start = time.perf_counter()
-            self._compute(kind, recipe, texts, parts if KINDS[kind].is_joint else missing)
+            self._compute(kind, recipe, texts, parts if is_joint else missing, live)
             n = sum(len(texts[part.model]) for part in missing)
             self._say(f"{kind} from {n} texts: {time.perf_counter() - start:.1f} s")
         return parts
@@ -161,10 +161,10 @@ class Calibrator:
             )
         return {ref: self._texts[files[ref]] for ref in merged}
 
-    def _digest(self, recipe: Recipe, ref: ModelRef) -> str:
+    def _digest(self, recipe: Recipe, ref: ModelRef, live: LiveModel) -> str:
         """Hash a model's tensors."""
         if ref not in self._digests:
-            self._digests[ref] = self._live.become(_alone(recipe, ref)).partition("+")[0]
+            self._digests[ref] = live.become(_alone(recipe, ref)).partition("+")[0]
         return self._digests[ref]
 
     def _is_kept(self, part: Computed, recipe: Recipe) -> bool:
@@ -179,7 +179,12 @@ class Calibrator:
         self._kept[part.key] = Kept.open(folder, is_symmetric=KINDS[part.kind].is_symmetric)
 
     def _compute(
-        self, kind: str, recipe: Recipe, texts: Mapping[ModelRef, Texts], parts: Sequence[Computed]
+        self,
+        kind: str,
+        recipe: Recipe,
+        texts: Mapping[ModelRef, Texts],
+        parts: Sequence[Computed],
+        live: LiveModel,
     ) -> None:
         """Compute the statistics of a kind, and keep them."""
         folders = {part.model: self._folder / part.key for part in parts}
@@ -188,14 +193,14 @@ class Calibrator:
             if KINDS[kind].is_joint:
                 alone = {ref: _alone(recipe, ref) for ref in folders}
                 layers = merged_grams(
-                    _alone(recipe, *folders), alone, encoded, self._parents, self._live, pool
+                    _alone(recipe, *folders), alone, encoded, self._parents, live, pool
                 )
                 self._write(kind, folders, layers)
             else:
                 for ref, folder in folders.items():
-                    self._live.become(_alone(recipe, ref))
+                    live.become(_alone(recipe, ref))
                     depth = n_layers(self._parents, ref)
-                    found = _statistics(kind, self._live, depth, encoded[ref], pool)
+                    found = _statistics(kind, live, depth, encoded[ref], pool)
                     self._write(kind, {ref: folder}, ({ref: entries} for entries in found))
         for part in parts:
             self._keep(part, folders[part.model])

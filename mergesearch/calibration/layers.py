@@ -81,16 +81,17 @@ class Layers:
             return list(seen.calls)
 
         hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in self.modules]
-        passages = []
+        passages: list[Passage] = []
+        first: list[Tensor] = []
         try:
             for calls in self._pool.map(entered, texts):
                 states = [_hidden(*call) for call in calls]
                 passages.append(Passage(states[0], [_rest(*call) for call in calls]))
-                if len(passages) == 1:  # one shows it for all
-                    self._check(passages[0], states)
+                first = first or states
         finally:
             for hook in hooks:
                 hook.remove()
+        self._check(passages[0], first)  # one shows it for all
         return passages
 
     def advance(self, i: int, passages: Sequence[Passage]) -> None:

@@ -331,8 +331,8 @@ class _Planner:
             return None
         if self._spec(aim.base, name).shape != spec.shape:
             raise RecipeError(
-                f"aim holds {name} to the base's, which must have its shape {list(spec.shape)}, got "
-                f"{list(self._spec(aim.base, name).shape)} in {aim.base}"
+                f"aim holds {name} to the base's, which must have its shape, {list(spec.shape)}, "
+                f"got {list(self._spec(aim.base, name).shape)} in {aim.base}"
             )
         return Held(Input(aim.base, name), aim.omega)
 

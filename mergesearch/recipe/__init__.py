@@ -1,7 +1,7 @@
 """The recipe: all that rebuilds one merged model, as a mergekit configuration."""
 
 from mergesearch.recipe.baselines import copy_of, soup_recipe, task_arithmetic_recipe
-from mergesearch.recipe.calibration import Aim, PromptFile
+from mergesearch.recipe.calibration import Aim, PromptFile, resolved_file
 from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
 from mergesearch.recipe.model import DType, Recipe, Slice, Source, Towers
@@ -44,6 +44,7 @@ __all__ = [
     "load_stages",
     "read_recipe",
     "references",
+    "resolved_file",
     "soup_recipe",
     "task_arithmetic_recipe",
     "write_recipe",

@@ -121,8 +121,12 @@ class Recipe(Config):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the canonical form: one for all spellings of a recipe."""
-        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
+        """SHA-256 of the canonical form: one for all spellings of a recipe.
+
+        Files of prompts count by their names, which in a run are hashes of what they hold.
+        """
+        canonical = self.with_files(lambda path: Path(path).name)
+        text = json.dumps(canonical.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

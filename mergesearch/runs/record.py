@@ -60,6 +60,8 @@ class Record:
         self.passes: tuple[PassEntry, ...] = ()
         #: Of trajectories that have ended early the reason, by key.
         self.ends: dict[str, str] = {}
+        #: Answers that statistics for merges took, by the statistics' key.
+        self.statistics: dict[str, int] = {}
         #: What the run's candidates are scored on, as last set.
         self.suite = SuiteEntry()
         self.soup: tuple[SoupStep, ...] = ()
@@ -191,8 +193,19 @@ class Record:
 
     @property
     def n_answers_learning(self) -> int:
-        """Answers that learning took: a forward and backward pass counts as three."""
-        return sum(entry.n_answers for entry in self.passes)
+        """Answers that learning and statistics took.
+
+        A forward pass counts as one, with its backward pass as three.
+        """
+        return sum(entry.n_answers for entry in self.passes) + sum(self.statistics.values())
+
+    def add_statistics(self, key: str, n_answers: int) -> bool:
+        """Remember that statistics for merges were computed; False where it was known."""
+        with self._lock:
+            is_new = key not in self.statistics
+            if is_new:
+                self._append({"kind": "statistics", "key": key, "n_answers": n_answers})
+            return is_new
 
     @property
     def n_answers_added(self) -> int:
@@ -258,6 +271,8 @@ class Record:
                 fields = {key: value for key, value in entry.items() if key != "kind"}
                 fields["searched"] = tuple(fields["searched"])
                 self.passes = (*self.passes, PassEntry(**fields))
+            case "statistics":
+                self.statistics[entry["key"]] = entry["n_answers"]
             case "end":
                 self.ends[entry["key"]] = entry["reason"]
             case "process":

@@ -116,6 +116,9 @@ class CandidateEvaluator:
         if known is not None:
             return known
         merged = self.worker.merge(recipe)
+        for one in merged.statistics:
+            if self.record.add_statistics(one.key, one.n_answers):
+                self.charge(one.n_answers)
         self.record.add_candidate(recipe, merged.digest, merged.n_parameters)
         return merged.digest
 
@@ -202,7 +205,7 @@ class CandidateEvaluator:
         return plan_merge(recipe, self.parents).n_entries if known is None else known
 
     def charge(self, n_documents: int) -> None:
-        """Count answers that were given otherwise, as by a pass of learning.
+        """Count answers that were given otherwise, as by learning, or for statistics.
 
         A document that is scored is one, and one that is learned from is three.
         """

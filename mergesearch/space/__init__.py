@@ -12,10 +12,11 @@ from mergesearch.space.settings import (
     SearchSettings,
 )
 from mergesearch.space.stacking import Stacking, largest_stack, residual_filters
-from mergesearch.space.suggest import SoupOrder, suggest
+from mergesearch.space.suggest import BASE, SoupOrder, suggest
 
 __all__ = [
     "AUTO",
+    "BASE",
     "BEST_PARENT",
     "GREEDY_SOUP",
     "LEARNED",
