@@ -1,4 +1,4 @@
-"""What models compute from prompts, for the methods that look at it: computed once, and kept."""
+"""Statistics of what models compute from prompts: computed once, and kept."""
 
 from mergesearch.calibration.calibrated import PROMPTS_FOLDER, calibrated, with_prompts
 from mergesearch.calibration.calibrator import Calibrator, Computed

@@ -258,7 +258,7 @@ def _alone(recipe: Recipe, *refs: ModelRef) -> Recipe:
 
 
 def _merged(recipe: Recipe) -> tuple[ModelRef, ...]:
-    """List the models that are merged, the base aside where it is no model like the others."""
+    """List the models that are merged; the base where it is one like the others."""
     sources = [source.model for part in recipe.slices for source in part.sources]
     bases = [recipe.base_of(part) for part in recipe.slices]
     if recipe.method.sets_base_apart:

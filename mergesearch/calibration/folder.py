@@ -69,7 +69,7 @@ class Kept:
 
 @contextmanager
 def written(folder: Path, *, is_symmetric: bool) -> Iterator[Callable[[list[Entry]], None]]:
-    """Write statistics layer by layer; the folder is whole when the block ends, or not there.
+    """Write statistics layer by layer, into a folder that is whole or not there.
 
     Args:
         folder: to make.

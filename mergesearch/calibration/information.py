@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def fisher(
     model: "PreTrainedModel", names: Mapping[str, str], texts: Sequence[Encoded], pool: Workers
 ) -> dict[str, Tensor]:
-    """Average squared gradients of the log-likelihood, text by text (arXiv:2111.09832, eq. 3).
+    """Average squared gradients of the log-likelihood (arXiv:2111.09832, eq. 3).
 
-    The texts' own continuations are the labels: the empirical Fisher information. A text counts
-    with the log-likelihood of all that it predicts.
+    Gradients are of single texts, whose own continuations are the labels: the empirical Fisher
+    information. A text counts with the log-likelihood of all that it predicts.
 
     Args:
         model: with its weights.

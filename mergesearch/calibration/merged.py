@@ -39,7 +39,7 @@ def merged_grams(
     live: LiveModel,
     pool: Workers,
 ) -> Iterator[dict[ModelRef, list[Entry]]]:
-    """Compute Gram matrices layer by layer, each layer merged before the next (arXiv:2508.03121).
+    """Compute Gram matrices behind merged layers, layer by layer (arXiv:2508.03121).
 
     The layers in between are RegMean++'s at equal weights and the default alpha.
 

@@ -81,7 +81,8 @@ def _peak_bytes(kind: str, plan: Plan, texts: Sequence[int], n_models: int) -> i
     if kind == "fisher":
         n_threads = torch.get_num_threads()
         wide = sum(sum(shape) for of in matrices for shape in of)
-        outside = max(max(j.shape, default=0) for j in plan.jobs if layer_of(j.name) is None)
+        others = (job.shape for job in plan.jobs if layer_of(job.name) is None)
+        outside = max((n for shape in others for n in shape), default=0)
         of_text = max(texts, default=0) * _KEPT * _FLOAT32 * (wide + outside)
         return _FLOAT32 * plan.n_entries * (1 + n_threads) + n_threads * of_text
     n_joint = n_models if KINDS[kind].is_joint else 1

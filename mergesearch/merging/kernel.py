@@ -172,7 +172,7 @@ def _merge(
 def _held(
     values: Iterator[tuple[slice, Tensor]], held: Held, inputs: Inputs, parents: Parents
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Multiply the delta of each input channel by 1 - a (1 - omega) (arXiv:2502.02421).
+    """Multiply each input channel's delta by 1 - a (1 - omega) (arXiv:2502.02421).
 
     a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
     linear layer's weight stay.

@@ -164,7 +164,7 @@ class LiveModel:
 
     @property
     def stored_names(self) -> Mapping[str, str]:
-        """The name in a checkpoint of each of the model's parameters that is a tensor there.
+        """The names in a checkpoint of the parameters that are tensors there.
 
         Raises:
             RuntimeError: there is no model yet.

@@ -21,7 +21,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Held:
-    """A bound on what becomes of the base's tensor, channel by channel; see `recipe.Aim`."""
+    """A bound on the change of a base's tensor, by channel; see `recipe.Aim`."""
 
     base: Input
     omega: float

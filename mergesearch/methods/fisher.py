@@ -1,4 +1,4 @@
-"""Fisher merging: a mean in which each entry counts for how sure its model is of it."""
+"""Fisher merging: a mean by how sure each model is of each entry."""
 
 from collections.abc import Sequence
 

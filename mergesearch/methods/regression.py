@@ -1,4 +1,4 @@
-"""Merging by regression: each linear layer does on its inputs what its models do on theirs.
+"""Merging by regression: layers that do on their models' inputs what these do.
 
 Of models W_i with Gram matrices G_i of their inputs, the sum of |W X_i - W_i X_i|^2 is least at
 W = sum(W_i G_i) sum(G_i)^-1. All methods here solve that, from activations (RegMean) or from task
@@ -53,7 +53,7 @@ def regmean(inputs: Inputs, *, weight: Sequence[float], alpha: float = 0.9) -> F
 
 
 def regmean_pp(inputs: Inputs, *, weight: Sequence[float], alpha: float = 0.9) -> Formula:
-    """RegMean++ (arXiv:2508.03121): `regmean` with the inputs that the merged model will give.
+    """RegMean++ (arXiv:2508.03121): `regmean` on inputs from merged layers.
 
     The inputs of a layer come through the layers before it as RegMean++ merges them at equal
     weights and alpha's default, so that no candidate changes them.
@@ -94,7 +94,7 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
 
 
 def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula:
-    """WUDI (arXiv:2503.08099) in closed form, its spectrum filtered (arXiv:2606.07289).
+    """WUDI (arXiv:2503.08099) in closed form, filtered as in arXiv:2606.07289.
 
     Task vectors lie in the span of their layers' inputs, so T_i^T T_i / |T_i|^2 stands in for G_i.
     The delta that interferes least, sum(T_i G_i) (sum(G_i) + ridge I)^-1, is found without any
@@ -122,7 +122,7 @@ def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula
 def bmm(
     inputs: Inputs, *, weight: Sequence[float], ridge: float = 0.1, anchor: float = 1.0
 ) -> Formula:
-    """Bayesian Model Merging (arXiv:2605.12843): `wudi` with a ridge towards an anchor.
+    """Bayesian Model Merging (arXiv:2605.12843): `wudi` held to an anchor.
 
     W = A + sum(w_i (W_i - A) G_i) (sum(w_i G_i) + ridge I)^-1, with the G_i of task vectors as in
     `wudi` (the paper's variant without data), and for the anchor A task arithmetic at the weighted
@@ -204,7 +204,7 @@ def _is_regressed(inputs: Inputs) -> bool:
 
 
 def _grams(kind: str, inputs: Inputs) -> list[Tensor] | None:
-    """Give a Gram matrix of each model on the CPU, or None: the tensor is no linear layer's."""
+    """Give each model's Gram matrix on the CPU; None where a tensor has none."""
     if not _is_regressed(inputs):
         return None
     found = [inputs.statistic(kind, i) for i in range(len(inputs.models))]

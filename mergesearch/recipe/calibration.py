@@ -1,4 +1,4 @@
-"""Keys of recipes beside mergekit's: prompts that methods look at, and what is done with them."""
+"""Keys of recipes beside mergekit's: prompts that methods look at, and AIM."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ Calibration = Annotated[
 
 
 class Aim(Config):
-    """Activation-Informed Merging (arXiv:2502.02421): a bound on what the base's inputs let change.
+    """Activation-Informed Merging (arXiv:2502.02421): bounds on change by channel.
 
     The merged delta of an input channel is multiplied by 1 - a (1 - omega), a the mean magnitude of
     what the base gets there, as a part of the layer's largest.

@@ -1,4 +1,4 @@
-"""The prompts of a search, for the methods of its space that look at what models compute."""
+"""The prompts of a search, for methods that look at what models compute."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,7 +51,7 @@ class CalibrationTexts:
 
     @property
     def identity(self) -> Any:
-        """What a run's identity says of them, as JSON has it."""
+        """Their part in a run's identity, as JSON has it."""
         if self.from_suite:  # which may change in a run
             return "learn"
         return {name: hash_of(of) for name, of in self.texts.items()}

@@ -1,4 +1,4 @@
-"""What a space says of prompts that methods look at, and of what is done with them."""
+"""Keys of a space: prompts that methods look at, and AIM."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +61,7 @@ class AimSettings(Config):
 def prompt_files(
     prompts: Literal["learn"] | Mapping[str, Path] | None, models: Mapping[str, ModelRef]
 ) -> tuple[PromptFile, ...] | None:
-    """Name the files of some models for a recipe; None where they are yet to be written."""
+    """Name the files of some models for a recipe; None while they are not written."""
     if not isinstance(prompts, Mapping):
         return None
     return tuple(

@@ -142,7 +142,7 @@ def cases(
 
 
 def statistic(kind: str, shape: Shape, generator: torch.Generator) -> Tensor:
-    """Draw a statistic of one model for a tensor, of the shape that `Inputs.statistic` says."""
+    """Draw a statistic of one model for a tensor; see `Inputs.statistic`."""
     rows, columns = as_rows(torch.empty(shape)).shape
     if kind == "fisher":
         return torch.randn(rows, columns, generator=generator) ** 2

@@ -20,7 +20,7 @@ from tests.searching.watch import Killed, RecordingObserver, load
 
 #: Documents of `first`, which has no limit, and of `second` that its limit of 8 leaves over.
 N_TEXTS = 12 + 4
-METHODS = {"regmean": {}, "fisher": {}}
+METHODS: dict[str, Any] = {"regmean": {}, "fisher": {}}
 
 
 class DyingObserver(RecordingObserver):
@@ -179,7 +179,7 @@ def test_check_says_what_statistics_take(family: Path) -> None:
 
 
 def test_disk_holds_no_more_than_was_said(family: Path) -> None:
-    methods = {name: {} for name in ("regmean", "regmean_pp", "fisher")}
+    methods: dict[str, Any] = {name: {} for name in ("regmean", "regmean_pp", "fisher")}
     space = looking(family, methods=methods, aim={"omega": 0.5}, search={"trials": 12})
     setup = prepare(space)
     assert setup.calibration is not None
