@@ -117,12 +117,12 @@ def test_wudi_solves_its_normal_equation() -> None:
 @pytest.mark.parametrize("name", ["bmm", "bmm_data"])
 def test_bmm_goes_from_the_regression_to_its_anchor(name: str) -> None:
     grams = [m([[1, 0], [0, 0]]), m([[0, 0], [0, 1]])]  # for both: those of the task vectors
-    anchor = [[1, 0], [0, 1.5]]
+    anchor = m([[1, 0], [0, 1.5]])
     expect(run(name, TASKS, grams, ZERO, ridge=0.0), [[2, 0], [0, 3]])
     # G = I / 2, so (I / 2 + 1 / 2)^-1 of TASKS' halves and half the anchor
     expect(run(name, TASKS, grams, ZERO, ridge=1.0), [[1.5, 0], [0, 2.25]])
     torch.testing.assert_close(
-        run(name, TASKS, grams, ZERO, ridge=1e6), m(anchor), rtol=1e-4, atol=1e-4
+        run(name, TASKS, grams, ZERO, ridge=1e6), anchor, rtol=1e-4, atol=1e-4
     )
     expect(run(name, TASKS, grams, ZERO, ridge=1.0, anchor=0.0), [[1, 0], [0, 1.5]])
 
