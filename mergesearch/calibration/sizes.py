@@ -84,7 +84,7 @@ def _peak_bytes(kind: str, plan: Plan, texts: Sequence[int], n_models: int) -> i
         others = (job.shape for job in plan.jobs if layer_of(job.name) is None)
         outside = max((n for shape in others for n in shape), default=0)
         of_text = max(texts, default=0) * _KEPT * _FLOAT32 * (wide + outside)
-        return _FLOAT32 * plan.n_entries * (1 + n_threads) + n_threads * of_text
+        return _FLOAT32 * plan.n_entries * (2 + n_threads) + n_threads * of_text
     n_joint = n_models if KINDS[kind].is_joint else 1
     # what a text is on its way, its masks and positions; and what a layer's linear layers get
     width = max((max(shape) for of in matrices for shape in of), default=0)

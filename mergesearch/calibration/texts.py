@@ -74,11 +74,12 @@ def encode(
     """
     encoded = []
     for text in texts:
-        ids = tokenizer(text.prompt + text.continuation)["input_ids"][-most:]
+        ids = tokenizer(text.prompt + text.continuation)["input_ids"]
         n = len(tokenizer(text.prompt)["input_ids"]) if text.continuation else 1
-        if ids:
-            ids_of = torch.tensor([ids], dtype=torch.int64)
-            encoded.append(Encoded(ids_of, min(max(n, 1), max(len(ids) - 1, 1))))
+        n -= max(0, len(ids) - most)  # of what is cut off
+        if ids := ids[-most:]:
+            n_context = max(1, min(n, len(ids) - 1))
+            encoded.append(Encoded(torch.tensor([ids], dtype=torch.int64), n_context))
     if not encoded:
         raise InputError(
             f"the tokenizer must read some token in the prompts, got none in all {len(texts)} of "

@@ -16,13 +16,14 @@ from mergesearch.calibration import (
     peak_bytes,
     write_texts,
 )
+from mergesearch.config import unknown
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator, lessons
 from mergesearch.learning import Curriculum
 from mergesearch.merging import Plan
 from mergesearch.methods import METHODS
 from mergesearch.runtime import Runtime
-from mergesearch.space import BASE, SearchSpace
+from mergesearch.space import BASE, LEARN, SearchSpace
 from mergesearch.tasks.prompt_files import Text, read_texts
 
 if TYPE_CHECKING:
@@ -42,19 +43,10 @@ class CalibrationTexts:
     kinds: tuple[str, ...]
     #: By the parent's name; and the base's where it is merged as a model like the others.
     texts: Mapping[str, Texts]
-    #: Whether they are documents of the suite.
-    from_suite: bool = False
     #: Tasks whose documents are those that candidates are scored on.
     searched: tuple[str, ...] = ()
     #: By task, those of the documents that a search's limits leave over: not to be scored any more.
     apart: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> Any:
-        """Their part in a run's identity, as JSON has it."""
-        if self.from_suite:  # which may change in a run
-            return "learn"
-        return {name: hash_of(of) for name, of in self.texts.items()}
 
     @property
     def n_answers(self) -> int:
@@ -108,17 +100,40 @@ class CalibrationTexts:
         return tuple(dict.fromkeys(text for of in self.texts.values() for text in of))
 
 
+def kinds_of(space: SearchSpace) -> tuple[str, ...]:
+    """List the statistics that the methods of a space look at, and AIM.
+
+    Raises:
+        InputError: there are none such.
+    """
+    kinds = dict.fromkeys(kind for name in space.domains for kind in METHODS[name].statistics)
+    if odd := [kind for kind in kinds if kind not in KINDS]:
+        raise InputError(unknown("statistic of a method", odd[0], KINDS))
+    return (*kinds, *(("activation",) if space.aim else ()))
+
+
+def identity_of(space: SearchSpace) -> Any:
+    """Give the prompts' part in a run's identity, as JSON has it; None where there are none.
+
+    Raises:
+        InputError: a file of them cannot be read.
+    """
+    if not kinds_of(space):
+        return None
+    if not isinstance(space.calibration, Mapping):
+        return LEARN  # of a suite, which may change in a run
+    return {name: hash_of(read_texts(path)) for name, path in space.calibration.items()}
+
+
 def calibration_of(space: SearchSpace, evaluator: Evaluator) -> CalibrationTexts | None:
     """Choose the prompts of a space; None where no method of it looks at any.
 
     Raises:
         InputError: a parent has none, or a file of them cannot be read.
     """
-    rows = [METHODS[name] for name in space.domains]
-    own = dict.fromkeys(kind for row in rows for kind in row.statistics)
-    kinds = (*own, *(("activation",) if space.aim else ()))
-    if not kinds:
+    if not (kinds := kinds_of(space)):
         return None
+    own = set(kinds) - {"activation"}
     # where vocabularies differ, the base is one of the models, if of no weight
     models = tuple(space.parents)
     if own and space.tokenizer_source is not None:
@@ -194,7 +209,6 @@ def _of_suite(space: SearchSpace, evaluator: Evaluator, models: Sequence[str]) -
     return CalibrationTexts(
         kinds=(),
         texts={name: tuple(dict.fromkeys(of or every)) for name, of in texts.items()},
-        from_suite=True,
         searched=tuple(name for name, source in sources.items() if source == "search"),
         apart={p.task.id.task: p.doc_ids for p in chosen if p.source == "left over"},
     )

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -18,6 +18,7 @@ from mergesearch.recipe import ModelRef
 from mergesearch.runs import Process, Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runs.told import RECIPE
 from mergesearch.runtime import Runtime
+from mergesearch.searching.calibrating import identity_of
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import directions, goals_of
 from mergesearch.searching.learner import Learner
@@ -97,7 +98,6 @@ def open_run(
         lines = setup.curriculum.lines() if setup.curriculum else ()
         if setup.calibration is not None:
             lines = (*lines, *setup.calibration.lines())
-            setup = replace(setup, space=setup.calibration.written(setup.space, out))
         for note in (*setup.parents.notes, *setup.memory.lines(), *lines):
             observer.stage(note)
         record = Record(out)
@@ -188,6 +188,8 @@ def open_search(
         enqueue(study, best)
     goals = goals_of(space, candidates)
     learner = open_learner(setup, candidates, observer) if setup.curriculum else None
+    if setup.calibration is not None:
+        space = setup.calibration.written(space, out)
     return Search(study, space, goals, candidates, setup.shape, observer, learner)
 
 
@@ -233,8 +235,8 @@ def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
     space = setup.space.model_dump(mode="json", exclude=exclude)
     if setup.space.aim is None:  # a key that older runs' spaces do not have
         del space["aim"]
-    if setup.calibration is not None:
-        space["calibration"] = setup.calibration.identity
+    if (calibration := identity_of(setup.space)) is not None:
+        space["calibration"] = calibration
     for key in ("trials", "documents", "minutes", "patience"):
         space["search"].pop(key)
     if setup.space.learned is None:  # a start that such a space does not have

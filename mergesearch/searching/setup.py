@@ -144,7 +144,8 @@ def prepare(
     """
     devices = runtime.devices()
     suite = shared.suite if shared else _suite(space, prompts)
-    budget = space.search.documents if learned is None else None  # a search's
+    is_search = learned is None
+    budget = space.search.documents if is_search else None
     learned = learned or space.learned
     models = open_models(space, runtime, devices)
     space, parents, soup, device = models.space, models.parents, models.soup, devices[0]
@@ -155,7 +156,7 @@ def prepare(
     curriculum = (
         shared.curriculum if shared else _curriculum(space, learned, evaluator, prompts, budget)
     )
-    calibration = calibration_of(space, evaluator)
+    calibration = calibration_of(space, evaluator) if is_search else None
     check_calibration(calibration, runtime, budget)
     set_apart(evaluator, curriculum, calibration)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)

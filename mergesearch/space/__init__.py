@@ -1,5 +1,6 @@
 """The search space: from YAML to Optuna's suggestions, and from those to recipes."""
 
+from mergesearch.space.calibrating import LEARN
 from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
 from mergesearch.space.layout import Shape, boundaries
 from mergesearch.space.learned import Learned, LearnedPoint
@@ -19,6 +20,7 @@ __all__ = [
     "BASE",
     "BEST_PARENT",
     "GREEDY_SOUP",
+    "LEARN",
     "LEARNED",
     "STACKING",
     "Constraint",

@@ -64,7 +64,8 @@ class SearchSpace(Config):
     #: each parent; or "learn", as None means where a method needs some: documents of the suite, of
     #: its learn tasks or that its search tasks' limits leave over, each task's for its expert.
     calibration: Prompts | None = None
-    #: What is done with every merged candidate: Activation-Informed Merging.
+    #: What is done with the candidates of every method, but stacks, soups and learned ones:
+    #: Activation-Informed Merging.
     aim: AimSettings | None = None
     #: A file, or the suite itself; None is for learning from prompts alone.
     suite: Suite | Path | None = None
