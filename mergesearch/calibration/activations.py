@@ -15,7 +15,7 @@ class Group:
     """Linear layers that get the same tensors, by name; what follows from them is one."""
 
     names: tuple[str, ...]
-    #: Of each text (tokens, columns).
+    #: Of each text that reaches them, (tokens, columns).
     inputs: tuple[Tensor, ...]
 
 

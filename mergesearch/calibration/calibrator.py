@@ -245,8 +245,7 @@ def _statistics(
     passages = layers.enter(texts)
     for i in range(depth):
         sum_of = gram if kind == "gram" else magnitude
-        yield summed(layers.inputs(i, passages), sum_of, names, pool)
-        layers.advance(i, passages)
+        yield summed(layers.inputs(i, passages, advance=True), sum_of, names, pool)
 
 
 def _alone(recipe: Recipe, *refs: ModelRef) -> Recipe:

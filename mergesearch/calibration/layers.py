@@ -85,6 +85,8 @@ class Layers:
         first: list[Tensor] = []
         try:
             for calls in self._pool.map(entered, texts):
+                if not calls:
+                    raise _not_in_turn()
                 states = [_hidden(*call) for call in calls]
                 passages.append(Passage(states[0], [_rest(*call) for call in calls]))
                 first = first or states
@@ -96,34 +98,47 @@ class Layers:
 
     def advance(self, i: int, passages: Sequence[Passage]) -> None:
         """Take texts through a layer."""
-        for passage, hidden in zip(passages, self._run(i, passages), strict=True):
+        for passage, (hidden, _) in zip(passages, self._run(i, passages), strict=True):
             passage.hidden = hidden
 
-    def inputs(self, i: int, passages: Sequence[Passage]) -> dict[str, list[Tensor]]:
-        """Gather what a layer's linear layers get from texts, which stay where they are.
+    def inputs(
+        self, i: int, passages: Sequence[Passage], *, advance: bool
+    ) -> dict[str, list[Tensor]]:
+        """Gather what a layer's linear layers get from texts.
+
+        Args:
+            i: the layer.
+            passages: on their way to it.
+            advance: take the texts through the layer, too.
 
         Returns:
-            By the linear layer's name (tokens, columns) of each text; those that a text reaches
-            not have none of it. Layers that share an input share the tensors.
+            By the linear layer's name (1, tokens, columns) of each text; one that a text does not
+            reach has none of it. Layers that share an input share the tensors.
         """
         with recorded(self.linears(i)) as seen:
             found: dict[str, list[Tensor]] = {}
-            for of_text in self._run(i, passages, seen):
-                for name, tensor in of_text.items():
+            for passage, (hidden, inputs) in zip(
+                passages, self._run(i, passages, seen), strict=True
+            ):
+                for name, tensor in inputs.items():
                     found.setdefault(name, []).append(tensor)
+                if advance:
+                    passage.hidden = hidden
             return found
 
-    def _run(self, i: int, passages: Sequence[Passage], seen: Any = None) -> Iterator[Any]:
-        """Call a layer on each text; yields its output, or what was seen of its inputs."""
+    def _run(
+        self, i: int, passages: Sequence[Passage], seen: Any = None
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Call a layer on each text; yields its output, and what was seen of its inputs."""
 
         @torch.no_grad()
-        def called(passage: Passage) -> Any:
+        def called(passage: Passage) -> tuple[Tensor, dict[str, Tensor]]:
             if seen is not None:
                 seen.inputs = {}
             args, kwargs = passage.calls[i]
             made = self.modules[i](passage.hidden, *args, **kwargs)
             hidden = made[0] if isinstance(made, tuple) else made
-            return hidden if seen is None else seen.inputs
+            return hidden, {} if seen is None else seen.inputs
 
         return self._pool.map(called, passages)
 
@@ -135,10 +150,7 @@ class Layers:
                 self.advance(i, [passage])
                 same = torch.allclose(passage.hidden, state, rtol=1e-2, atol=1e-3)
         if not same:
-            raise InputError(
-                "statistics of activations are computed layer by layer, and this architecture's "
-                "layers do more than follow one another; take methods without data"
-            )
+            raise _not_in_turn()
         passage.hidden = start
 
 
@@ -172,6 +184,13 @@ def _decoder(model: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
     raise InputError(
         f"statistics of activations are of linear layers in {depth} decoder layers, and the class "
         "of this architecture has none; take methods without data"
+    )
+
+
+def _not_in_turn() -> InputError:
+    return InputError(
+        "statistics of activations are computed layer by layer, and this architecture's layers do "
+        "more than follow one another; take methods without data"
     )
 
 

@@ -71,7 +71,7 @@ def merged_grams(
         found = {}
         for ref, plan in own.items():
             live.overwrite(_only(plan, kept))
-            found[ref] = summed(layers.inputs(i, passages[ref]), gram, names, pool)
+            found[ref] = summed(layers.inputs(i, passages[ref], advance=False), gram, names, pool)
         grams = {ref: {n: g for of, g in entries for n in of} for ref, entries in found.items()}
         before, parents.statistics = parents.statistics, _OfLayer(grams)
         try:

@@ -78,7 +78,7 @@ class Record:
             self._take(entry)
         # after the entries, which are written after the scores that they rest on
         self.documents = Documents(folder, writable=writable)
-        self._n_learning_at_open = self.n_answers_learning
+        self._n_beside_at_open = self.n_answers_beside
 
     def digest(self, recipe: Recipe) -> str | None:
         """Look up the hash of a recipe's tensors, if it was merged before."""
@@ -193,11 +193,13 @@ class Record:
 
     @property
     def n_answers_learning(self) -> int:
-        """Answers that learning and statistics took.
+        """Answers that learning took: a forward and backward pass counts as three."""
+        return sum(entry.n_answers for entry in self.passes)
 
-        A forward pass counts as one, with its backward pass as three.
-        """
-        return sum(entry.n_answers for entry in self.passes) + sum(self.statistics.values())
+    @property
+    def n_answers_beside(self) -> int:
+        """Answers that learning took, and statistics for merges."""
+        return self.n_answers_learning + sum(self.statistics.values())
 
     def add_statistics(self, key: str, n_answers: int) -> bool:
         """Remember that statistics for merges were computed; False where it was known."""
@@ -209,8 +211,8 @@ class Record:
 
     @property
     def n_answers_added(self) -> int:
-        """Answers of scoring and of learning since the record was opened."""
-        return self.documents.n_added + self.n_answers_learning - self._n_learning_at_open
+        """Answers of scoring, learning and statistics since the record was opened."""
+        return self.documents.n_added + self.n_answers_beside - self._n_beside_at_open
 
     def set_best(self, rows: Sequence[LeaderboardRow]) -> None:
         """Put a search's winner, front and finalists on the leaderboard, for its last."""

@@ -213,7 +213,7 @@ class CandidateEvaluator:
 
     @property
     def n_documents_known(self) -> int:
-        """Answers to the search's tasks in the whole run, those of learning included."""
+        """Answers to the search's tasks in the whole run, and those beside scoring."""
         return self._n_at_open + self.record.n_answers_added
 
     @cached_property
@@ -221,7 +221,7 @@ class CandidateEvaluator:
         digests = {self.record.digest_of(key) for key in self.record.recipe_hashes}
         stores = [self.record.documents.of(digest) for digest in digests if digest is not None]
         known = sum(len(s.known(task)) for s in stores for task in self.evaluator.tasks())
-        return known + self.record.n_answers_learning - self.record.n_answers_added
+        return known + self.record.n_answers_beside - self.record.n_answers_added
 
     @property
     def has_held_out(self) -> bool:
