@@ -3,11 +3,12 @@
 Of models W_i with Gram matrices G_i of their inputs, the sum of |W X_i - W_i X_i|^2 is least at
 W = sum(W_i G_i) sum(G_i)^-1. All methods here solve that, from activations (RegMean) or from task
 vectors in their stead (WUDI), held to zero or to an anchor where the inputs say little (BMM). Each
-tensor's matrix is taken apart into eigenvectors once; another shrinkage or ridge costs a product.
-Tensors that are no linear layer's weight take a mean.
+tensor's matrix is taken apart into eigenvectors once; another shrinkage or ridge costs a product,
+and weights that differ cost another decomposition. Tensors that are no linear layer's weight take a
+mean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +87,7 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
         numerators = tuple((part * scale) @ vectors for part in (whole, diagonal))
         return Spectrum(values, numerators, vectors.T * scale)
 
-    spectrum = inputs.recall(f"regmean {kind} {shares}", compute)
+    spectrum = _recalled(inputs, f"regmean {kind}", shares, compute)
     whole, diagonal = spectrum.numerators
     numerator = alpha * whole + (1 - alpha) * diagonal
     delta = spectrum.solve(numerator, alpha * spectrum.values + (1 - alpha))
@@ -170,7 +171,7 @@ def _bmm(
         whole = _sum([d @ gram for d, gram in zip(deltas, weighted, strict=True)])
         return _spectrum(whole, _sum(weighted), _sum(deltas, shares))
 
-    spectrum = inputs.recall(f"bmm {kind} {shares}", compute)
+    spectrum = _recalled(inputs, f"bmm {kind}", shares, compute)
     whole, centre = spectrum.numerators
     numerator = whole - anchor * centre * spectrum.values
     delta = _ridged(spectrum, ridge, numerator).to(inputs.device)
@@ -197,6 +198,13 @@ def add_to_anchor(
 ) -> Tensor:
     """W0 + scale sum(w_i T_i) + D."""
     return add_deltas(base, models, weight=weight, scale=scale) + delta
+
+
+def _recalled(
+    inputs: Inputs, what: str, shares: Sequence[float], compute: Callable[[], Spectrum]
+) -> Spectrum:
+    """Recall the spectrum of equal weights; one candidate's own are not met again."""
+    return inputs.recall(what, compute) if len(set(shares)) == 1 else compute()
 
 
 def _is_regressed(inputs: Inputs) -> bool:

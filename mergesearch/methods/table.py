@@ -48,6 +48,8 @@ _CHANGED = Parameter("epsilon", default=1e-5, above=0)
 _DENSITY = _density(0.1, 1)
 # All models alike unless a recipe says otherwise; its derivative goes through a decomposition.
 _SHARE = replace(_weight(0, 1), default=1.0, low=0, differentiable=False)
+# Where each candidate's own would be a decomposition of each matrix.
+_EQUAL = replace(_SHARE, search=None)
 _RIDGE = Parameter("ridge", default=0.1, low=0, search=(0.01, 1.0))
 _SHRINKAGE = Parameter("alpha", default=0.9, low=0, high=1, search=(0.1, 1.0))
 _ANCHOR = Parameter("anchor", default=1.0, search=(0.5, 2.0))
@@ -262,6 +264,7 @@ _ROWS = {
         base="required",
         source="arXiv:2503.08099",
         whole="matrices",
+        squares=True,
         in_mergekit=False,
     ),
     "bmm": Method(
@@ -270,6 +273,7 @@ _ROWS = {
         base="required",
         source="arXiv:2605.12843",
         whole="matrices",
+        squares=True,
         in_mergekit=False,
     ),
     "bmm_data": Method(
@@ -278,25 +282,28 @@ _ROWS = {
         base="required",
         source="arXiv:2605.12843",
         whole="matrices",
+        squares=True,
         in_mergekit=False,
         statistics=("gram",),
     ),
     "regmean": Method(
         ".regression:regmean",
-        (_SHARE, _SHRINKAGE),
+        (_EQUAL, _SHRINKAGE),
         base="unused",
         source="arXiv:2212.09849",
         whole="matrices",
+        squares=True,
         in_mergekit=False,
         check=check_weights,
         statistics=("gram",),
     ),
     "regmean_pp": Method(
         ".regression:regmean_pp",
-        (_SHARE, _SHRINKAGE),
+        (_EQUAL, _SHRINKAGE),
         base="unused",
         source="arXiv:2508.03121",
         whole="matrices",
+        squares=True,
         in_mergekit=False,
         check=check_weights,
         statistics=("merged gram",),
