@@ -68,23 +68,15 @@ def merge(
     *first, last = load_stages(recipe) if isinstance(recipe, Path | str) else recipe
     if dtype is not None:
         last = Stage(last.name, last.recipe.model_copy(update={"out_dtype": dtype}))
+    options: dict[str, Any] = {
+        "max_shard_bytes": max_shard_bytes,
+        "memory_budget": memory_budget,
+        "allow_mismatch": allow_mismatch,
+        "say": say,
+    }
     if first:
-        return write_result(
-            (*first, last),
-            out,
-            max_shard_bytes=max_shard_bytes,
-            memory_budget=memory_budget,
-            allow_mismatch=allow_mismatch,
-            say=say,
-        )
-    return write_checkpoint(
-        last.recipe,
-        out,
-        max_shard_bytes=max_shard_bytes,
-        memory_budget=memory_budget,
-        allow_mismatch=allow_mismatch,
-        say=say,
-    )
+        return write_result((*first, last), out, **options)
+    return write_checkpoint(last.recipe, out, **options)
 
 
 @dataclass(frozen=True)
@@ -117,6 +109,7 @@ def evaluate(
         InputError: the model or the suite is wrong.
         CandidateError: weights or scores are NaN or infinite.
     """
+    from mergesearch.calibration import calibrated
     from mergesearch.evaluation import Evaluator
     from mergesearch.merging import (
         LiveModel,
@@ -157,7 +150,8 @@ def evaluate(
         merging = merging_bytes(plan, parents, streamed=False)
         spread = Spread.beside(parents, {"merging": merging, "scoring": scoring})
     live = LiveModel(parents, devices[0], dtype, spread)
-    live.become(recipe)
+    with calibrated(recipe, parents):
+        live.become(recipe)
     scores = evaluator.score(live.model, split)
     results = results_json(scores, tasks)
     rows = rows_of(results, scores, tasks)

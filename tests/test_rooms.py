@@ -29,6 +29,7 @@ ROOMS = (
     "runs",
     "space",
     "merging",
+    "calibration",
     "engines",
     "evaluation",
     "learning",

@@ -40,6 +40,14 @@ def show_estimate(setup: SearchSetup, estimate: Estimate) -> None:
         )
         for line in curriculum.lines():
             print(f"           {line}")
+    if (calibration := setup.calibration) is not None:
+        n_bytes = calibration.disk_bytes(setup.soup)
+        print(
+            f"statistics {', '.join(calibration.kinds)}: {calibration.n_answers} answers, at most "
+            f"{n_bytes / 1e9:.2f} GB on disk"
+        )
+        for line in calibration.lines():
+            print(f"           {line}")
     print("\n".join(setup.memory.lines()))
     print(
         f"time       about {seconds:.1f} s a candidate, {search.trials} trials in at most "

@@ -66,9 +66,9 @@ def hub_ids(models: Iterable[ModelRef]) -> list[str] | None:
 
 def _runners(recipe: Recipe, theirs: str) -> str:
     """Say what merges the recipe again."""
-    if recipe.method.in_mergekit:
+    if not (beyond := recipe.beyond_mergekit):
         return f"`mergesearch merge` and `{theirs}` both run it"
-    return "`mergesearch merge` runs it; mergekit has no such method"
+    return f"`mergesearch merge` runs it; mergekit {' and '.join(beyond)}"
 
 
 def _name(ref: ModelRef) -> str:

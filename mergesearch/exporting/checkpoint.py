@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mergesearch.calibration import calibrated, statistics_bytes, with_prompts
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import model_card
 from mergesearch.exporting.companions import (
@@ -86,6 +87,8 @@ def write_checkpoint(
     if plan.is_stack:
         check_stack(plan, parents)
     parts = {"merging": merging_bytes(plan, parents, streamed=True)}
+    if recipe.statistics:
+        parts["statistics"] = statistics_bytes(recipe, plan, parents)
     memory, on_disk = parents.reserve(parts), []
     if held is not None and 2 * plan.n_bytes <= (spare := memory.spare("host")):
         memory = parents.reserve({**parts, "the result": plan.n_bytes})
@@ -96,7 +99,7 @@ def write_checkpoint(
         ]
         held = None
     try:
-        with whole_folder(out) as folder:
+        with calibrated(recipe, parents), whole_folder(out) as folder:
             if held is None:
                 _check_room(plan, folder, out)
             if say is not None:
@@ -113,7 +116,7 @@ def write_checkpoint(
                     f"instead of {str(expected_digest)[:12]}); has a parent changed since? "
                     "Nothing was written"
                 )
-            written = _with_dtypes(recipe, plan)
+            written = with_prompts(_with_dtypes(recipe, plan), folder)
             (folder / "config.json").write_text(json.dumps(dict(plan.config), indent=2) + "\n")
             write_companions(parents, folder)
             if template is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mergesearch.calibration import calibrated, with_prompts
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting.card import hub_ids, model_card
 from mergesearch.exporting.checkpoint import RECIPE_FILE, check_free
@@ -111,7 +112,8 @@ def write_lora(selected: Selected, out: Path) -> tuple[str, ...]:
     exact = recipe.model_copy(update={"dtype": "float32", "out_dtype": "float32"})
     plan = plan_merge(exact, parents)
     _check_same_tensors(plan, parents, base)
-    adapter, digest = _adapted(plan, parents, base, recipe, selected.options)
+    with calibrated(recipe, parents):
+        adapter, digest = _adapted(plan, parents, base, recipe, selected.options)
     if selected.digest not in (None, digest):
         raise ExportMismatchError(
             f"the rebuilt model differs from the one that was scored ({digest[:12]} instead of "
@@ -227,7 +229,7 @@ def _write(adapter: _Adapter, selected: Selected, base: ModelRef, folder: Path) 
     )
     config.target_modules = sorted(adapter.targets)  # of a list peft makes a set, in any order
     config.save_pretrained(folder)
-    text = write_recipe(selected.recipe, folder)
+    text = write_recipe(with_prompts(selected.recipe, folder), folder)
     (folder / RECIPE_FILE).write_text(text)
     metadata: dict[str, Any] = {
         "library_name": "peft",

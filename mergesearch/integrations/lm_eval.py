@@ -22,6 +22,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from mergesearch.api import recipe_of
+from mergesearch.calibration import calibrated
 from mergesearch.config import unknown
 from mergesearch.errors import InputError
 from mergesearch.logs import quiet
@@ -97,7 +98,8 @@ class RecipeLM(HFLM):
         )
         tokenizer = tokenizer_of(parents)
         live = LiveModel(parents, torch_device, computes_in)
-        live.become(merge)
+        with calibrated(merge, parents):
+            live.become(merge)
         with quiet():  # it warns of arguments that are ignored, and none is given
             super().__init__(
                 pretrained=live.model,

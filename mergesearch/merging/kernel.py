@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.factors import factors_of
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.loading import Load
-from mergesearch.merging.plan import Input, Job, Plan
+from mergesearch.merging.plan import Held, Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.threads import workers
 from mergesearch.methods import Formula, Inputs
@@ -139,7 +139,8 @@ def merge_tensor(
     if not job.n_entries:
         return
     try:
-        _merge(job, inputs_of(job, seed, parents, call, target.device), target, digest)
+        inputs = inputs_of(job, seed, parents, call, target.device)
+        _merge(job, inputs, parents, target, digest)
     finally:
         release_inputs(job, parents)
 
@@ -150,11 +151,14 @@ def release_inputs(job: Job, parents: Parents) -> None:
         parents.release(source.model, source.name)
 
 
-def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None) -> None:
+def _merge(
+    job: Job, inputs: Inputs, parents: Parents, target: Tensor, digest: TensorDigest | None
+) -> None:
     # without a model there is nothing to add to the base
     formula = job.method.formula(inputs, **job.arguments) if job.models else Formula(copy)
     out = as_rows(target)
-    for rows, value in inputs.values(formula):
+    values = inputs.values(formula)
+    for rows, value in values if job.held is None else _held(values, job.held, inputs, parents):
         rounded = value.to(job.dtype)  # the one rounding
         wide = rounded.float()
         low, high = torch.aminmax(wide)
@@ -166,6 +170,27 @@ def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None
         out[rows] = rounded if target.dtype == job.dtype else wide
         if digest is not None:
             digest.update(wide)
+
+
+def _held(
+    values: Iterator[tuple[slice, Tensor]], held: Held, inputs: Inputs, parents: Parents
+) -> Iterator[tuple[slice, Tensor]]:
+    """Multiply each input channel's delta by 1 - a (1 - omega) (arXiv:2502.02421).
+
+    a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
+    linear layer's weight stay.
+    """
+    source = held.base
+    magnitude = parents.statistics.read("activation", source.model, source.name)
+    if magnitude is None:
+        yield from values
+        return
+    share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
+    left = (1 - share * (1 - held.omega)).to(inputs.device)
+    base = as_rows(read(parents, source))
+    for rows, value in values:
+        origin = base[rows].to(value.device).float()
+        yield rows, origin + (value - origin) * left
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
@@ -197,7 +222,8 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
         n_dims=len(job.shape),
         keys=_keys(seed, job.name, len(sources), device) if job.method.random else None,
         flat_range=job.flat_range,
-        ids=(job.base if base is not None else None, *sources),
+        ids=(job.base if base is not None else None, *_ids(job, sources, parents)),
+        statistics=lambda kind, i: parents.statistics.read(kind, sources[i].model, sources[i].name),
         executor=Executor(
             call=call,
             memory=lambda key, compute: parents.memo.recall((key, device), compute),
@@ -207,6 +233,14 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
         ),
         find_factors=lambda: factors_of(job, parents),
     )
+
+
+def _ids(job: Job, sources: Sequence[Input], parents: Parents) -> list[Hashable]:
+    """Name models by all that what is recalled of them follows from."""
+    if not job.method.statistics:
+        return list(sources)
+    keys = parents.statistics.key
+    return [(s, *(keys(kind, s.model) for kind in job.method.statistics)) for s in sources]
 
 
 class _Models(Sequence[Tensor]):

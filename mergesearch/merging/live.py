@@ -1,5 +1,6 @@
 """The live model: one model in memory, which becomes candidate after candidate."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -147,6 +148,30 @@ class LiveModel:
         self._digest = None
         model, conversion = self._of_shape(plan, plan.shapes, stacked=False)
         return LearnableModel.over(model, plan, self._parents, conversion)
+
+    def overwrite(self, plan: Plan) -> None:
+        """Write some of a plan's tensors over those that it holds; then it is no recipe's.
+
+        Args:
+            plan: of some tensors, of the shape of the recipe that it held last.
+
+        Raises:
+            CandidateError: a merged value is NaN or infinite.
+        """
+        assert self._conversion is not None, "a model is overwritten once there is one"
+        self._digest = None
+        write(plan, self._parents, self._conversion.targets(), self._conversion.loads())
+
+    @property
+    def stored_names(self) -> Mapping[str, str]:
+        """The names in a checkpoint of the parameters that are tensors there.
+
+        Raises:
+            RuntimeError: there is no model yet.
+        """
+        if self._conversion is None:
+            raise _no_recipe()
+        return {parameter: name for name, parameter in self._conversion.plain.items()}
 
     def _of_shape(
         self, plan: Plan, shape: object, *, stacked: bool

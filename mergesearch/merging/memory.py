@@ -53,8 +53,10 @@ def _itemsize(source: Input, parents: Parents) -> int:
 
 def _whole_bytes(job: Job) -> int:
     """Bound what a formula takes that looks at a whole tensor in float32."""
-    copies = job.method.copies(job.name, len(job.shape), len(job.models))
-    return 4 * job.n_entries * copies
+    about = job.name, len(job.shape), len(job.models)
+    squares = job.method.n_squares(*about)
+    columns = job.shape[-1] if squares else 0
+    return 4 * (job.n_entries * job.method.copies(*about) + columns**2 * squares)
 
 
 def _largest(sizes: Iterable[int], n: int) -> int:

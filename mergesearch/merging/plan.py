@@ -20,6 +20,14 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A bound on the change of a base's tensor, by channel; see `recipe.Aim`."""
+
+    base: Input
+    omega: float
+
+
+@dataclass(frozen=True)
 class Job:
     """The inputs, method and arguments that one tensor of the merged model is made of."""
 
@@ -33,11 +41,14 @@ class Job:
     dtype: torch.dtype
     #: Its first entry in the flattened model, and how many entries that has.
     flat_range: tuple[int, int] = (0, 1)
+    #: Holds the result to a base's tensor, after the method.
+    held: Held | None = None
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """Every tensor that it reads."""
-        return self.models if self.base is None else (self.base, *self.models)
+        """Every tensor that it reads, each once."""
+        bases = [self.base, self.held.base if self.held else None]
+        return tuple(dict.fromkeys(i for i in (*bases, *self.models) if i is not None))
 
     @property
     def n_entries(self) -> int:

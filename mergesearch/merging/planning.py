@@ -13,7 +13,8 @@ from mergesearch.merging.arguments import Target, arguments_of
 from mergesearch.merging.configuration import has_towers, merged_config, n_layers
 from mergesearch.merging.conversion import loads
 from mergesearch.merging.factors import check_adapters
-from mergesearch.merging.plan import Buffer, Input, Job, Plan
+from mergesearch.merging.plan import Buffer, Held, Input, Job, Plan
+from mergesearch.methods.declare import is_matrix
 from mergesearch.parents import (
     HEAD,
     Parents,
@@ -71,6 +72,10 @@ class _Planner:
         """Plan every tensor, in the order of the layers."""
         if self._is_stack:
             self._check_towers()
+            if self._recipe.aim is not None:
+                raise RecipeError(
+                    "aim holds layers to the base's, and a stack moves them; drop aim"
+                )
         jobs = list(self._jobs())
         for job in jobs:
             check_adapters(job, self._parents)
@@ -319,7 +324,20 @@ class _Planner:
             arguments={} if copied else arguments_of(recipe, target, models),
             shape=specs[0].shape,
             dtype=getattr(torch, out) if out else self._stored_dtype(named),
+            held=None if copied else self._held(target.name, specs[0]),
         )
+
+    def _held(self, name: str, spec: TensorSpec) -> Held | None:
+        """Plan what AIM holds a matrix to."""
+        aim = self._recipe.aim
+        if aim is None or not is_matrix(name, len(spec.shape)):
+            return None
+        if self._spec(aim.base, name).shape != spec.shape:
+            raise RecipeError(
+                f"aim holds {name} to the base's, which must have its shape, {list(spec.shape)}, "
+                f"got {list(self._spec(aim.base, name).shape)} in {aim.base}"
+            )
+        return Held(Input(aim.base, name), aim.omega)
 
     def _spec(self, model: ModelRef, name: str) -> TensorSpec:
         spec = self._parents.specs(model).get(name)

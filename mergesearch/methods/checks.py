@@ -35,3 +35,15 @@ def check_epsilon(arguments: Mapping[str, Any]) -> None:
                 "density - epsilon and density + epsilon must lie in (0, 1), "
                 f"got density {density:g} and epsilon {epsilon:g}"
             )
+
+
+def check_weights(arguments: Mapping[str, Any]) -> None:
+    """Refuse weights of which there is no mean.
+
+    Raises:
+        ValueError: all are zero.
+    """
+    if not any(arguments["weight"]):
+        raise ValueError(
+            f"one weight must be above 0, got {list(arguments['weight'])}; change a weight"
+        )

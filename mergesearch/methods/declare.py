@@ -149,6 +149,8 @@ class Method:
     random: bool = False
     #: What its formula looks at as a whole, and not block by block.
     whole: Literal["nothing", "ranks", "matrices", "everything"] = "nothing"
+    #: Of a matrix it also holds squares of its columns, one for each model and some more.
+    squares: bool = False
     #: Whether mergekit has it under this name.
     in_mergekit: bool = True
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
@@ -158,6 +160,9 @@ class Method:
     combination: bool = False
     #: It merges LoRA adapters of the base alone: `Inputs.factors` of each matrix must be known.
     needs_adapters: bool = False
+    #: Statistics of its models that it looks at, which prompts decide: "gram", "fisher", …; see
+    #: `Inputs.statistic`.
+    statistics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_reference("function", self.function)
@@ -199,6 +204,10 @@ class Method:
         if self.whole == "ranks":  # the rank of each entry in its row, for each model
             return n_models
         return 2 * n_models + 6
+
+    def n_squares(self, name: str, n_dims: int, n_models: int) -> int:
+        """Count the float32 squares of a tensor's columns that its formula holds at once."""
+        return n_models + 6 if self.squares and is_matrix(name, n_dims) else 0
 
     @property
     def n_chosen(self) -> int:

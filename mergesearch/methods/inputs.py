@@ -15,6 +15,13 @@ from mergesearch.methods.formula import Formula
 
 T = TypeVar("T")
 
+#: Gives a statistic by its kind and the model's index; None where a tensor has none.
+Statistics = Callable[[str, int], Tensor | None]
+
+
+def no_statistics(kind: str, model: int) -> None:
+    """Know of no statistic."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -42,6 +49,8 @@ class Inputs:
     #: The names that the base (None where there is none) and each model are known by: what is
     #: recalled goes by them.
     ids: tuple[Hashable, ...] = ()
+    #: What is known of the models beside their tensors; see `statistic`.
+    statistics: Statistics = no_statistics
     #: Runs the formulas.
     executor: Executor = field(default_factory=Executor)
     #: Finds the task vectors' factors.
@@ -92,6 +101,18 @@ class Inputs:
         """Recall a number or tensor that follows from these inputs alone."""
         return self.executor.memory((what, self.ids), compute)
 
+    def statistic(self, kind: str, i: int) -> Tensor | None:
+        """Look a statistic of the i-th model up, float32; None where this tensor has none.
+
+        Args:
+            kind: "gram" is XᵀX / n, (columns, columns), of the n inputs X that the linear layer
+                whose weight this is gets from the model's prompts; "merged gram" the same where
+                what precedes the layer is merged; "fisher" the diagonal of the Fisher information,
+                (rows, columns). Only kinds that the method's row names can be had.
+            i: the model's index.
+        """
+        return self.statistics(kind, i)
+
     def only(self, i: int) -> "Inputs":
         """Leave out all models but the i-th."""
         return replace(
@@ -100,6 +121,7 @@ class Inputs:
             keys=None if self.keys is None else self.keys[i : i + 1],
             ids=(*self.ids[:1], *self.ids[i + 1 : i + 2]),
             find_factors=lambda: self.factors and self.factors[i : i + 1],
+            statistics=lambda kind, _: self.statistics(kind, i),
         )
 
     def values(self, formula: Formula, *, block: int | None = None) -> Iterator[tuple[slice, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mergesearch.methods.checks import any_arguments, check_epsilon, check_sum
+from mergesearch.methods.checks import any_arguments, check_epsilon, check_sum, check_weights
 from mergesearch.methods.declare import Method, Parameter, Sparsified
 from mergesearch.plugins import Table
 
@@ -46,6 +46,13 @@ _GAMMA = Parameter("gamma", per_model=True, default=0.01, low=0, high=1, search=
 _EPSILON = Parameter("epsilon", per_model=True, default=0.15, low=0, high=1, search=(0.01, 0.19))
 _CHANGED = Parameter("epsilon", default=1e-5, above=0)
 _DENSITY = _density(0.1, 1)
+# All models alike unless a recipe says otherwise; its derivative goes through a decomposition.
+_SHARE = replace(_weight(0, 1), default=1.0, low=0, differentiable=False)
+# Where each candidate's own would be a decomposition of each matrix.
+_EQUAL = replace(_SHARE, search=None)
+_RIDGE = Parameter("ridge", default=0.1, low=0, search=(0.01, 1.0))
+_SHRINKAGE = Parameter("alpha", default=0.9, low=0, high=1, search=(0.1, 1.0))
+_ANCHOR = Parameter("anchor", default=1.0, search=(0.5, 2.0))
 _KEPT_AS_IT_IS = _flag("rescale", False)
 # What chance drops is made up for, unless a recipe says otherwise.
 _MADE_UP_FOR = Parameter("rescale", kind=bool, default=True, words=("density",))
@@ -291,6 +298,65 @@ _ROWS = {
         n_models=(1, 1),
         source="arXiv:2508.16204",
         in_mergekit=False,
+    ),
+    "wudi": Method(
+        ".regression:wudi",
+        (_SCALE, _RIDGE),
+        base="required",
+        source="arXiv:2503.08099",
+        whole="matrices",
+        squares=True,
+        in_mergekit=False,
+    ),
+    "bmm": Method(
+        ".regression:bmm",
+        (_SHARE, _RIDGE, _ANCHOR),
+        base="required",
+        source="arXiv:2605.12843",
+        whole="matrices",
+        squares=True,
+        in_mergekit=False,
+    ),
+    "bmm_data": Method(
+        ".regression:bmm_data",
+        (_SHARE, _RIDGE, _ANCHOR),
+        base="required",
+        source="arXiv:2605.12843",
+        whole="matrices",
+        squares=True,
+        in_mergekit=False,
+        statistics=("gram",),
+    ),
+    "regmean": Method(
+        ".regression:regmean",
+        (_EQUAL, _SHRINKAGE),
+        base="unused",
+        source="arXiv:2212.09849",
+        whole="matrices",
+        squares=True,
+        in_mergekit=False,
+        check=check_weights,
+        statistics=("gram",),
+    ),
+    "regmean_pp": Method(
+        ".regression:regmean_pp",
+        (_EQUAL, _SHRINKAGE),
+        base="unused",
+        source="arXiv:2508.03121",
+        whole="matrices",
+        squares=True,
+        in_mergekit=False,
+        check=check_weights,
+        statistics=("merged gram",),
+    ),
+    "fisher": Method(
+        ".fisher:fisher",
+        (_SHARE,),
+        base="unused",
+        source="arXiv:2111.09832",
+        in_mergekit=False,
+        check=check_weights,
+        statistics=("fisher",),
     ),
 }
 

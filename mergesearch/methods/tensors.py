@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mergesearch.methods.declare import Method
 from mergesearch.methods.executor import Executor
-from mergesearch.methods.inputs import Inputs
+from mergesearch.methods.inputs import Inputs, Statistics, no_statistics
 
 
 def apply(
@@ -19,6 +19,7 @@ def apply(
     keys: Tensor | None = None,
     name: str = "",
     flat_range: tuple[int, int] = (0, 1),
+    statistics: Statistics = no_statistics,
     executor: Executor | None = None,
     **arguments: Any,
 ) -> Tensor:
@@ -37,6 +38,7 @@ def apply(
         keys: int32 of shape (n, 2), for a method that draws random numbers.
         name: the tensor's in the merged model.
         flat_range: its first entry in the flattened model, and the entries of that model.
+        statistics: gives what the method looks at beside tensors; see `Inputs.statistic`.
         executor: runs the formulas, if not block by block as they stand.
         arguments: the method's; those left out have the table's defaults.
 
@@ -50,6 +52,7 @@ def apply(
         keys=keys,
         name=name,
         flat_range=flat_range,
+        statistics=statistics,
         executor=executor or Executor(),
     )
     out = torch.empty(inputs.shape, dtype=torch.float32, device=inputs.device)

@@ -17,6 +17,7 @@ from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.opening import open_parents
 from mergesearch.parents.parents import Parents
 from mergesearch.parents.residency import Reserved, default_budget
+from mergesearch.parents.statistics import NoStatistics, Statistics
 from mergesearch.parents.tables import LANGUAGE_KEYS
 from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
@@ -31,10 +32,12 @@ __all__ = [
     "HeldTensors",
     "Memo",
     "MemoryPlan",
+    "NoStatistics",
     "Parents",
     "Policy",
     "Reserved",
     "Residence",
+    "Statistics",
     "TensorSpec",
     "configuration",
     "default_budget",

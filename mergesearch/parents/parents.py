@@ -21,6 +21,7 @@ from mergesearch.parents.memo import Memo
 from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
 from mergesearch.parents.residency import Reserved, Residency
+from mergesearch.parents.statistics import NoStatistics, Statistics
 from mergesearch.parents.vocabulary import Policy
 from mergesearch.recipe import ModelPath, ModelRef, Recipe, TokenizerBlock
 
@@ -96,6 +97,8 @@ class Parents:
         self.alignment = Alignment(checkpoints, vocabulary, base)
         if (block := self.alignment.block) and isinstance(block.source, ModelRef):
             self._own.setdefault(block.source, block.source)  # recipes name it, too
+        #: What is known of the models beside their tensors, for methods that look at it.
+        self.statistics: Statistics = NoStatistics()
         self._residency = Residency(
             self._files,
             device=device,

@@ -1,6 +1,7 @@
 """The recipe: all that rebuilds one merged model, as a mergekit configuration."""
 
 from mergesearch.recipe.baselines import copy_of, soup_recipe, task_arithmetic_recipe
+from mergesearch.recipe.calibration import Aim, PromptFile, resolved_file
 from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_recipe
 from mergesearch.recipe.model import DType, Recipe, Slice, Source, Towers
@@ -19,10 +20,12 @@ from mergesearch.recipe.tokenizer import (
 __all__ = [
     "AUTO",
     "CHAT_TEMPLATES",
+    "Aim",
     "Conditional",
     "DType",
     "ModelPath",
     "ModelRef",
+    "PromptFile",
     "Recipe",
     "RowOfToken",
     "RowSource",
@@ -41,6 +44,7 @@ __all__ = [
     "load_stages",
     "read_recipe",
     "references",
+    "resolved_file",
     "soup_recipe",
     "task_arithmetic_recipe",
     "write_recipe",

@@ -92,7 +92,7 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
         folder: the folder the text will be put in; local paths are written relative to it.
     """
     if folder is not None:
-        recipe = recipe.with_paths(lambda ref: ref.relative(folder))
+        recipe = recipe.relative(folder)
     data = recipe.model_dump(mode="json", exclude_defaults=True)
     seed, towers = data.pop("seed", 0), data.pop("towers", None)
     parts = data.pop("slices")
@@ -103,10 +103,10 @@ def write_recipe(recipe: Recipe, folder: Path | None = None) -> str:
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100)
     said = [f"seed: {seed}"] if recipe.method.random or seed else []
     said += [f"towers: {towers}"] if towers else []  # mergekit merges them like all else
+    beyond = recipe.beyond_mergekit
+    head = f"# mergekit {' and '.join(beyond)}: only mergesearch merges this\n" if beyond else ""
     note = f"# mergesearch: {{{', '.join(said)}}}\n" if said else ""
-    if not recipe.method.in_mergekit:
-        note += f"# mergekit has no method {recipe.merge_method}: only mergesearch merges this\n"
-    return note + body
+    return head + note + body
 
 
 def _flatten_tokenizer(data: dict[str, Any], where: str) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mergesearch.config import Config, unknown
 from mergesearch.methods import METHODS, Method
+from mergesearch.recipe.calibration import Aim, Calibration, relative_file, resolved_file
 from mergesearch.recipe.chat_templates import AUTO, CHAT_TEMPLATES
 from mergesearch.recipe.reference import ModelRef
 from mergesearch.recipe.setting import Setting, leaves
@@ -107,6 +108,10 @@ class Recipe(Config):
     #: Vision and audio towers, where a model has them, with their projectors: merged like all else
     #: (None), the base's own or without a base the first model's ("base"), or an error ("refuse").
     towers: Towers | None = None
+    #: Files of prompts by model, for methods that look at what models compute; not mergekit's.
+    calibration: Calibration | None = None
+    #: Change input channels that the base uses less than others; not mergekit's.
+    aim: Aim | None = None
     #: What random methods draw from.
     seed: int = Field(default=0, ge=0)
 
@@ -117,8 +122,12 @@ class Recipe(Config):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical form: one for all spellings of a recipe."""
-        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
+        """SHA-256 of the canonical form: one for all spellings of a recipe.
+
+        Files of prompts count by their names, which in a run are hashes of what they hold.
+        """
+        canonical = self.with_files(lambda path: Path(path).name)
+        text = json.dumps(canonical.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -126,7 +135,19 @@ class Recipe(Config):
         """Every model it mentions, the base first, each once."""
         bases = [self.base_model, *(part.base_model for part in self.slices)]
         sources = [source.model for part in self.slices for source in part.sources]
-        return tuple(dict.fromkeys(ref for ref in [*bases, *sources] if ref is not None))
+        models = [*bases, *sources, self.aim.base if self.aim else None]
+        return tuple(dict.fromkeys(ref for ref in models if ref is not None))
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The kinds of statistics that its merge looks at."""
+        return (*self.method.statistics, *(("activation",) if self.aim else ()))
+
+    @property
+    def beyond_mergekit(self) -> tuple[str, ...]:
+        """The reasons for which mergekit cannot merge it, as clauses; none where it can."""
+        method = () if self.method.in_mergekit else (f"has no method {self.merge_method}",)
+        return (*method, *(("has no key aim",) if self.aim else ()))
 
     @property
     def vocabulary(self) -> TokenizerBlock | None:
@@ -156,19 +177,41 @@ class Recipe(Config):
             )
             for part in self.slices
         )
-        source, block = self.tokenizer_source, self.tokenizer
+        source, block, aim = self.tokenizer_source, self.tokenizer, self.aim
+        prompts = self.calibration and tuple(
+            file.model_copy(update={"model": change(file.model)}) for file in self.calibration
+        )
         return self.model_copy(
             update={
                 "base_model": moved(self.base_model),
                 "slices": slices,
                 "tokenizer_source": change(source) if isinstance(source, ModelRef) else source,
                 "tokenizer": None if block is None else block.with_paths(change),
+                "calibration": prompts,
+                "aim": aim and aim.model_copy(update={"base": change(aim.base)}),
             }
         )
 
+    def with_files(self, change: Callable[[str], str]) -> "Recipe":
+        """Replace every path of a file of prompts by `change(path)`."""
+        if self.calibration is None:
+            return self
+        files = tuple(file.with_file(change) for file in self.calibration)
+        return self.model_copy(update={"calibration": files})
+
     def resolved(self, folder: Path) -> "Recipe":
-        """Resolve relative paths against `folder`."""
-        return self.with_paths(lambda ref: ref.resolved(folder))
+        """Resolve relative paths against `folder`.
+
+        Raises:
+            InputError: a model's folder or a file of prompts is missing.
+        """
+        recipe = self.with_paths(lambda ref: ref.resolved(folder))
+        return recipe.with_files(lambda path: resolved_file(path, folder))
+
+    def relative(self, folder: Path) -> "Recipe":
+        """Write paths as a file in `folder` would: the inverse of `resolved`."""
+        recipe = self.with_paths(lambda ref: ref.relative(folder))
+        return recipe.with_files(lambda path: relative_file(path, folder))
 
     @field_validator("towers")
     @classmethod

@@ -10,6 +10,7 @@ import yaml
 
 from mergesearch.config import parse_yaml, read_text
 from mergesearch.errors import InputError
+from mergesearch.recipe.calibration import resolved_file
 from mergesearch.recipe.documents import documents
 from mergesearch.recipe.mergekit_yaml import load_recipe, recipe_from, write_recipe
 from mergesearch.recipe.model import Recipe
@@ -112,7 +113,7 @@ def _resolved(recipe: Recipe, stages: Sequence[Stage], folder: Path) -> Recipe:
             return ref.resolved(folder)
         return ref.model_copy(update={"lora": ref.lora and ref.lora.resolved(folder)})
 
-    return recipe.with_paths(change)
+    return recipe.with_paths(change).with_files(lambda path: resolved_file(path, folder))
 
 
 def _needs(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[int]:

@@ -60,6 +60,8 @@ class Record:
         self.passes: tuple[PassEntry, ...] = ()
         #: Of trajectories that have ended early the reason, by key.
         self.ends: dict[str, str] = {}
+        #: Answers that statistics for merges took, by the statistics' key.
+        self.statistics: dict[str, int] = {}
         #: What the run's candidates are scored on, as last set.
         self.suite = SuiteEntry()
         self.soup: tuple[SoupStep, ...] = ()
@@ -76,7 +78,7 @@ class Record:
             self._take(entry)
         # after the entries, which are written after the scores that they rest on
         self.documents = Documents(folder, writable=writable)
-        self._n_learning_at_open = self.n_answers_learning
+        self._n_beside_at_open = self.n_answers_beside
 
     def digest(self, recipe: Recipe) -> str | None:
         """Look up the hash of a recipe's tensors, if it was merged before."""
@@ -195,9 +197,22 @@ class Record:
         return sum(entry.n_answers for entry in self.passes)
 
     @property
+    def n_answers_beside(self) -> int:
+        """Answers that learning took, and statistics for merges."""
+        return self.n_answers_learning + sum(self.statistics.values())
+
+    def add_statistics(self, key: str, n_answers: int) -> bool:
+        """Remember that statistics for merges were computed; False where it was known."""
+        with self._lock:
+            is_new = key not in self.statistics
+            if is_new:
+                self._append({"kind": "statistics", "key": key, "n_answers": n_answers})
+            return is_new
+
+    @property
     def n_answers_added(self) -> int:
-        """Answers of scoring and of learning since the record was opened."""
-        return self.documents.n_added + self.n_answers_learning - self._n_learning_at_open
+        """Answers of scoring, learning and statistics since the record was opened."""
+        return self.documents.n_added + self.n_answers_beside - self._n_beside_at_open
 
     def set_best(self, rows: Sequence[LeaderboardRow]) -> None:
         """Put a search's winner, front and finalists on the leaderboard, for its last."""
@@ -258,6 +273,8 @@ class Record:
                 fields = {key: value for key, value in entry.items() if key != "kind"}
                 fields["searched"] = tuple(fields["searched"])
                 self.passes = (*self.passes, PassEntry(**fields))
+            case "statistics":
+                self.statistics[entry["key"]] = entry["n_answers"]
             case "end":
                 self.ends[entry["key"]] = entry["reason"]
             case "process":

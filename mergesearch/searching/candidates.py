@@ -116,6 +116,9 @@ class CandidateEvaluator:
         if known is not None:
             return known
         merged = self.worker.merge(recipe)
+        for one in merged.statistics:
+            if self.record.add_statistics(one.key, one.n_answers):
+                self.charge(one.n_answers)
         self.record.add_candidate(recipe, merged.digest, merged.n_parameters)
         return merged.digest
 
@@ -202,7 +205,7 @@ class CandidateEvaluator:
         return plan_merge(recipe, self.parents).n_entries if known is None else known
 
     def charge(self, n_documents: int) -> None:
-        """Count answers that were given otherwise, as by a pass of learning.
+        """Count answers that were given otherwise, as by learning, or for statistics.
 
         A document that is scored is one, and one that is learned from is three.
         """
@@ -210,7 +213,7 @@ class CandidateEvaluator:
 
     @property
     def n_documents_known(self) -> int:
-        """Answers to the search's tasks in the whole run, those of learning included."""
+        """Answers to the search's tasks in the whole run, and those beside scoring."""
         return self._n_at_open + self.record.n_answers_added
 
     @cached_property
@@ -218,7 +221,7 @@ class CandidateEvaluator:
         digests = {self.record.digest_of(key) for key in self.record.recipe_hashes}
         stores = [self.record.documents.of(digest) for digest in digests if digest is not None]
         known = sum(len(s.known(task)) for s in stores for task in self.evaluator.tasks())
-        return known + self.record.n_answers_learning - self.record.n_answers_added
+        return known + self.record.n_answers_beside - self.record.n_answers_added
 
     @property
     def has_held_out(self) -> bool:

@@ -10,6 +10,7 @@ from mergesearch.parents import MemoryPlan, tokenizer_of
 from mergesearch.parents.footprint import short_name
 from mergesearch.parents.planned import PlannedCheckpoint
 from mergesearch.runtime import Runtime
+from mergesearch.searching.calibrating import kinds_of
 from mergesearch.searching.models import WORKING, Models, open_models
 from mergesearch.searching.setup import costs_of
 from mergesearch.space import SearchSpace
@@ -38,6 +39,8 @@ class PlanOnly:
             lines.append(f"scoring     not counted: {self.without_scoring}")
         if self.models.space.learned is not None:
             lines.append("learning    not counted: it takes what is free, in smaller steps")
+        if kinds := kinds_of(self.models.space):
+            lines.append(f"statistics  not counted: {', '.join(kinds)}")
         return [*lines, *self.memory.lines()]
 
 

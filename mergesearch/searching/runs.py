@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mergesearch.calibration import PROMPTS_FOLDER, Calibrator
 from mergesearch.errors import InputError
 from mergesearch.merging import digest_of, generation_hash
 from mergesearch.parents import Parents
@@ -17,6 +18,7 @@ from mergesearch.recipe import ModelRef
 from mergesearch.runs import Process, Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runs.told import RECIPE
 from mergesearch.runtime import Runtime
+from mergesearch.searching.calibrating import identity_of
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.goals import directions, goals_of
 from mergesearch.searching.learner import Learner
@@ -94,6 +96,8 @@ def open_run(
     setup = prepare(space, runtime, **learning)
     with hold(out, identity(setup, out)):
         lines = setup.curriculum.lines() if setup.curriculum else ()
+        if setup.calibration is not None:
+            lines = (*lines, *setup.calibration.lines())
         for note in (*setup.parents.notes, *setup.memory.lines(), *lines):
             observer.stage(note)
         record = Record(out)
@@ -102,17 +106,19 @@ def open_run(
         differences = tuple(map(str, setup.parents.differences))
         record.set_parents(differences, generation, allow_mismatch=runtime.allow_mismatch)
         record.add_process(Process.of(runtime.torch_device))
-        with _workers(setup, runtime, observer) as (worker, pool):
+        with _workers(setup, out, runtime, observer) as (worker, pool):
             yield setup, CandidateEvaluator(setup.parents, setup.evaluator, record, worker, pool)
 
 
 @contextmanager
 def _workers(
-    setup: SearchSetup, runtime: Runtime, observer: Observer
+    setup: SearchSetup, out: Path, runtime: Runtime, observer: Observer
 ) -> Iterator[tuple[Worker, Pool | None]]:
     """Start what merges and scores: in this process, or in others."""
     if not runtime.has_workers:
-        yield worker_of(setup, runtime), None
+        folder = out.resolve() / PROMPTS_FOLDER
+        calibrator = Calibrator(setup.parents, setup.tokenizer, folder, observer.stage)
+        yield worker_of(setup, runtime, calibrator), None
         return
     from mergesearch.workers.ray import RayPool  # an extra, and slow to import
 
@@ -182,6 +188,8 @@ def open_search(
         enqueue(study, best)
     goals = goals_of(space, candidates)
     learner = open_learner(setup, candidates, observer) if setup.curriculum else None
+    if setup.calibration is not None:
+        space = setup.calibration.written(space, out)
     return Search(study, space, goals, candidates, setup.shape, observer, learner)
 
 
@@ -223,7 +231,12 @@ def identity(setup: SearchSetup, out: Path) -> dict[str, Any]:
 
     Paths are relative to the run's folder, so that both can be moved together.
     """
-    space = setup.space.model_dump(mode="json", exclude={"suite", "base", "parents"})
+    exclude = {"suite", "base", "parents", "calibration"}
+    space = setup.space.model_dump(mode="json", exclude=exclude)
+    if setup.space.aim is None:  # a key that older runs' spaces do not have
+        del space["aim"]
+    if (calibration := identity_of(setup.space)) is not None:
+        space["calibration"] = calibration
     for key in ("trials", "documents", "minutes", "patience"):
         space["search"].pop(key)
     if setup.space.learned is None:  # a start that such a space does not have

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
+from mergesearch.calibration import Calibrator
 from mergesearch.engines import Cost, differentiable
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
@@ -30,6 +31,12 @@ from mergesearch.parents import (
 )
 from mergesearch.requests import Request
 from mergesearch.runtime import Runtime
+from mergesearch.searching.calibrating import (
+    CalibrationTexts,
+    calibration_of,
+    check_calibration,
+    set_apart,
+)
 from mergesearch.searching.goals import check_goals
 from mergesearch.searching.models import WORKING, Models, open_models
 from mergesearch.space import Learned, SearchSpace, Shape
@@ -81,6 +88,8 @@ class SearchSetup:
     subject: Subject | None = None
     #: Of a step of learning.
     portion: Portion = Portion()  # noqa: RUF009  frozen
+    #: The prompts that statistics are computed from, if a method looks at some.
+    calibration: CalibrationTexts | None = None
 
     def with_budget(self, **limits: int | float | None) -> "SearchSetup":
         """Return the same with another budget.
@@ -135,7 +144,8 @@ def prepare(
     """
     devices = runtime.devices()
     suite = shared.suite if shared else _suite(space, prompts)
-    budget = space.search.documents if learned is None else None  # a search's
+    is_search = learned is None
+    budget = space.search.documents if is_search else None
     learned = learned or space.learned
     models = open_models(space, runtime, devices)
     space, parents, soup, device = models.space, models.parents, models.soup, devices[0]
@@ -146,12 +156,15 @@ def prepare(
     curriculum = (
         shared.curriculum if shared else _curriculum(space, learned, evaluator, prompts, budget)
     )
-    if curriculum is not None and curriculum.apart:
-        evaluator.set_apart(curriculum.apart)
+    calibration = calibration_of(space, evaluator) if is_search else None
+    check_calibration(calibration, runtime, budget)
+    set_apart(evaluator, curriculum, calibration)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
     # built before what the process holds is measured
     costs = costs_of(models, evaluator, dtype, device)
     working = models.working_bytes(costs, dtype)
+    if calibration is not None:
+        working = max(working, calibration.peak_bytes(soup, tokenizer))
     spread = models.spread(working)
     # a candidate is merged, and then scored
     reserved = {"merging": 0, "live model": models.live_bytes(dtype, spread), WORKING: working}
@@ -179,6 +192,7 @@ def prepare(
         curriculum,
         subject,
         portion,
+        calibration,
     )
 
 
@@ -194,7 +208,9 @@ def costs_of(
     ]
 
 
-def worker_of(setup: SearchSetup, runtime: Runtime) -> LocalWorker:
+def worker_of(
+    setup: SearchSetup, runtime: Runtime, calibrator: Calibrator | None = None
+) -> LocalWorker:
     """Make the worker of a setup, in this process.
 
     Raises:
@@ -206,7 +222,9 @@ def worker_of(setup: SearchSetup, runtime: Runtime) -> LocalWorker:
             setup.space, setup.curriculum, setup.subject, setup.evaluator, setup.portion
         )
     device, dtype = runtime.torch_device, runtime.torch_dtype
-    return LocalWorker(setup.parents, setup.evaluator, device, dtype, teacher, setup.spread)
+    return LocalWorker(
+        setup.parents, setup.evaluator, device, dtype, teacher, setup.spread, calibrator
+    )
 
 
 def start_worker(

@@ -15,10 +15,12 @@ from mergesearch.recipe import (
     Recipe,
     Towers,
     VocabularySource,
+    resolved_file,
     soup_recipe,
     task_arithmetic_recipe,
 )
 from mergesearch.samplers import SAMPLERS
+from mergesearch.space.calibrating import AimSettings, Prompts
 from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING, Spec, as_specs
 from mergesearch.space.domains import Domain
 from mergesearch.space.genome import is_genome, space_of_genome
@@ -59,6 +61,13 @@ class SearchSpace(Config):
     tokenizer_source: VocabularySource | None = None
     #: Vision and audio towers of every candidate; see the recipe's.
     towers: Towers | None = None
+    #: Prompts for methods that look at what models compute: a file (a text a line, or JSONL) for
+    #: each parent; or "learn", as None means where a method needs some: documents of the suite, of
+    #: its learn tasks or that its search tasks' limits leave over, each task's for its expert.
+    calibration: Prompts | None = None
+    #: What is done with the candidates of every method, but stacks, soups and learned ones:
+    #: Activation-Informed Merging.
+    aim: AimSettings | None = None
     #: A file, or the suite itself; None is for learning from prompts alone.
     suite: Suite | Path | None = None
     search: SearchSettings = SearchSettings()
@@ -152,6 +161,7 @@ class SearchSpace(Config):
                 self._check_adapters(name)
         if (learned := self.learned) is not None:
             self.check_learned(learned)
+        self._check_calibration()
         self._check_sampler()
         self._check_constraints()
         return self
@@ -207,6 +217,14 @@ class SearchSpace(Config):
                 f"learned: all candidates must have one vocabulary, which {name} has no base for; "
                 "learn of task_arithmetic, or drop tokenizer_source"
             )
+
+    def _check_calibration(self) -> None:
+        if isinstance(self.calibration, Mapping):
+            for name in self.calibration:
+                if name not in self.parents:
+                    raise ValueError(f"calibration: {unknown('parent', name, self.parents)}")
+        if self.aim is not None and self.base is None:
+            raise ValueError("aim needs a base; name the common ancestor of the parents")
 
     def _check_vocabulary(self) -> None:
         if self.base is None:
@@ -326,12 +344,24 @@ def resolve(space: SearchSpace, path: Path) -> SearchSpace:
             "base": space.base and space.base.resolved(folder),
             "parents": {n: ref.resolved(folder) for n, ref in space.parents.items()},
             "tokenizer_source": _vocabulary(space, folder),
+            "calibration": _prompts(space, folder),
             "suite": suite,
         }
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     # again, since two spellings may lead to one folder
     return parse(SearchSpace, {**dict(space), **resolved}, str(path))
+
+
+def _prompts(space: SearchSpace, folder: Path) -> Prompts | None:
+    """Find the files of prompts.
+
+    Raises:
+        InputError: one is missing.
+    """
+    if not isinstance(space.calibration, Mapping):
+        return space.calibration
+    return {n: Path(resolved_file(str(p), folder)) for n, p in space.calibration.items()}
 
 
 def _vocabulary(space: SearchSpace, folder: Path) -> VocabularySource | None:

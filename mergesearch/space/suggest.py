@@ -1,12 +1,13 @@
 """From an Optuna trial to a candidate."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.methods import METHODS, Method, Parameter, Scalar
-from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
+from mergesearch.recipe import Aim, Conditional, ModelRef, PromptFile, Recipe, Setting
+from mergesearch.space.calibrating import prompt_files
 from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING
 from mergesearch.space.domains import Choice, Domain, Fixed, Range, WholeRange
 from mergesearch.space.layout import Block, Settings, Shape, boundaries, in_gradients, in_steps
@@ -80,6 +81,7 @@ def suggest(
     else:
         apart = None if base in models.values() else base
         slices = in_steps(blocks, models, apart, ranges)
+    aim = space.aim.suggest(space.base, trial) if space.aim and space.base else None
     return Recipe(
         merge_method=name,
         base_model=base,
@@ -87,8 +89,19 @@ def suggest(
         slices=slices,
         tokenizer_source=space.tokenizer_source,
         towers=space.towers,
+        calibration=_prompts(space, name, models, aim),
+        aim=aim,
         seed=space.search.seed,
     )
+
+
+def _prompts(
+    space: SearchSpace, name: str, models: Mapping[str, ModelRef], aim: Aim | None
+) -> tuple[PromptFile, ...] | None:
+    """Name the prompts that a candidate's merge looks at: its models', or for AIM all."""
+    if aim is not None:
+        return prompt_files(space.calibration, {BASE: aim.base, **space.parents})
+    return prompt_files(space.calibration, models) if METHODS[name].statistics else None
 
 
 class _Drawn:

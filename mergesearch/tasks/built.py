@@ -11,12 +11,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
 from mergesearch.errors import CandidateError
-from mergesearch.requests import Request, Response
+from mergesearch.requests import Generation, LogLikelihood, Request, Response
 from mergesearch.scores import DocumentScore, TaskId, TaskScore, summary
 from mergesearch.tasks.asking import answered, requests_of
 from mergesearch.tasks.examples import answer_of, prompt_of, right_of
 from mergesearch.tasks.grading import grade
-from mergesearch.tasks.losses import Label, choice_divergence, imitated, label_of
+from mergesearch.tasks.losses import ChoiceLabel, Label, choice_divergence, imitated, label_of
 from mergesearch.tasks.order import stratified_order
 from mergesearch.tasks.questions import question_of
 from mergesearch.tasks.suite import TaskSpec
@@ -182,6 +182,23 @@ class BuiltTask:
     def texts(self, doc_id: int) -> tuple[str, str | None]:
         """Write a document's prompt and its right answer; None where the task names none."""
         return prompt_of(self._requests[doc_id]), right_of(self.source, self._doc(doc_id))
+
+    def right_text(self, doc_id: int) -> tuple[str, str]:
+        """Write all of a document's prompt, and the right answer as it stands behind it.
+
+        The answer is empty where the task names none.
+        """
+        label = self._label(doc_id)
+        if isinstance(label, ChoiceLabel):
+            request = label.requests[label.right[0]]
+        else:
+            request = self._requests[doc_id][0] if label is None else label.requests[0]
+        match request:
+            case LogLikelihood(context, continuation):
+                return context, continuation if label else ""
+            case Generation(prompt):
+                return prompt, ""
+        return request.text, ""
 
     def answer(self, doc_id: int, responses: Sequence[Response]) -> str:
         """Write a model's answer to a document, from the responses to its requests."""

@@ -1,7 +1,7 @@
 """Tensors and arguments drawn for a method: shapes, ties, zeros, flags."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mergesearch.errors import CandidateError
 from mergesearch.methods import REQUIRED, Method, Parameter, apply
+from mergesearch.methods.inputs import as_rows
 
 Arguments = dict[str, Any]
 Shape = tuple[int, ...]
@@ -39,6 +40,12 @@ class Case:
     arguments: Arguments
     #: The method has no result for some tensors, and raises CandidateError.
     partial: bool = False
+    #: By kind, one of each model.
+    statistics: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+    def statistic(self, kind: str, i: int) -> Tensor | None:
+        """Look a statistic of the i-th model up; see `Inputs.statistic`."""
+        return self.statistics[kind][i]
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -52,7 +59,13 @@ class Case:
         """
         try:
             return apply(
-                self.method, self.base, self.models, keys=self.keys, **self.arguments, **fields
+                self.method,
+                self.base,
+                self.models,
+                keys=self.keys,
+                statistics=self.statistic,
+                **self.arguments,
+                **fields,
             )
         except CandidateError:
             if not self.partial:
@@ -78,7 +91,8 @@ class Case:
         }
         keys = None if self.keys is None else self.keys[list(order)]
         models = tuple(self.models[i] for i in order)
-        return replace(self, models=models, keys=keys, arguments=arguments)
+        statistics = {kind: tuple(of[i] for i in order) for kind, of in self.statistics.items()}
+        return replace(self, models=models, keys=keys, arguments=arguments, statistics=statistics)
 
 
 @st.composite
@@ -120,7 +134,21 @@ def cases(
         base = None
     keys = torch.randint(-(2**31), 2**31, (n, 2), generator=generator).int()
     drawn = draw(arguments(method, n, ranges))
-    return Case(method, base, models, keys if method.random else None, drawn, partial)
+    known = {
+        kind: tuple(statistic(kind, shape, generator) for _ in range(n))
+        for kind in method.statistics
+    }
+    return Case(method, base, models, keys if method.random else None, drawn, partial, known)
+
+
+def statistic(kind: str, shape: Shape, generator: torch.Generator) -> Tensor:
+    """Draw a statistic of one model for a tensor; see `Inputs.statistic`."""
+    rows, columns = as_rows(torch.empty(shape)).shape
+    if kind == "fisher":
+        return torch.randn(rows, columns, generator=generator) ** 2
+    n = 2 * columns + 1  # inputs enough that the matrix has an inverse
+    inputs = torch.randn(n, columns, generator=generator)
+    return inputs.T @ inputs / n
 
 
 @st.composite

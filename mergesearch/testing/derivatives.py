@@ -18,7 +18,14 @@ from mergesearch.testing.cases import Case
 def inputs_of(case: Case) -> Inputs:
     """Take a case's tensors as the inputs of its method."""
     flat_range = (0, max(1, case.models[0].numel()))
-    return as_inputs(case.method, case.base, case.models, keys=case.keys, flat_range=flat_range)
+    return as_inputs(
+        case.method,
+        case.base,
+        case.models,
+        keys=case.keys,
+        flat_range=flat_range,
+        statistics=case.statistic,
+    )
 
 
 def in_float64(case: Case, moved: Mapping[str, Tensor]) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mergesearch.calibration import Computed
 from mergesearch.errors import InputError
 from mergesearch.learning import Course
 from mergesearch.recipe import Recipe
@@ -28,6 +29,8 @@ class Merged:
     digest: str
     #: Entries of its tensors, repeated layers each time.
     n_parameters: int
+    #: Statistics that its merge looks at, computed now or before.
+    statistics: tuple[Computed, ...] = ()
 
 
 class Worker(Protocol):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mergesearch.calibration import Calibrator, Computed
 from mergesearch.learning import Course
 from mergesearch.logs import quiet
 from mergesearch.merging import LiveModel, Spread, digest_of
@@ -47,6 +48,7 @@ class LocalWorker:
         dtype: what it computes in; None leaves it to `LiveModel`.
         teacher: of the coefficients that are learned, if any are.
         spread: the devices where the model runs, if they are several.
+        calibrator: of the statistics that merges look at, if any do.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class LocalWorker:
         dtype: torch.dtype | None = None,
         teacher: Teacher | None = None,
         spread: Spread | None = None,
+        calibrator: Calibrator | None = None,
     ) -> None:
         self._parents = parents
         self._evaluator = evaluator
         self._live = LiveModel(parents, device, dtype, spread)
         self._teacher = teacher
+        self._calibrator = calibrator
         #: Of the live model, while it is what it was when it was last asked.
         self._turn: Turn | None = None
 
@@ -77,8 +81,13 @@ class LocalWorker:
     def merge(self, recipe: Recipe) -> Merged:
         """Make the live model the recipe's."""
         self._rest()
+        statistics: tuple[Computed, ...] = ()
+        if recipe.statistics:
+            if self._calibrator is None:
+                raise ValueError("a worker without a calibrator computes no statistics")
+            statistics = self._calibrator.prepare(recipe, self._live)
         digest = self._live.become(recipe)
-        return Merged(digest, self._live.plan.n_entries)
+        return Merged(digest, self._live.plan.n_entries, statistics)
 
     def score(
         self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]

@@ -114,6 +114,37 @@ def test_iso_cts_takes_the_own_directions_of_identical_models_once(data: st.Data
     assert_direction(case, mean * left[:, : common + own] @ right[: common + own])
 
 
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_wudi_gives_identical_models_what_the_ridge_leaves(data: st.DataObject) -> None:
+    """T V diag(v / (v + ridge)) V^T, whose values v are those of T^T T, up to a factor."""
+    case = alike(data.draw(cases("wudi", MATRICES, grid=False)))
+    delta = delta_of(case)
+    values, vectors = torch.linalg.eigh(delta.T @ delta)
+    left = values / (values + case.arguments["ridge"] * values.mean())
+    assert_direction(case, (delta @ vectors * left) @ vectors.T)
+
+
+@pytest.mark.parametrize("name", ["bmm", "bmm_data"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_bmm_gives_identical_models_what_lies_between_them_and_the_anchor(
+    name: str, data: st.DataObject
+) -> None:
+    """A + (T - A) V diag(v / (v + ridge)) V^T, with the anchor A a multiple of T."""
+    case = alike(data.draw(cases(name, MATRICES, grid=False)))
+    n, delta = len(case.models), delta_of(case)
+    case = case.having(weight=[1.0] * n)
+    of_task = delta.T @ delta / (delta * delta).sum()
+    grams = case.statistics["gram"] if name == "bmm_data" else (of_task,) * n
+    values, vectors = torch.linalg.eigh(torch.stack(grams).mean(0))
+    left = values / (values + case.arguments["ridge"] * values.mean())
+    anchor = case.arguments["anchor"] * delta
+    between = ((delta - anchor) @ vectors * left) @ vectors.T
+    assert case.base is not None
+    torch.testing.assert_close(case.merged(), case.base + anchor + between, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["tsv_m", "iso_c", "iso_cts"])
 @pytest.mark.parametrize(("shape", "tensor"), [((8,), "norm"), ((8, 6), "model.embed_tokens")])
 def test_vectors_and_tables_of_tokens_take_the_mean_delta(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mergesearch.calibration import PROMPTS_FOLDER
 from mergesearch.errors import InputError
 from mergesearch.exporting.checkpoint import RECIPE_FILE, check_free, write_checkpoint
 from mergesearch.exporting.gguf.architectures import (
@@ -64,6 +65,8 @@ def write_gguf(selected: Selected, out: Path) -> tuple[str, ...]:
             check(checkpoint, file)
             for name in (RECIPE_FILE, "README.md"):
                 shutil.copy(checkpoint / name, folder / name)
+            if (checkpoint / PROMPTS_FOLDER).is_dir():
+                shutil.copytree(checkpoint / PROMPTS_FOLDER, folder / PROMPTS_FOLDER)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return (f"transformers loads it with gguf_file={file.name!r}",)

@@ -33,6 +33,8 @@ def spent(run: RunView) -> list[tuple[str, str]]:
         facts.append(("Documents answered", f"{n_documents:,}"))
     if n_learned := run.record.n_answers_learning:
         facts.append(("Answers in learning", f"{n_learned:,}"))
+    if n_statistics := sum(run.record.statistics.values()):
+        facts.append(("Answers for statistics", f"{n_statistics:,}"))
     if seconds := sum(trial.seconds for trial in trials):
         facts.append(("Time in trials", _time(seconds)))
     return facts

@@ -95,7 +95,7 @@ def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict
         "best": best,
         "recipe": write_recipe(recipe, run.folder) if recipe else None,
         "recipe_hash": recipe.hash[:12] if recipe else None,
-        "in_mergekit": bool(recipe and recipe.method.in_mergekit),
+        "in_mergekit": bool(recipe and not recipe.beyond_mergekit),
         "export": f"mergesearch export {folder}{which}",
         "folder": folder,
         "board": board(list(run.entries)) if run.entries else None,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: The values of lambda at which plain task arithmetic is tried.
 LAMBDAS = (0.3, 0.5, 1.0)
+#: The omega at which AIM changes nothing.
+_AS_IT_IS = 1.0
 
 #: Weights in closed form: powers of the norm of a parent's task vector.
 _POWERS = {"metagpt": 2, "nan": -1}
@@ -110,6 +112,8 @@ def _point(
         return None
     if space.subset is not None and sum(map(bool, weights.values())) > space.subset[1]:
         return None
+    if space.aim is not None and space.aim.omega[1] < _AS_IT_IS:
+        return None
     own = space.domains[method]
     weight = own.get("weight")
     if not isinstance(weight, Range) or not all(_holds(weight, w) for w in weights.values()):
@@ -150,7 +154,12 @@ class _Answers:
 
     def _answer(self, name: str) -> Any:
         what, *of = name.removeprefix(f"{self._method}.").split(".")
-        known: dict[str, Any] = {"method": self._method, **self._others, **_FLAT}
+        known: dict[str, Any] = {
+            "method": self._method,
+            "aim": _AS_IT_IS,
+            **self._others,
+            **_FLAT,
+        }
         what = ".".join((what, *of)) if what == LINES else what
         if what == "weight":
             known["weight"] = self._weights[of[0]]

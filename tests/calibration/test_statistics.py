@@ -1,0 +1,247 @@
+"""Statistics beside those of transformers' own forward and backward passes."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from mergesearch.calibration import Calibrator, calibrated, disk_bytes
+from mergesearch.errors import InputError
+from mergesearch.merging import LiveModel, digest_of, merged_tensors, plan_merge
+from mergesearch.parents import Parents, tokenizer_of
+from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.runtime import torch_threads
+from tests import tiny
+from tests.calibration.conftest import ONE, TWO, OfMethod
+
+CPU = torch.device("cpu")
+MATRICES = [
+    f"model.layers.{i}.{module}.weight"
+    for i in range(4)
+    for module in (
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+    )
+]  # fmt: skip
+
+
+def loaded(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def tokens(text: str) -> Tensor:
+    return torch.tensor([tiny.tokenizer()(text)["input_ids"]])
+
+
+def inputs_of(model: Any, texts: list[str]) -> dict[str, Tensor]:
+    """What each linear layer gets from texts in plain forward passes, (tokens, columns)."""
+    seen: dict[str, list[Tensor]] = defaultdict(list)
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args, n=name: seen[n].append(args[0][0]))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    with torch.no_grad():
+        for text in texts:
+            model(tokens(text))
+    for hook in hooks:
+        hook.remove()
+    return {f"{name}.weight": torch.cat(of) for name, of in seen.items()}
+
+
+class Owner:
+    """A calibrator with all that it needs, and what it said."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.parents = recipe, Parents.of(recipe)
+        self.said: list[str] = []
+        self.live = LiveModel(self.parents, CPU)
+        self.calibrator = Calibrator(
+            self.parents, tokenizer_of(self.parents), folder, self.said.append
+        )
+        self.computed = self.calibrator.prepare(recipe, self.live)
+
+    def read(self, kind: str, model: str, name: str) -> Tensor | None:
+        (ref,) = (ref for ref in self.recipe.models if str(ref).endswith(model))
+        return self.parents.statistics.read(kind, ref, name)
+
+
+def close(actual: Tensor | None, expected: Tensor) -> None:
+    assert actual is not None
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gram_matrices_are_those_of_plain_forward_passes(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    owner = Owner(of_method("regmean"), tmp_path)
+    for model, texts in (("one", ONE), ("two", TWO)):
+        inputs = inputs_of(loaded(relatives / "models" / model), texts)
+        for name in MATRICES:
+            close(
+                owner.read("gram", model, name), inputs[name].T @ inputs[name] / len(inputs[name])
+            )
+        assert owner.read("gram", model, "model.norm.weight") is None
+        assert owner.read("gram", model, "model.embed_tokens.weight") is None
+
+
+def test_inputs_that_layers_share_are_stored_once(of_method: OfMethod, tmp_path: Path) -> None:
+    recipe = of_method("regmean")
+    owner = Owner(recipe, tmp_path)
+    files = sorted((tmp_path / owner.computed[0].key).iterdir())
+    assert len(files) == 4
+    with safe_open(files[0], framework="pt") as opened:
+        assert len(opened.keys()) == 4  # of seven: q, k, v are one, and gate, up
+    n_bytes = sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors"))
+    assert n_bytes <= disk_bytes(["gram"], plan_merge(recipe, owner.parents), 2)
+
+
+def test_the_fisher_information_is_that_of_autograd_example_by_example(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    owner = Owner(of_method("fisher"), tmp_path)
+    model = loaded(relatives / "models" / "two")
+    total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for text in TWO:
+        ids = tokens(text)
+        model.zero_grad()
+        (model(ids, labels=ids).loss * (ids.shape[1] - 1)).backward()  # its mean over tokens
+        for name, parameter in model.named_parameters():
+            total[name] += parameter.grad**2 / len(TWO)
+    for name, expected in total.items():
+        found = owner.read("fisher", "two", name)
+        assert found is not None
+        # bfloat16 has eight digits of two
+        torch.testing.assert_close(found.view_as(expected), expected, rtol=2**-8, atol=1e-12)
+    n_bytes = sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors"))
+    assert n_bytes <= disk_bytes(["fisher"], plan_merge(owner.recipe, owner.parents), 2)
+
+
+def test_only_the_tokens_of_a_continuation_are_labels(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    (tmp_path / "one.jsonl").write_text('{"prompt": "w1 w2 w3", "continuation": " w4 w5"}\n')
+    file = str(tmp_path / "one.jsonl")
+    owner = Owner(of_method("fisher").with_files(lambda _: file), tmp_path)
+    model, ids = loaded(relatives / "models" / "one"), tokens("w1 w2 w3 w4 w5")
+    logprobs = model(ids).logits[0].log_softmax(-1)
+    (-logprobs[2, ids[0, 3]] - logprobs[3, ids[0, 4]]).backward()
+    name = "model.layers.2.mlp.up_proj.weight"
+    found = owner.read("fisher", "one", name)
+    assert found is not None
+    torch.testing.assert_close(found, model.get_parameter(name).grad ** 2, rtol=2**-8, atol=1e-12)
+
+
+def test_magnitudes_are_the_bases_from_all_prompts(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    more = ", parameters: {weight: 1}, aim: {base: models/base, omega: 0.4}"
+    owner = Owner(of_method("linear", more), tmp_path)
+    assert [one.n_texts for one in owner.computed] == [len({*ONE, *TWO})]
+    inputs = inputs_of(loaded(relatives / "models" / "base"), list(dict.fromkeys([*ONE, *TWO])))
+    for name in MATRICES:
+        close(owner.read("activation", "base", name), inputs[name].abs().mean(0))
+
+
+def test_merged_gram_matrices_come_through_merged_layers(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    recipe = of_method("regmean_pp")
+    owner = Owner(recipe, tmp_path)
+    merged = dict(merged_tensors(recipe, owner.parents))  # at equal weights and alpha's default
+    for model, texts in (("one", ONE), ("two", TWO)):
+        for layer in (0, 2):
+            own = loaded(relatives / "models" / model)
+            before = [n for n in merged if "layers" not in n or int(n.split(".")[2]) < layer]
+            own.load_state_dict({n: merged[n] for n in before}, strict=False)
+            inputs = inputs_of(own, texts)
+            for name in MATRICES:
+                if f"layers.{layer}." in name:
+                    x = inputs[name]
+                    found = owner.read("merged gram", model, name)
+                    assert found is not None
+                    torch.testing.assert_close(found, x.T @ x / len(x), rtol=1e-3, atol=1e-5)
+
+
+def test_they_are_computed_once_for_a_model_and_its_prompts(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    recipe = of_method("regmean")
+    first, again = Owner(recipe, tmp_path), Owner(recipe, tmp_path)
+    assert [line.split(":")[0] for line in first.said] == ["gram from 19 texts"]
+    assert again.said == []
+    assert again.computed == first.computed
+    other = Owner(recipe.with_files(lambda _: str(relatives / "one.txt")), tmp_path)
+    assert [line.split(":")[0] for line in other.said] == ["gram from 10 texts"]  # two's alone
+    assert other.computed[0] == first.computed[0]
+
+
+@pytest.mark.parametrize("method", ["regmean", "regmean_pp", "fisher"])
+def test_no_number_of_threads_changes_a_bit(method: str, of_method: OfMethod) -> None:
+    recipe, digests = of_method(method), set()
+    for n in (1, 3):
+        with torch_threads(n):
+            parents = Parents.of(recipe)
+            with calibrated(recipe, parents):
+                digests.add(digest_of(recipe, parents))
+    assert len(digests) == 1
+
+
+def test_a_damaged_file_is_named(of_method: OfMethod, tmp_path: Path) -> None:
+    owner = Owner(of_method("regmean"), tmp_path)
+    file = sorted((tmp_path / owner.computed[0].key).iterdir())[1]
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match=rf"{file.name} is gone or damaged; remove its folder"):
+        Owner(of_method("regmean"), tmp_path)
+
+
+def test_without_statistics_a_merge_says_what_it_lacks(of_method: OfMethod) -> None:
+    recipe = of_method("regmean")
+    with pytest.raises(InputError, match=r"the merge looks at the gram of .*one, which is"):
+        digest_of(recipe, Parents.of(recipe))
+
+
+def refused(recipe: Recipe) -> str:
+    parents = Parents.of(recipe)
+    with pytest.raises(InputError) as caught, calibrated(recipe, parents):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_bad_prompts_are_one_line(of_method: OfMethod, tmp_path: Path) -> None:
+    recipe = of_method("regmean")
+    without = recipe.model_copy(update={"calibration": None})
+    assert refused(without).endswith("names none; add calibration: {MODEL: FILE}")
+    assert recipe.calibration is not None
+    one_only = recipe.model_copy(update={"calibration": recipe.calibration[:1]})
+    assert "two has none; add calibration" in refused(one_only)
+    for content, said in (
+        (b"\n  \n", "holds no prompt"),
+        (b"w1\0w2", "it is binary"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
+    ):
+        (tmp_path / "bad.txt").write_bytes(content)
+        bad = recipe.with_files(lambda _: str(tmp_path / "bad.txt"))
+        assert said in refused(bad)
+
+
+def test_models_without_linear_layers_are_refused(tmp_path: Path) -> None:
+    refs = [
+        ModelRef.model_validate(str(tiny.gpt2(tmp_path / name, seed)))
+        for seed, name in enumerate(("one", "two"))
+    ]
+    (tmp_path / "p.txt").write_text("w1 w2")
+    recipe = Recipe.model_validate(
+        {
+            "merge_method": "regmean",
+            "slices": [{"sources": [{"model": str(ref)} for ref in refs]}],
+            "calibration": {str(ref): str(tmp_path / "p.txt") for ref in refs},
+        }
+    )
+    assert "linear layers in 2 decoder layers, and the class" in refused(recipe)
