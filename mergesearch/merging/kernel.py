@@ -14,6 +14,7 @@ from mergesearch.merging.loading import Load
 from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.threads import workers
+from mergesearch.merging.written import Written
 from mergesearch.methods import Formula, Inputs
 from mergesearch.methods.executor import BLOCK, Call, Executor
 from mergesearch.methods.formula import plain
@@ -70,6 +71,7 @@ def write(
     parents: Parents,
     targets: Mapping[str, Tensor],
     loads: Sequence[Load] = (),
+    written: Written | None = None,
 ) -> str:
     """Write a plan's tensors over those of a model, in place.
 
@@ -78,6 +80,7 @@ def write(
         parents: where the inputs are read.
         targets: tensors of the jobs' shapes by name, of any float dtype and on any device.
         loads: what becomes of the jobs that have no target, together.
+        written: what the model was last written from; tensors that would be the same are left.
 
     Returns:
         The hash of the merged tensors.
@@ -86,28 +89,33 @@ def write(
         CandidateError: a merged value is NaN or infinite; the targets are then no candidate.
     """
     call = call_for(parents.device, plan.n_entries)
+    written = Written() if written is None else written
+    new = {job.name for job in plan.jobs if not written.holds(job, plan.seed)}
+    new |= {name for load in loads if load.names & new for name in load.names}
+    written.forget(new)
+    # so that none is waited for
+    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)
+    todo = [job for job in largest_first if job.name in new]
 
-    def merged(job_and_target: tuple[Job, Tensor]) -> tuple[str, str]:
+    def merged(job_and_target: tuple[Job, Tensor]) -> tuple[Job, str]:
         job, target = job_and_target
         digest = TensorDigest(job.name, job.dtype, job.shape)
         merge_tensor(job, plan.seed, parents, target, call=call, digest=digest)
-        return job.name, digest.hexdigest()
+        return job, digest.hexdigest()
 
-    digest = Digest()
-    # so that none is waited for
-    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)
     with workers(parents.device) as pool:
-        at_once = [(job, targets[job.name]) for job in largest_first if job.name in targets]
-        for name, part in pool.map(merged, at_once):
-            digest.put(name, part)
+        at_once = [(job, targets[job.name]) for job in todo if job.name in targets]
+        for job, part in pool.map(merged, at_once):
+            written.put(job, plan.seed, part)
         for load in loads:
-            jobs = [job for job in largest_first if job.name in load.names]
+            jobs = [job for job in todo if job.name in load.names]
             made = [torch.empty(j.shape, dtype=load.dtype, device=load.device) for j in jobs]
-            for name, part in pool.map(merged, list(zip(jobs, made, strict=True))):
-                digest.put(name, part)
+            parts = list(pool.map(merged, zip(jobs, made, strict=True)))
             if jobs:
                 load.into({job.name: tensor for job, tensor in zip(jobs, made, strict=True)})
-    return digest.hexdigest()
+            for job, part in parts:
+                written.put(job, plan.seed, part)
+    return written.digest(plan.jobs)
 
 
 @torch.no_grad()
