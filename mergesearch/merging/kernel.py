@@ -2,7 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,19 +161,33 @@ def release_inputs(job: Job, parents: Parents) -> None:
 def _merge(job: Job, inputs: Inputs, target: Tensor, digest: TensorDigest | None) -> None:
     # without a model there is nothing to add to the base
     formula = job.method.formula(inputs, **job.arguments) if job.models else Formula(copy)
+    formula = replace(formula, function=rounded_to(job.dtype, formula.function))
     out = as_rows(target)
     for rows, value in inputs.values(formula):
-        rounded = value.to(job.dtype)  # the one rounding
-        wide = rounded.float()
-        low, high = torch.aminmax(wide)
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if not _is_finite(value):
             raise CandidateError(
                 f"the merged tensor {job.name} has NaN or infinite entries; "
                 "use smaller weights or a wider dtype"
             )
-        out[rows] = rounded if target.dtype == job.dtype else wide
+        out[rows] = value
         if digest is not None:
-            digest.update(wide)
+            digest.update(value)
+
+
+@cache
+def rounded_to(dtype: torch.dtype, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a formula's function give float32 values that a dtype has: the one rounding.
+
+    A part of the function, so that it is compiled with it; one function for each of both, so that
+    it is compiled once.
+    """
+    if dtype == torch.float32:
+        return function
+
+    def rounded(base: Tensor | None, models: Sequence[Tensor], **constants: Any) -> Tensor:
+        return function(base, models, **constants).to(dtype).to(torch.float32)
+
+    return rounded
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
@@ -238,10 +255,10 @@ def read(parents: Parents, source: Input) -> Tensor:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    bounds = [
-        torch.stack(torch.aminmax(block)) for block in tensor.reshape(-1).split(BLOCK) if len(block)
-    ]
-    return not bounds or bool(torch.isfinite(torch.stack(bounds)).all())
+    """Tell if all entries are finite, by their sum unless that is too large itself."""
+    if not tensor.numel() or math.isfinite(tensor.sum()):
+        return True
+    return all(math.isfinite(bound) for bound in torch.aminmax(tensor))
 
 
 def _keys(seed: int, name: str, n: int, device: torch.device) -> Tensor:
