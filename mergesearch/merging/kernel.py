@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,10 @@ from mergesearch.merging.digest import Digest, TensorDigest
 from mergesearch.merging.factors import factors_of
 from mergesearch.merging.fuse import call_for
 from mergesearch.merging.loading import Load
-from mergesearch.merging.plan import Held, Input, Job, Plan
+from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.threads import workers
+from mergesearch.merging.written import Written, source_of
 from mergesearch.methods import Formula, Inputs
 from mergesearch.methods.executor import BLOCK, Call, Executor
 from mergesearch.methods.formula import plain
@@ -73,6 +75,7 @@ def write(
     parents: Parents,
     targets: Mapping[str, Tensor],
     loads: Sequence[Load] = (),
+    written: Written | None = None,
 ) -> str:
     """Write a plan's tensors over those of a model, in place.
 
@@ -81,6 +84,7 @@ def write(
         parents: where the inputs are read.
         targets: tensors of the jobs' shapes by name, of any float dtype and on any device.
         loads: what becomes of the jobs that have no target, together.
+        written: what the model was last written from; tensors that would be the same are left.
 
     Returns:
         The hash of the merged tensors.
@@ -89,28 +93,34 @@ def write(
         CandidateError: a merged value is NaN or infinite; the targets are then no candidate.
     """
     call = call_for(parents.device, plan.n_entries)
+    written = Written() if written is None else written
+    sources = {job.name: source_of(job, plan.seed, _looked_at(job, parents)) for job in plan.jobs}
+    new = {name for name, source in sources.items() if not written.holds(name, source)}
+    new |= {name for load in loads if load.names & new for name in load.names}
+    written.forget(new)
+    # so that none is waited for
+    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)
+    todo = [job for job in largest_first if job.name in new]
 
-    def merged(job_and_target: tuple[Job, Tensor]) -> tuple[str, str]:
+    def merged(job_and_target: tuple[Job, Tensor]) -> tuple[Job, str]:
         job, target = job_and_target
         digest = TensorDigest(job.name, job.dtype, job.shape)
         merge_tensor(job, plan.seed, parents, target, call=call, digest=digest)
-        return job.name, digest.hexdigest()
+        return job, digest.hexdigest()
 
-    digest = Digest()
-    # so that none is waited for
-    largest_first = sorted(plan.jobs, key=lambda job: -job.n_entries)
     with workers(parents.device) as pool:
-        at_once = [(job, targets[job.name]) for job in largest_first if job.name in targets]
-        for name, part in pool.map(merged, at_once):
-            digest.put(name, part)
+        at_once = [(job, targets[job.name]) for job in todo if job.name in targets]
+        for job, part in pool.map(merged, at_once):
+            written.put(job.name, sources[job.name], part)
         for load in loads:
-            jobs = [job for job in largest_first if job.name in load.names]
+            jobs = [job for job in todo if job.name in load.names]
             made = [torch.empty(j.shape, dtype=load.dtype, device=load.device) for j in jobs]
-            for name, part in pool.map(merged, list(zip(jobs, made, strict=True))):
-                digest.put(name, part)
+            parts = list(pool.map(merged, zip(jobs, made, strict=True)))
             if jobs:
                 load.into({job.name: tensor for job, tensor in zip(jobs, made, strict=True)})
-    return digest.hexdigest()
+            for job, part in parts:
+                written.put(job.name, sources[job.name], part)
+    return written.digest(plan.jobs)
 
 
 @torch.no_grad()
@@ -156,41 +166,57 @@ def _merge(
 ) -> None:
     # without a model there is nothing to add to the base
     formula = job.method.formula(inputs, **job.arguments) if job.models else Formula(copy)
+    if job.held is None:  # else the result is held first
+        formula = replace(formula, function=rounded_to(job.dtype, formula.function))
     out = as_rows(target)
     values = inputs.values(formula)
-    for rows, value in values if job.held is None else _held(values, job.held, inputs, parents):
-        rounded = value.to(job.dtype)  # the one rounding
-        wide = rounded.float()
-        low, high = torch.aminmax(wide)
-        if not (math.isfinite(low) and math.isfinite(high)):
+    for rows, value in values if job.held is None else _held(values, job, inputs, parents):
+        if not _is_finite(value):
             raise CandidateError(
                 f"the merged tensor {job.name} has NaN or infinite entries; "
                 "use smaller weights or a wider dtype"
             )
-        out[rows] = rounded if target.dtype == job.dtype else wide
+        out[rows] = value
         if digest is not None:
-            digest.update(wide)
+            digest.update(value)
+
+
+@cache
+def rounded_to(dtype: torch.dtype, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a formula's function give float32 values that a dtype has: the one rounding.
+
+    A part of the function, so that it is compiled with it; one function for each of both, so that
+    it is compiled once.
+    """
+    if dtype == torch.float32:
+        return function
+
+    def rounded(base: Tensor | None, models: Sequence[Tensor], **constants: Any) -> Tensor:
+        return function(base, models, **constants).to(dtype).to(torch.float32)
+
+    return rounded
 
 
 def _held(
-    values: Iterator[tuple[slice, Tensor]], held: Held, inputs: Inputs, parents: Parents
+    values: Iterator[tuple[slice, Tensor]], job: Job, inputs: Inputs, parents: Parents
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Multiply each input channel's delta by 1 - a (1 - omega) (arXiv:2502.02421).
+    """Multiply each input channel's delta by 1 - a (1 - omega), and round (arXiv:2502.02421).
 
     a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
     linear layer's weight stay.
     """
-    source = held.base
+    assert job.held is not None
+    source = job.held.base
     magnitude = parents.statistics.read("activation", source.model, source.name)
-    if magnitude is None:
-        yield from values
-        return
-    share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
-    left = (1 - share * (1 - held.omega)).to(inputs.device)
+    left: Tensor | None = None
+    if magnitude is not None:
+        share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
+        left = (1 - share * (1 - job.held.omega)).to(inputs.device)
     base = as_rows(read(parents, source))
     for rows, value in values:
         origin = base[rows].to(value.device).float()
-        yield rows, origin + (value - origin) * left
+        held = value if left is None else origin + (value - origin) * left
+        yield rows, held.to(job.dtype).to(torch.float32)
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
@@ -233,6 +259,13 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
         ),
         find_factors=lambda: factors_of(job, parents),
     )
+
+
+def _looked_at(job: Job, parents: Parents) -> list[str]:
+    """Name the statistics that a job looks at."""
+    key = parents.statistics.key
+    keys = [key(kind, source.model) for kind in job.method.statistics for source in job.models]
+    return [*keys, *([key("activation", job.held.base.model)] if job.held else [])]
 
 
 def _ids(job: Job, sources: Sequence[Input], parents: Parents) -> list[Hashable]:
@@ -282,10 +315,10 @@ def read(parents: Parents, source: Input) -> Tensor:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    bounds = [
-        torch.stack(torch.aminmax(block)) for block in tensor.reshape(-1).split(BLOCK) if len(block)
-    ]
-    return not bounds or bool(torch.isfinite(torch.stack(bounds)).all())
+    """Tell if all entries are finite, by their sum unless that is too large itself."""
+    if not tensor.numel() or math.isfinite(tensor.sum()):
+        return True
+    return all(math.isfinite(bound) for bound in torch.aminmax(tensor))
 
 
 def _keys(seed: int, name: str, n: int, device: torch.device) -> Tensor:

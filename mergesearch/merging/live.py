@@ -17,6 +17,7 @@ from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.skeleton import allocate, skeleton
 from mergesearch.merging.spread import Spread
 from mergesearch.merging.stack import Stacks
+from mergesearch.merging.written import Written
 from mergesearch.parents import Parents
 from mergesearch.recipe import Recipe
 
@@ -47,7 +48,11 @@ def merge_into(model: nn.Module, recipe: Recipe, parents: Parents) -> str:
 
 
 def fill(
-    model: nn.Module, plan: Plan, parents: Parents, conversion: Conversion | None = None
+    model: nn.Module,
+    plan: Plan,
+    parents: Parents,
+    conversion: Conversion | None = None,
+    written: Written | None = None,
 ) -> str:
     """Do what `merge_into` does, for a recipe that is planned already.
 
@@ -56,17 +61,19 @@ def fill(
         plan: of the recipe.
         parents: its models.
         conversion: of the plan's tensors to the model's, where it is known.
+        written: what the model was last written from, if that is known.
     """
     conversion = conversion or Conversion(model, plan.shapes)
-    return write(plan, parents, conversion.targets(), conversion.loads())
+    return write(plan, parents, conversion.targets(), conversion.loads(), written)
 
 
 class LiveModel:
     """One transformers model in memory that becomes recipe after recipe.
 
-    Merged weights are written over those of the recipe before. A stack takes the parents' own
-    tensors (`Stacks`), where the parents are kept for further merges. The model is built anew only
-    where a recipe needs another shape, and the one before is freed first.
+    Merged weights are written over those of the recipe before, but for tensors that are the same in
+    both; so nobody else may write into the model. A stack takes the parents' own tensors
+    (`Stacks`), where the parents are kept for further merges. The model is built anew only where a
+    recipe needs another shape, and the one before is freed first.
 
     >>> import torch
     >>> from mergesearch import LiveModel, open_parents, read_recipe
@@ -102,6 +109,7 @@ class LiveModel:
         self._stacks = Stacks(parents, device)
         self._model: PreTrainedModel | None = None
         self._conversion: Conversion | None = None
+        self._written = Written()
         #: What the model can become without being built anew.
         self._shape: object = None
         self._plan: Plan | None = None
@@ -130,7 +138,7 @@ class LiveModel:
         if stacked and conversion.is_plain:
             digest = self._stacks.stack_into(model, plan, conversion)
         else:
-            digest = fill(model, plan, self._parents, conversion)
+            digest = fill(model, plan, self._parents, conversion, self._written)
         with quiet():  # of settings that do not go together
             model.generation_config = generation_config(plan)
             self._digest = digest + generation_mark(plan, self._parents)
@@ -147,6 +155,7 @@ class LiveModel:
         """
         self._digest = None
         model, conversion = self._of_shape(plan, plan.shapes, stacked=False)
+        self._written = Written()  # learning writes for itself
         return LearnableModel.over(model, plan, self._parents, conversion)
 
     def overwrite(self, plan: Plan) -> None:
@@ -160,6 +169,7 @@ class LiveModel:
         """
         assert self._conversion is not None, "a model is overwritten once there is one"
         self._digest = None
+        self._written = Written()  # of which nothing is known to stay
         write(plan, self._parents, self._conversion.targets(), self._conversion.loads())
 
     @property
@@ -179,6 +189,7 @@ class LiveModel:
         """Take the model, built anew where the plan needs another shape."""
         if self._model is None or self._conversion is None or shape != self._shape:
             self._model = self._conversion = None  # memory is free before the next takes some
+            self._written = Written()
             self._model = skeleton(plan, self._device, self._dtype)
             self._conversion = Conversion(self._model, plan.shapes)
             if not (stacked and self._conversion.is_plain):

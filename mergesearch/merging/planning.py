@@ -63,6 +63,7 @@ class _Planner:
         self._depth = n_layers(parents, first)
         self._towers = tower_depths(parents.checkpoint(first).specs)
         models = {source.model for part in self._slices for source in part.sources}
+        self._specs = {model: parents.specs(model) for model in models}
         #: Whether no model has an output head beside its embeddings.
         self._ties = all(parents.checkpoint(model).is_tied for model in models)
         #: Each model's tensor names by layer.
@@ -277,7 +278,7 @@ class _Planner:
 
     def _is_shared(self, name: str, pairs: Sequence[tuple[ModelRef, str]]) -> bool:
         """Tell a tensor of the model from a value head that training left in some."""
-        everywhere = all(n in self._parents.specs(model) for model, n in pairs)
+        everywhere = all(n in self._specs[model] for model, n in pairs)
         return everywhere or name not in self._parents.foreign
 
     @cached_property
@@ -340,7 +341,7 @@ class _Planner:
         return Held(Input(aim.base, name), aim.omega)
 
     def _spec(self, model: ModelRef, name: str) -> TensorSpec:
-        spec = self._parents.specs(model).get(name)
+        spec = self._specs[model].get(name)
         if spec is None:
             raise RecipeError(
                 f"{model} has no tensor {name}; all models must have the same tensors"
@@ -351,7 +352,7 @@ class _Planner:
         """Look up the dtype in which the base stores a tensor, or else the first model."""
         of_base = [(s, n) for s, n in named if s.model == self._recipe.base_model]
         source, name = (of_base or named)[0]
-        return self._parents.specs(source.model)[name].dtype
+        return self._specs[source.model][name].dtype
 
     def _first_layers(self) -> list[tuple[ModelRef, int]]:
         """List for each layer of the output the first source's model, and its layer there."""

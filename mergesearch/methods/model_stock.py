@@ -20,8 +20,8 @@ def model_stock(inputs: Inputs, *, filter_wise: bool = False) -> Formula:
         filter_wise: a t for each row instead of one for the tensor.
     """
     if filter_wise and inputs.n_dims > 1:
-        return Formula(span, span_by_row(inputs, _shares(gram_of_rows(inputs))))
-    return Formula(span, span_of(inputs, _shares(gram(inputs)).tolist()))
+        return Formula(span, span_by_row(inputs, _shares(gram_of_rows(inputs))), heavy=True)
+    return Formula(span, span_of(inputs, _shares(gram(inputs)).tolist()), heavy=True)
 
 
 def _shares(products: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def multislerp(
     n = len(inputs.models)
     if n == 1:
         # alone it is what it is, whatever its weight
-        return Formula(span, span_of(inputs, [1.0]))
+        return Formula(span, span_of(inputs, [1.0]), heavy=True)
     products = gram(inputs)
     total = sum(weight) if normalize_weights else 1.0
     weights = torch.tensor(weight, dtype=torch.float64) / total
@@ -50,7 +50,7 @@ def multislerp(
     length = norm(float(weights @ units @ weights))
     if length < eps:
         if n == 2 or float(norms.max()) < eps:
-            return Formula(span, span_of(inputs, weights.tolist()))
+            return Formula(span, span_of(inputs, weights.tolist()), heavy=True)
         raise CandidateError(
             f"{inputs.name}: multislerp is undefined where the weighted mean of the directions "
             f"is zero, got weights {list(weight)}; change a weight"
@@ -61,7 +61,7 @@ def multislerp(
     turn = norm(float(tangent @ units @ tangent)) + eps
     point = mean * math.cos(turn) + tangent * (math.sin(turn) / turn)
     coefficients = point * float(weights @ norms) / (norms + eps)
-    return Formula(span, span_of(inputs, coefficients.tolist()))
+    return Formula(span, span_of(inputs, coefficients.tolist()), heavy=True)
 
 
 def karcher(inputs: Inputs, *, max_iter: int = 10, tol: float = 1e-5) -> Formula:
@@ -77,18 +77,18 @@ def karcher(inputs: Inputs, *, max_iter: int = 10, tol: float = 1e-5) -> Formula
     """
     n = len(inputs.models)
     if n == 1:
-        return Formula(span, span_of(inputs, [1.0]))
+        return Formula(span, span_of(inputs, [1.0]), heavy=True)
     products = gram(inputs)
     norms = products.diagonal().clamp(min=0).sqrt()
     valid = norms > tol
     if not valid.any():
-        return Formula(span, span_of(inputs, [0.0] * n))
+        return Formula(span, span_of(inputs, [0.0] * n), heavy=True)
     units = products / torch.outer(norms, norms)
     units = torch.where(torch.outer(valid, valid), units, 0.0)
     share = valid.double() / valid.sum()
     mean = _karcher_mean(units, share, max_iter, tol)
     coefficients = torch.where(valid, mean * norms.mean() / norms, 0.0)
-    return Formula(span, span_of(inputs, coefficients.tolist()))
+    return Formula(span, span_of(inputs, coefficients.tolist()), heavy=True)
 
 
 def _karcher_mean(units: Tensor, share: Tensor, max_iter: int, tol: float) -> Tensor:

@@ -41,10 +41,10 @@ def nuslerp(
     total = sum(weight)
     t = 0.5 if abs(total) < 1e-6 else weight[1] / total
     if nuslerp_flatten or inputs.n_dims < 2:
-        return Formula(span, span_of(inputs, list(_ends(gram(inputs), t))))
+        return Formula(span, span_of(inputs, list(_ends(gram(inputs), t))), heavy=True)
     if nuslerp_row_wise:
-        return Formula(span, span_by_column(inputs, _ends(gram_of_columns(inputs), t)))
-    return Formula(span, span_by_row(inputs, _ends(gram_of_rows(inputs), t)))
+        return Formula(span, span_by_column(inputs, _ends(gram_of_columns(inputs), t)), heavy=True)
+    return Formula(span, span_by_row(inputs, _ends(gram_of_rows(inputs), t)), heavy=True)
 
 
 def _ends(products: Tensor, t: float) -> Tensor:

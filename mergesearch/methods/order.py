@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,9 +55,12 @@ def tabulate(inputs: Inputs, magnitude: Formula) -> Histogram:
         magnitude: gives them, float32 and not negative, entry by entry.
     """
     counts = torch.zeros(_BINS, dtype=torch.int64)
-    for _, value in inputs.values(magnitude):
-        bins = _bins(value).flatten().to(torch.int32) & (_BINS - 1)  # a NaN may have a sign
-        counts += torch.bincount(bins, minlength=_BINS).cpu()
+    # once for each tensor, which takes less than to compile it would
+    as_it_stands, block = replace(magnitude, heavy=False), inputs.executor.heavy_block
+    for _, value in inputs.values(as_it_stands, block=block):
+        # half as wide, and counted twice as fast; a NaN may have a sign
+        bins = (value.view(torch.int32) >> 16).to(torch.int16) & (_BINS - 1)
+        counts += torch.bincount(bins.flatten(), minlength=_BINS).cpu()
     filled = counts.nonzero().flatten()
     lowest, highest = int(filled[0]), int(filled[-1])
     from_above = counts[lowest : highest + 1].flip(0).cumsum(0).flip(0)

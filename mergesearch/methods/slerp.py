@@ -24,7 +24,7 @@ def slerp(inputs: Inputs, *, t: float) -> Formula:
         inputs: two models, the base first.
         t: the position between them: the base at 0, the other at 1.
     """
-    return Formula(span, span_of(inputs, _ends(inputs, t)))
+    return Formula(span, span_of(inputs, _ends(inputs, t)), heavy=True)
 
 
 def crossover(inputs: Inputs, *, t: float, split: float) -> Formula:

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # The first component of a name that is a number: `model.layers.3.mlp.experts.1.weight` is layer 3.
 _LAYER = re.compile(r"^(.*?\.)(\d+)(\..*)$")
+#: Plans ask for the same names, candidate after candidate.
+_N_NAMES = 1 << 16
 
 
+@lru_cache(_N_NAMES)
 def layer_of(name: str) -> int | None:
     """Find the layer index in a tensor's name; None outside the layers."""
     match = _LAYER.match(name)
@@ -29,6 +33,7 @@ def tower_depths(names: Iterable[str]) -> dict[str, int]:
     return depths
 
 
+@lru_cache(_N_NAMES)
 def in_layer(name: str, layer: int) -> str:
     """Name the same tensor of another layer."""
     return _LAYER.sub(rf"\g<1>{layer}\g<3>", name)

@@ -14,8 +14,11 @@ _LIMITS = (
 )
 
 
-#: glibc's name for the size from which a block is mapped by itself (malloc.h), and the size.
-_M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 20
+#: glibc's name for the size from which a block is mapped by itself (malloc.h), and the size: blocks
+#: of a merge are smaller, which else were paged in anew each time.
+_M_MMAP_THRESHOLD, _MAPPED = -3, 8 << 20
+#: Its name for what may stay unused at the end of a heap, and the size: one merge's blocks.
+_M_TRIM_THRESHOLD, _UNUSED = -1, 32 << 20
 
 
 @cache
@@ -32,7 +35,7 @@ def return_freed_blocks() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _MAPPED))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MAPPED) and mallopt(_M_TRIM_THRESHOLD, _UNUSED))
 
 
 def process_bytes() -> int:

@@ -94,10 +94,16 @@ class ModelRef(Config):
 
     def __eq__(self, other: object) -> bool:
         """Compare names; a plan compares the same few objects many thousand times."""
-        return self is other or super().__eq__(other)
+        if self is other or not isinstance(other, ModelRef):
+            return self is other
+        return self._name == other._name
 
     def __hash__(self) -> int:
-        return hash((self.model.path, self.model.revision, self.lora))
+        return hash(self._name)
+
+    @property
+    def _name(self) -> tuple[str, str | None, ModelPath | None]:
+        return self.model.path, self.model.revision, self.lora
 
     @model_validator(mode="before")
     @classmethod

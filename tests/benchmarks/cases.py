@@ -1,6 +1,6 @@
 """What is merged: a recipe for every method and every candidate, and the goals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,20 @@ class Case:
         if self.base:
             data["base_model"] = "base"
         data["parameters"] = _values(self.shared, candidate)
+        return yaml.safe_dump(data, sort_keys=False)
+
+    def recipe_in_blocks(self, candidates: Sequence[int], n_layers: int) -> str:
+        """The YAML of a recipe whose blocks of layers each have the numbers of a candidate."""
+        slices, step = [], n_layers // len(candidates)
+        for block, candidate in enumerate(candidates):
+            at = [block * step, (block + 1) * step]
+            sources: list[dict[str, Any]] = [{"model": "base", "layer_range": at}]
+            sources += [
+                {"model": n, "layer_range": at, "parameters": _values(self.per_model, candidate, i)}
+                for i, n in enumerate(PARENTS)
+            ]
+            slices.append({"sources": sources})
+        data = {"merge_method": self.method, "base_model": "base", "slices": slices}
         return yaml.safe_dump(data, sort_keys=False)
 
     def bytes_read(self, n_entries: int, itemsize: int) -> int:

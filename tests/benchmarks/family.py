@@ -58,7 +58,7 @@ class Shape:
 SHAPES = {
     "1b": Shape(2048, 5632, 22, 32, 4, 65536),  # TinyLlama's layers
     "135m": Shape(576, 1536, 30, 9, 3, 49152),  # SmolLM2-135M
-    "tiny": Shape(48, 64, 2, 3, 1, 32),
+    "tiny": Shape(48, 64, 3, 3, 1, 32),
 }
 
 

@@ -7,6 +7,7 @@ Writes merge.json and merge.md, after every method anew.
 
 import argparse
 import gc
+import itertools
 import os
 import platform
 import shlex
@@ -21,15 +22,17 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from mergesearch import merge_into, open_parents
+from mergesearch import LiveModel, merge_into, open_parents
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from mergesearch.runtime import choose_device
 from tests.benchmarks import peer
 from tests.benchmarks.cases import CASES, Case
 from tests.benchmarks.family import SHAPES, Family, make_family
-from tests.benchmarks.results import DiskRow, Report, Row
+from tests.benchmarks.results import BlockRow, DiskRow, Report, Row
 
 DTYPES = (torch.float32, torch.bfloat16)
+#: Of the candidates that differ in one block, and their methods.
+_N_BLOCKS, _IN_BLOCKS = 3, ("task_arithmetic", "ties")
 
 
 class Copier:
@@ -74,6 +77,27 @@ def time_candidates(case: Case, family: Family, model: Any, n: int) -> Row:
         copies=tuple(copies),
         input_copies=tuple(input_copies),
     )
+
+
+def time_blocks(case: Case, family: Family, device: torch.device, n: int) -> BlockRow:
+    """Candidates that differ in all of three blocks, and in each of them, `n` times in turn."""
+    parents = open_parents(base=family.base, parents=family.parents, device=str(device))
+    live = LiveModel(parents, device)
+    numbers = itertools.count()
+    whole, one_block = [], []
+
+    def become(candidates: Sequence[int]) -> float:
+        text = case.recipe_in_blocks(candidates, family.shape.num_hidden_layers)
+        return _seconds(device, live.become, read_recipe(text).resolved(family.folder))
+
+    become([next(numbers) for _ in range(_N_BLOCKS)])
+    for _ in range(n):
+        of_blocks = [next(numbers) for _ in range(_N_BLOCKS)]
+        whole.append(become(of_blocks))
+        for block in range(_N_BLOCKS):
+            of_blocks[block] = next(numbers)
+            one_block.append(become(of_blocks))
+    return BlockRow(case.method, tuple(whole), tuple(one_block))
 
 
 def time_to_disk(case: Case, family: Family, n: int) -> list[DiskRow]:
@@ -128,6 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     n = options.peer_repeats or (3 if case.method == "ties" else 1)
                     row = with_peer(row, case, family, str(device), n)
                 result.put(row)
+                report.write(options.out)
+            if not (options.only or result.blocks):
+                result.blocks = [
+                    time_blocks(CASES[name], family, device, options.repeats) for name in _IN_BLOCKS
+                ]
                 report.write(options.out)
             if CASES["ties"] in cases and not result.disk:
                 result.disk = time_to_disk(CASES["ties"], family, options.peer_repeats or 3)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from tests.benchmarks.cases import CASES
@@ -95,6 +95,21 @@ class DiskRow:
         return max(run.peak_bytes for run in self.runs)
 
 
+@dataclass(frozen=True)
+class BlockRow:
+    """The times of candidates that differ from the one before in all blocks, or in one of three."""
+
+    method: str
+    whole: tuple[float, ...]
+    #: Each block in turn.
+    one_block: tuple[float, ...]
+
+    @property
+    def part(self) -> float:
+        """One block's cost of a whole merge, by the means, since blocks differ in size."""
+        return mean(self.one_block) / mean(self.whole)
+
+
 @dataclass
 class FamilyResult:
     """The results on the parents of one dtype."""
@@ -102,6 +117,7 @@ class FamilyResult:
     dtype: str
     rows: list[Row] = field(default_factory=list)
     disk: list[DiskRow] = field(default_factory=list)
+    blocks: list[BlockRow] = field(default_factory=list)
 
     def put(self, row: Row) -> None:
         """Add a method's row, in the place of one that is there, in the order of the cases."""
@@ -139,6 +155,10 @@ class Report:
                 DiskRow(d["method"], d["program"], tuple(Process(**run) for run in d["runs"]))
                 for d in family["to_disk"]
             ]
+            result.blocks = [
+                BlockRow(b["method"], tuple(b["whole"]), tuple(b["one_block"]))
+                for b in family.get("blocks", [])
+            ]
 
     def write(self, folder: Path) -> None:
         """Write merge.json and merge.md."""
@@ -153,6 +173,7 @@ class Report:
                     "dtype": family.dtype,
                     "rows": [row.summary() for row in family.rows],
                     "to_disk": [asdict(row) for row in family.disk],
+                    "blocks": [asdict(row) | {"part": row.part} for row in family.blocks],
                 }
                 for family in self.families
             ],

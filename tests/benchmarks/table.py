@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from tests.benchmarks.cases import CASES
-from tests.benchmarks.results import DiskRow, FamilyResult, Report, Row
+from tests.benchmarks.results import BlockRow, DiskRow, FamilyResult, Report, Row
 
 #: Goals of whole processes: so many times faster than mergekit-yaml, with so much memory.
 DISK_SPEEDUP, DISK_PEAK_BYTES = 3, 1.2e9
+#: The goal of a candidate that differs in one block of three, in whole merges.
+ONE_BLOCK = 0.45
 _MISSING = "not measured"
 _RESUMED = "; what it did not measure is of earlier runs on the same machine (`make bench`)"
 _HEADER = (
@@ -18,6 +20,7 @@ _HEADER = (
 _DISK_HEADER = (
     "method", "program", "whole process, s", "peak, GB", "goal", "× faster", "goal",
 )  # fmt: skip
+_BLOCK_HEADER = ("method", "whole, s", "one block, s", "of a whole merge", "goal")
 _DEFINITIONS = """\
 - **A candidate** is merged by `merge_into` into a model in memory, its hash included. No two in a
   row are the same recipe: weights, densities, t or lambda change, and of `model_stock` and
@@ -38,6 +41,9 @@ _DEFINITIONS = """\
 - **Whole process**: from the start of the command until it ended, a checkpoint written to the
   same disk, not flushed. *Peak* is the largest resident set of the child (`wait4`), the pages of
   mapped files in it.
+- **One block of three**: a live model becomes candidates of three slices of layers (the embeddings
+  belong to the first). Each differs from the one before in the numbers of all slices, or, in turn,
+  of one; the part is that of the means.
 """
 
 
@@ -53,6 +59,11 @@ def markdown(report: Report) -> str:
         parts += [f"## {family.dtype} parents", _table(_HEADER, map(_cells, family.rows))]
         if family.disk:
             parts += ["To disk:", _table(_DISK_HEADER, _disk_cells(family))]
+        if family.blocks:
+            parts += [
+                "One block of three:",
+                _table(_BLOCK_HEADER, map(_block_cells, family.blocks)),
+            ]
     return "\n\n".join([*parts, "## What was measured", _DEFINITIONS])
 
 
@@ -84,6 +95,11 @@ def _disk_cells(family: FamilyResult) -> Iterable[list[str]]:
             _goal("≥", DISK_SPEEDUP, None if speedup is None else speedup >= DISK_SPEEDUP),
         ]
         yield [*_disk_start(theirs), "-", "-", "-"]
+
+
+def _block_cells(row: BlockRow) -> list[str]:
+    times = [_spread(row.whole), _spread(row.one_block)]
+    return [row.method, *times, _number(row.part), _goal("≤", ONE_BLOCK, row.part <= ONE_BLOCK)]
 
 
 def _disk_start(row: DiskRow) -> list[str]:

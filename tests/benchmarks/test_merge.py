@@ -35,12 +35,13 @@ def test_a_tiny_run_without_mergekit_is_written_in_full(
         ours, theirs = family["to_disk"]
         assert ours["runs"][0]["peak_bytes"] > 1e7
         assert theirs["runs"] == []
+        assert [(len(b["whole"]), len(b["one_block"])) for b in family["blocks"]] == [(1, 3)] * 2
 
     text = (out / "merge.md").read_text()
     assert str(tmp_path) not in text + json.dumps(data)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 * (2 + len(CASES) + 2 + 2)
-    assert {row.count("|") for row in rows} == {11, 8}
+    assert len(rows) == 2 * (2 + len(CASES) + 2 + 2 + 2 + 2)
+    assert {row.count("|") for row in rows} == {11, 8, 6}
     assert "| not measured |" in text
 
 

@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "breadcrumbs": {"weight": [0.3, 0.8], "density": [0.3, 0.6], "gamma": [0.1, 0.05]},
     "dare_ties": {"weight": [0.3, 0.8], "density": [0.3, 0.6]},
     "sce": {"select_topk": 0.4},
+    "nuslerp": {"weight": [0.3, 0.8], "nuslerp_flatten": False},
     "ram": {"epsilon": 0.02},
 }
 CALL = partial(fuse._fused, at_least=0, all_of_them=True)
