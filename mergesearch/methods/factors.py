@@ -21,8 +21,8 @@ class Factors:
 class CoreSpace:
     """Core Space (arXiv:2509.17786): W_i - W0 = left @ cores[i] @ right.T.
 
-    Nothing is lost. The bases are the left singular vectors of all b side by side, and the right ones of all a below
-    each other, so that they depend on no order of the models. All is float64.
+    Nothing is lost. The bases are the left singular vectors of all b side by side, and the right
+    ones of all a below each other, so that they depend on no order of the models. All is float64.
 
     >>> import torch
     >>> from mergesearch.methods.factors import CoreSpace, Factors

@@ -111,7 +111,8 @@ def mean_direction(inputs: Inputs, scale: float) -> Formula:
 def task_vectors(inputs: Inputs) -> list[Tensor] | None:
     """W_i - W0, float32 (rows, columns); None where an entry is not finite.
 
-    They are on the CPU wherever merges run, for the same bits. A matrix with NaN has no singular values, and says so by an error of its own.
+    They are on the CPU wherever merges run, for the same bits. A matrix with NaN has no singular
+    values, and says so by an error of its own.
     """
     assert inputs.base is not None
     base = inputs.base.float().cpu()
