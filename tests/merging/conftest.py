@@ -17,7 +17,7 @@ Read = Callable[[str], Recipe]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `base`, `one`, `two` and `lora`; with `u-` untied, with `h-` in bfloat16.
 
-    Of `base` and `u-base` there are the adapters `lora-a` and `lora-b`.
+    Of each base there are the adapters `lora-a` and `lora-b`.
     """
     folder = tmp_path_factory.mktemp("models")
     families: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed, name in enumerate(("one", "two"), start=1):
             tiny.llama(folder / f"{prefix}{name}", seed, base=base, **settings)
     tiny.adapter(folder / "lora", folder / "base", 3)
-    for prefix in ("", "u-"):
+    for prefix in families:
         for seed, name in enumerate(("lora-a", "lora-b"), start=4):
             tiny.adapter(folder / f"{prefix}{name}", folder / f"{prefix}base", seed)
     return folder
