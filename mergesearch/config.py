@@ -174,7 +174,7 @@ def _in_our_words(error: "ErrorDetails") -> str:
 
 
 def _written_keys(location: Sequence[int | str], data: object) -> Iterator[str]:
-    """Take the keys of a location that are in the data, or are missing there at its end.
+    """Take the keys of a location that the data have, and a last one that they lack.
 
     The others name alternatives, and fields of what a shorthand stands for.
     """

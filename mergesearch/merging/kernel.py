@@ -183,7 +183,7 @@ def _merge(
 
 @cache
 def rounded_to(dtype: torch.dtype, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make a formula's function give float32 values that a dtype has: the one rounding.
+    """Make a function give float32 values that a dtype has: the one rounding.
 
     A part of the function, so that it is compiled with it; one function for each of both, so that
     it is compiled once.
@@ -200,9 +200,9 @@ def rounded_to(dtype: torch.dtype, function: Callable[..., Tensor]) -> Callable[
 def _held(
     values: Iterator[tuple[slice, Tensor]], job: Job, inputs: Inputs, parents: Parents
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Multiply each input channel's delta by 1 - a (1 - omega), and round (arXiv:2502.02421).
+    """Multiply each input channel's delta by 1 - a (1 - omega), and round.
 
-    a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
+    AIM (arXiv:2502.02421): a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
     linear layer's weight stay.
     """
     assert job.held is not None

@@ -113,7 +113,7 @@ def kinds_of(space: SearchSpace) -> tuple[str, ...]:
 
 
 def identity_of(space: SearchSpace) -> Any:
-    """Give the prompts' part in a run's identity, as JSON has it; None where there are none.
+    """Give the prompts' part in a run's identity as JSON; None without prompts.
 
     Raises:
         InputError: a file of them cannot be read.

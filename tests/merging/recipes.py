@@ -103,5 +103,7 @@ BY_METHOD = {
     "core_tsv_m": _adapters("core_tsv_m", "lambda: 0.7"),
     "core_iso_c": _adapters("core_iso_c", "lambda: 0.7"),
     "core_ties": _adapters("core_ties", "lambda: 0.7, density: 0.5"),
+    "wudi": _deltas("wudi", common="lambda: 0.7"),
+    "bmm": _deltas("bmm", "weight: 0.6", "ridge: 0.2"),
     "crossover": _ends("crossover", "t: 0.2, split: 0.4"),
 }

@@ -48,7 +48,9 @@ def live(recipe: Recipe, parents: Parents | None = None) -> tuple[Any, Parents, 
 
 
 def test_every_method_has_a_recipe_here() -> None:
-    assert recipes.BY_METHOD.keys() == METHODS.keys()
+    # but for those that look at prompts: tests/calibration
+    of_tensors = {name for name, row in METHODS.items() if not row.statistics}
+    assert recipes.BY_METHOD.keys() == of_tensors
 
 
 @pytest.mark.parametrize("name", recipes.BY_METHOD)
