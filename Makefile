@@ -14,7 +14,7 @@ SELECT :=
 TESTBED := $(wildcard ../shared/testbed/prepare.py)
 EXTRAS := test$(if $(TESTBED),$(comma)testbed)
 
-.PHONY: demo test test-hosts test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-workers bench-search bench-compare \
+.PHONY: demo test test-hosts test-vllm test-gpu lint docs bench bench-vllm bench-scale bench-workers bench-methods bench-search bench-compare \
 	architectures fuzz setup peers vllm clean
 
 demo: $(VENV)/.ready
@@ -63,6 +63,13 @@ bench-scale: $(VENV)/.ready-to-test $(PEERS)/.ready
 # several workers beside one, on idle cores: throughput, the driver's work, budgets, kills: an hour
 bench-workers: $(VENV)/.ready-to-test
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.benchmarks.workers
+
+# every merge method in a search of its own, on fresh seeds: some hours; each search is kept
+bench-methods: $(VENV)/.ready-to-test
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.methods --jobs $(JOBS) --work bench-methods
+ifneq ($(TESTBED),)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.methods --family testbed --jobs $(JOBS) --work bench-methods
+endif
 
 # searches beside CMA-ES, random search and TPE without racing, over several seeds: some hours.
 # Each is kept in bench-search/ when it is done, and not run again.
@@ -130,4 +137,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(VLLM) demo bench-search bench-compare site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(VLLM) demo bench-search bench-compare bench-methods site .mypy_cache .pytest_cache .ruff_cache .hypothesis
