@@ -202,8 +202,8 @@ def _held(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Multiply each input channel's delta by 1 - a (1 - omega), and round.
 
-    AIM (arXiv:2502.02421): a is the base's mean magnitude there, as a part of the layer's largest; tensors that are no
-    linear layer's weight stay.
+    AIM (arXiv:2502.02421): a is the base's mean magnitude there, as a part of the layer's largest;
+    tensors that are no linear layer's weight stay.
     """
     assert job.held is not None
     source = job.held.base
