@@ -63,7 +63,8 @@ class _Planner:
         self._depth = n_layers(parents, first)
         self._towers = tower_depths(parents.checkpoint(first).specs)
         models = {source.model for part in self._slices for source in part.sources}
-        self._specs = {model: parents.specs(model) for model in models}
+        named = models | ({recipe.aim.base} if recipe.aim else set())
+        self._specs = {model: parents.specs(model) for model in named}
         #: Whether no model has an output head beside its embeddings.
         self._ties = all(parents.checkpoint(model).is_tied for model in models)
         #: Each model's tensor names by layer.

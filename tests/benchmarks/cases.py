@@ -120,6 +120,8 @@ CASES = {
         Case("consensus_ta", {"mask_lambda": (0.2, 0.6)}, _LAMBDA, peer=False),
         Case("pcb", {"density": (0.1, 0.4)}, _LAMBDA, peer=False),
         Case("localize_and_stitch", {"density": (0.02, 0.2)}, _LAMBDA, peer=False),
+        Case("wudi", shared={**_LAMBDA, "ridge": (0.05, 0.5)}, peer=False),
+        Case("bmm", _WEIGHT, {"ridge": (0.05, 0.5)}, peer=False),
         Case("crossover", shared={"t": (0.1, 0.9), "split": (0.2, 0.8)}, n_models=1, peer=False),
     )
 }

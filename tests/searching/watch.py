@@ -147,6 +147,8 @@ class HashEvaluator:
         text = recipe.model_dump_json(
             exclude={
                 "base_model": True,
+                "calibration": True,
+                "aim": True,
                 "slices": {"__all__": {"sources": {"__all__": {"model"}}}},
             }
         )
