@@ -21,7 +21,7 @@ demo: $(VENV)/.ready
 	$(VENV)/bin/mergesearch demo
 
 test: $(VENV)/.ready-to-test
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(if $(SELECT),-m "$(SELECT)")
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(SELECT),-m "$(SELECT)")
 
 # the engine vllm, by a vLLM that is built for CPUs, in an environment of its own
 test-vllm: $(VLLM)/.ready

@@ -3,12 +3,24 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test needs a network
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests import tiny
+
+#: Marks of tests that take long.
+LONG = {"slow", "testbed", "training"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with long tests first, so that none is left to one process at the end."""
+    n_tests = Counter(item.path for item in items)
+    long = {item.path for item in items if LONG & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: (item.path not in long, -n_tests[item.path]))
 
 
 @pytest.fixture(autouse=True, scope="session")

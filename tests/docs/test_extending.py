@@ -82,6 +82,8 @@ def test_the_method_of_the_package_keeps_the_contract(installed: Path) -> None:
 SEARCH = """
 from pathlib import Path
 from mergesearch import SearchSpace, search
+
+pytestmark = pytest.mark.slow
 space = SearchSpace.load(Path("more.yaml"))
 outcome = search(space, Path("run"), device="cpu", engine="transcript")
 print(outcome.best.recipe.merge_method)

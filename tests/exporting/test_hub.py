@@ -18,6 +18,8 @@ from mergesearch.report import entries_of
 from tests.exporting.hub import Hub, serving
 from tests.report.hand_made import make_run, right
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_thisIsTheTokenOfNobody0123456789"
 
 

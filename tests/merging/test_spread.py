@@ -18,6 +18,8 @@ from tests.accelerator import DEVICES, accelerator
 from tests.merging import recipes
 from tests.merging.conftest import Read
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 5, 9, 20, 31, 4], [1, 30, 8, 8, 2, 7]])
 PLENTY = 10**10

@@ -18,6 +18,8 @@ from mergesearch.space import SearchSpace
 from tests import tiny
 from tests.searching.watch import Killed, RecordingObserver, load
 
+pytestmark = pytest.mark.slow
+
 LEARNED = {"passes": 3, "batch": 4, "learning_rate": 0.1}
 #: Documents of `second` that its limit of 8 leaves over are 4; `first` has no limit, and 12.
 N_LESSONS = 16
