@@ -10,6 +10,8 @@ from mergesearch.errors import InputError
 
 #: Bytes of Ray's own store on this host: what passes through it is small.
 _STORE = 200 * 2**20
+#: Starts of Ray on this host: a busy one may need more than the half minute that Ray waits.
+_N_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,13 @@ def _init(address: str | None, n_workers: int | None) -> Any:
         }
     else:
         options["address"] = address
-    try:
-        ray.init(**options)
-    except Exception as error:  # of Ray's own, which have no root, where it does not come up
-        where = "on this host" if address is None else f"at {address}"
-        raise InputError(f"Ray cannot be reached {where}: {first_line(error)}") from None
+    for left in reversed(range(_N_STARTS if address is None else 1)):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # of Ray's own, which have no root, where it does not come up
+            ray.shutdown()
+            if not left:
+                where = "on this host" if address is None else f"at {address}"
+                raise InputError(f"Ray cannot be reached {where}: {first_line(error)}") from None
     return ray
