@@ -140,9 +140,9 @@ def markdown(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
         "by search score is scored on held-out; *default* is held-out of all parents at the "
         "method's default numbers, each weight 1. Seeds that nothing was tuned on.",
         "",
-        f"| method | mean | {' | '.join(f'seed {s}' for s in seeds)} | "
+        f"| method | documents | mean | {' | '.join(f'seed {s}' for s in seeds)} | "
         f"{' | '.join(f'default, {s}' for s in seeds)} |",
-        f"|:--|--:{'|--:' * (2 * len(seeds))}|",
+        f"|:--|--:|--:{'|--:' * (2 * len(seeds))}|",
     ]
     ranked = sorted(by_method.items(), key=lambda item: -_mean(item[1].values()))
     for method, of in ranked:
@@ -150,7 +150,8 @@ def markdown(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
             continue
         found = [of[s].held_out if s in of else None for s in seeds]
         defaults = [of[s].default_held_out if s in of else None for s in seeds]
-        cells = [f"{_mean(of.values()):.3f}", *map(_cell, (*found, *defaults))]
+        n_documents = round(mean(row.n_documents for row in of.values()))
+        cells = [f"{n_documents:,}", f"{_mean(of.values()):.3f}", *map(_cell, (*found, *defaults))]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     failures = {m: next(iter(of.values())).failure for m, of in ranked}
     lines += [f"\n{name}: {failure}." for name, failure in failures.items() if failure]

@@ -34,6 +34,6 @@ def test_the_best_method_stands_first_and_what_cannot_be_searched_is_named() -> 
     report = {"family": "tiny", "command": "made", "evaluations": 5}
     lines = markdown(report, rows).splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert table[2] == "| ties | 0.700 | 0.700 | - |"
-    assert table[3] == "| linear | 0.500 | 0.500 | 0.400 |"
+    assert table[2] == "| ties | 100 | 0.700 | 0.700 | - |"
+    assert table[3] == "| linear | 100 | 0.500 | 0.500 | 0.400 |"
     assert "core_ties: it needs adapters." in lines
