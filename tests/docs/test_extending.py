@@ -14,6 +14,8 @@ import pytest
 from mergesearch.plugins import Table
 from tests.docs.pages import DOCS, EXAMPLES, ROOT, blocks
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = EXAMPLES / "plugin"
 PROJECT = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
 POINTS = PROJECT["entry-points"]
@@ -82,8 +84,6 @@ def test_the_method_of_the_package_keeps_the_contract(installed: Path) -> None:
 SEARCH = """
 from pathlib import Path
 from mergesearch import SearchSpace, search
-
-pytestmark = pytest.mark.slow
 space = SearchSpace.load(Path("more.yaml"))
 outcome = search(space, Path("run"), device="cpu", engine="transcript")
 print(outcome.best.recipe.merge_method)

@@ -43,7 +43,7 @@ def opened(browser: "Browser", path: Path, width: int = 1400, scheme: str = "lig
     shown.on("console", lambda message: said.append(message.text))
     shown.on("pageerror", lambda error: said.append(str(error)))
     shown.on("request", lambda request: said.append(request.url))
-    shown.goto(path.as_uri())
+    shown.goto(path.as_uri(), timeout=120_000)  # a busy machine draws slowly
     shown.wait_for_selector("body[data-drawn]", timeout=60_000)
     assert said == [path.as_uri()]
     plots = shown.locator("[data-plot]").count()
@@ -129,6 +129,6 @@ def test_a_live_page_loads_itself_again(browser: "Browser", tmp_path: Path) -> N
     path = write_page([run], live=True)
     path.write_text(path.read_text().replace('data-reload="10"', 'data-reload="1"'))
     shown = browser.new_page()
-    shown.goto(path.as_uri())
+    shown.goto(path.as_uri(), timeout=120_000)  # a busy machine draws slowly
     path.write_text(path.read_text().replace("<h1>run", "<h1>again"))
     shown.wait_for_function("document.querySelector('h1')?.textContent.startsWith('again')")
