@@ -1,5 +1,6 @@
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +77,21 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_an_unknown_name_far_from_all_lists_them() -> None:
     assert unknown("method", "zzz", ["ties"]) == "unknown method 'zzz'; available: ties"
+
+
+class Derived(Config):
+    name: str
+
+    @cached_property
+    def shout(self) -> str:
+        return self.name.upper()
+
+
+def test_a_copy_derives_anew_what_follows_from_its_fields() -> None:
+    one = Derived(name="one")
+    assert one.shout == "ONE"
+    assert one.model_copy(update={"name": "two"}).shout == "TWO"
+    assert one.shout == "ONE" and one == Derived(name="one")
 
 
 class Odd(Config):
