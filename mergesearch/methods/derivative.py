@@ -154,7 +154,11 @@ def _to_constants(
 
 
 def called_in(dtype: torch.dtype) -> Call:
-    """Make the call of formulas on inputs of a dtype."""
+    """Make the call of formulas on inputs and constants of a dtype."""
+
+    def wide(constant: Any) -> Any:
+        is_number = isinstance(constant, Tensor) and constant.is_floating_point()
+        return constant.to(dtype) if is_number else constant
 
     def call(
         formula: Formula,
@@ -162,6 +166,7 @@ def called_in(dtype: torch.dtype) -> Call:
         models: Sequence[Tensor],
         constants: Mapping[str, Any],
     ) -> Any:
-        return widened(formula.function, base, models, constants, dtype)
+        own = {name: wide(constant) for name, constant in constants.items()}
+        return widened(formula.function, base, models, own, dtype)
 
     return call

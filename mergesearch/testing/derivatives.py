@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +9,6 @@ from torch import Tensor
 from mergesearch.methods import Inputs
 from mergesearch.methods.derivative import called_in, spread
 from mergesearch.methods.executor import Executor
-from mergesearch.methods.formula import ByRow
 from mergesearch.methods.tensors import as_inputs
 from mergesearch.testing.cases import Case
 
@@ -42,17 +40,9 @@ def in_float64(case: Case, moved: Mapping[str, Tensor]) -> Tensor:
     with torch.enable_grad():  # for no constant to be rounded
         leaves = {name: value.clone().requires_grad_() for name, value in moved.items()}
         formula = case.method.formula(inputs, **{**case.arguments, **spread(leaves)})
-    constants = {name: _widened(value) for name, value in formula.constants.items()}
     wide = replace(inputs, executor=Executor(call=called_in(torch.float64)))
     merged = torch.empty(inputs.shape, dtype=torch.float64)
-    for rows, value in wide.values(replace(formula, constants=constants)):
-        merged[rows] = value
+    with torch.no_grad():
+        for rows, value in wide.values(formula):
+            merged[rows] = value
     return merged
-
-
-def _widened(constant: Any) -> Any:
-    if isinstance(constant, ByRow):
-        return ByRow(_widened(constant.tensor))
-    if isinstance(constant, Tensor) and constant.is_floating_point():
-        return constant.detach().double()
-    return constant

@@ -279,7 +279,7 @@ class MethodContract:
         cut = replace(inputs, executor=blocks)
         parts = pull_back(self.method, cut, case.arguments, gradient, dtype=torch.float64)
         for name, value in parts.items():
-            close(value, whole[name], within=1e-5)  # directions are float32, and their sums
+            close(value, whole[name], within=1e-6)
 
     @where(lambda contract: contract.method.combination)
     @examples(15)

@@ -55,17 +55,8 @@ def logits(model: Any) -> Tensor:
     return model(input_ids=IDS.to(model.device)).logits.cpu()
 
 
-#: One method for each way in which inputs are read and looked at.
-METHODS = (
-    *("linear", "slerp", "nuslerp", "multislerp", "task_arithmetic", "ties", "dare_linear"),
-    *("della", "sce", "model_stock", "arcee_fusion", "passthrough", "iso_c", "crossover"),
-)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_of_each_kind_gives_the_model_that_it_gives_on_one_device(
-    read: Read, name: str
-) -> None:
+@pytest.mark.parametrize("name", recipes.BY_METHOD)
+def test_every_method_gives_the_model_that_it_gives_on_one_device(read: Read, name: str) -> None:
     recipe = read(recipes.BY_METHOD[name].format(p=""))
     live, plain = spread(recipe), alone(recipe)
     assert live.become(recipe) == plain.become(recipe)
