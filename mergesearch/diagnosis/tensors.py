@@ -7,6 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from mergesearch.methods.factors import Factors
 from mergesearch.methods.formula import Formula, numbers
 from mergesearch.methods.gram import gram
 from mergesearch.methods.inputs import Inputs
@@ -14,9 +15,6 @@ from mergesearch.methods.order import delta_cuts
 
 #: The part of a delta's entries that count as large: what TIES keeps (arXiv:2306.01708).
 LARGE = 0.2
-
-#: The factors A (rank, columns) and B (rows, rank) of a delta B A.
-Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,20 +33,20 @@ class TensorNumbers:
     spectral: Tensor | None
 
 
-def compare_tensor(inputs: Inputs, factors: Sequence[Factors] | None = None) -> TensorNumbers:
+def compare_tensor(inputs: Inputs) -> TensorNumbers:
     """Compare the deltas of some models in one tensor.
 
     Memory beside the inputs is that of blocks, and of squares of the shorter side.
 
     Args:
-        inputs: the base's tensor and those of n models.
-        factors: of all deltas where they are products of low rank, which is cheaper.
+        inputs: the base's tensor and those of n models; deltas of low rank are compared by their
+            factors, which is cheaper.
     """
     assert inputs.base is not None
     shared, opposite = _signs(inputs)
     spectral = None
     if inputs.n_dims > 1:
-        spectral = _of_factors(factors) if factors else _of_deltas(inputs)
+        spectral = _of_factors(inputs.factors) if inputs.factors else _of_deltas(inputs)
     return TensorNumbers(square_of(inputs.base), gram(inputs), shared, opposite, spectral)
 
 
@@ -87,7 +85,7 @@ def _sign_counts(base: Tensor, models: Sequence[Tensor], *, threshold: Tensor) -
 
 def _of_factors(factors: Sequence[Factors]) -> Tensor:
     """||B_i A_i A_jᵀ B_jᵀ||² = <B_iᵀB_i M, M B_jᵀB_j> with M = A_i A_jᵀ."""
-    wide = [(a.double(), b.double()) for a, b in factors]
+    wide = [(part.a.double(), part.b.double()) for part in factors]
 
     def one(i: int, j: int) -> Tensor:
         (a, b), (a_, b_) = wide[i], wide[j]

@@ -140,8 +140,7 @@ def _add(sums: _Sums, job: Job, parents: Parents) -> None:
             return
         job = replace(job, models=tuple(job.models[i] for i in changed))
         inputs = inputs_of(job, 0, parents, plain, parents.device)
-        factors = [(part.a, part.b) for part in inputs.factors] if inputs.factors else None
-        sums.add(compare_tensor(inputs, factors), changed)
+        sums.add(compare_tensor(inputs), changed)
     finally:
         release_inputs(job, parents)
 

@@ -191,10 +191,15 @@ def rounded_to(dtype: torch.dtype, function: Callable[..., Tensor]) -> Callable[
     if dtype == torch.float32:
         return function
 
-    def rounded(base: Tensor | None, models: Sequence[Tensor], **constants: Any) -> Tensor:
-        return function(base, models, **constants).to(dtype).to(torch.float32)
+    def of_dtype(base: Tensor | None, models: Sequence[Tensor], **constants: Any) -> Tensor:
+        return rounded(function(base, models, **constants), dtype)
 
-    return rounded
+    return of_dtype
+
+
+def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round to a dtype's values, as float32."""
+    return value.to(dtype).to(torch.float32)
 
 
 def _held(
@@ -208,15 +213,15 @@ def _held(
     assert job.held is not None
     source = job.held.base
     magnitude = parents.statistics.read("activation", source.model, source.name)
-    left: Tensor | None = None
-    if magnitude is not None:
-        share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
-        left = (1 - share * (1 - job.held.omega)).to(inputs.device)
+    if magnitude is None:
+        yield from ((rows, rounded(value, job.dtype)) for rows, value in values)
+        return
+    share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
+    left = (1 - share * (1 - job.held.omega)).to(inputs.device)
     base = as_rows(read(parents, source))
     for rows, value in values:
         origin = base[rows].to(value.device).float()
-        held = value if left is None else origin + (value - origin) * left
-        yield rows, held.to(job.dtype).to(torch.float32)
+        yield rows, rounded(origin + (value - origin) * left, job.dtype)
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
@@ -263,17 +268,19 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
 
 def _looked_at(job: Job, parents: Parents) -> list[str]:
     """Name the statistics that a job looks at."""
-    key = parents.statistics.key
-    keys = [key(kind, source.model) for kind in job.method.statistics for source in job.models]
-    return [*keys, *([key("activation", job.held.base.model)] if job.held else [])]
+    keys = [key for source in job.models for key in _keys_of(source, job, parents)]
+    held = job.held and parents.statistics.key("activation", job.held.base.model)
+    return [*keys, held] if held else keys
 
 
 def _ids(job: Job, sources: Sequence[Input], parents: Parents) -> list[Hashable]:
     """Name models by all that what is recalled of them follows from."""
-    if not job.method.statistics:
-        return list(sources)
-    keys = parents.statistics.key
-    return [(s, *(keys(kind, s.model) for kind in job.method.statistics)) for s in sources]
+    return [(s, *keys) if (keys := _keys_of(s, job, parents)) else s for s in sources]
+
+
+def _keys_of(source: Input, job: Job, parents: Parents) -> list[str]:
+    """Name the statistics of one model that a job's method looks at."""
+    return [parents.statistics.key(kind, source.model) for kind in job.method.statistics]
 
 
 class _Models(Sequence[Tensor]):

@@ -10,10 +10,15 @@ def weighted_sum(
     base: None, models: Sequence[Tensor], *, weight: Tensor, divisor: Tensor
 ) -> Tensor:
     """sum(w_i W_i) / divisor, with `weight` of shape (n,)."""
-    merged = weight[0] * models[0]
-    for i, model in enumerate(models[1:], start=1):
-        merged.add_(weight[i] * model)
-    return merged.div_(divisor)
+    return scaled_sum(models, weight).div_(divisor)
+
+
+def scaled_sum(tensors: Sequence[Tensor], weight: Sequence[float] | Tensor) -> Tensor:
+    """sum(w_i X_i), a tensor of its own."""
+    total = weight[0] * tensors[0]
+    for i, tensor in enumerate(tensors[1:], start=1):
+        total.add_(weight[i] * tensor)
+    return total
 
 
 def span(base: Tensor | None, models: Sequence[Tensor], *, coefficient: Tensor) -> Tensor:
@@ -42,16 +47,21 @@ def add(base: Tensor, deltas: Sequence[Tensor], weight: Tensor, scale: Tensor) -
     return merged.mul_(scale).add_(base)
 
 
+def sum_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Add up tensors of one shape, in their order."""
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
+
+
 def minority(deltas: Sequence[Tensor]) -> list[Tensor]:
     """Masks of the deltas that are zero or disagree with the sign of their sum.
 
     A sum of zero is positive. A NaN is in no minority, so that it shows.
     """
-    ballot = deltas[0]
-    for delta in deltas[1:]:
-        ballot = ballot + delta
     # TIES, Algorithm 1, step 2: gamma = sgn(sum of the trimmed task vectors)
-    sign = torch.where(ballot >= 0, 1.0, -1.0)
+    sign = torch.where(sum_of(deltas) >= 0, 1.0, -1.0)
     return [(delta * sign) <= 0 for delta in deltas]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mergesearch.methods.combine import sum_of
 from mergesearch.methods.formula import entrywise
 
 
@@ -29,9 +30,7 @@ def consensus_ta(
         lambda_: scale of the merged delta; the paper's alpha.
     """
     deltas = [model - base for model in models]
-    total = deltas[0]
-    for delta in deltas[1:]:
-        total = total + delta
+    total = sum_of(deltas)
     votes = torch.zeros_like(base)
     for i, delta in enumerate(deltas):
         votes = votes + (delta.abs() >= mask_lambda[i] * (total - delta).abs()).float()

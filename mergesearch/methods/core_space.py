@@ -11,9 +11,9 @@ from mergesearch.methods.formula import ByRow, Formula, numbers
 from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.subspace import (
     add_direction,
+    finite_task_vectors,
     mean_direction,
     not_finite,
-    task_vectors,
 )
 from mergesearch.methods.table import METHODS
 from mergesearch.methods.tensors import apply
@@ -54,7 +54,7 @@ def _space(inputs: Inputs) -> CoreSpace | None:
     """Find the space of the models' factors; None where a task vector is not finite."""
     if (factors := inputs.factors) is not None:
         return CoreSpace.of(factors)
-    deltas = task_vectors(inputs)
+    deltas = finite_task_vectors(inputs)
     return None if deltas is None else CoreSpace.of([factorised(delta) for delta in deltas])
 
 

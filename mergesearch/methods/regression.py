@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mergesearch.methods.combine import scaled_sum, sum_of
 from mergesearch.methods.formula import ByRow, Formula, numbers
 from mergesearch.methods.inputs import Inputs
-from mergesearch.methods.subspace import add_direction, mean_direction
+from mergesearch.methods.subspace import add_direction, mean_direction, task_vectors
 from mergesearch.methods.task_arithmetic import add_deltas
 
 
@@ -75,15 +76,15 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
 
     def compute() -> Spectrum:
         models = [model.float().cpu() for model in inputs.models]
-        centre = _sum(models, shares)
+        centre = scaled_sum(models, shares)
         weighted = [share * gram for share, gram in zip(shares, grams, strict=True)]
-        total = _sum(weighted)
+        total = sum_of(weighted)
         # C = D^-1/2 G D^-1/2 has ones on its diagonal, so that shrinkage is alpha C + (1 - alpha) I
         scale = _inverse_root(total.diagonal())
         values, vectors = torch.linalg.eigh(scale[:, None] * total * scale)
         apart = list(zip([model - centre for model in models], weighted, strict=True))
-        whole = _sum([delta @ gram for delta, gram in apart])
-        diagonal = _sum([delta * gram.diagonal() for delta, gram in apart])
+        whole = sum_of([delta @ gram for delta, gram in apart])
+        diagonal = sum_of([delta * gram.diagonal() for delta, gram in apart])
         numerators = tuple((part * scale) @ vectors for part in (whole, diagonal))
         return Spectrum(values, numerators, vectors.T * scale)
 
@@ -110,9 +111,9 @@ def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula
         return mean_direction(inputs, lambda_)
 
     def compute() -> Spectrum:
-        deltas = _deltas(inputs)
+        deltas = task_vectors(inputs)
         grams = _own_grams(deltas)
-        return _spectrum(_sum([d @ g for d, g in zip(deltas, grams, strict=True)]), _sum(grams))
+        return _spectrum(sum_of([d @ g for d, g in zip(deltas, grams, strict=True)]), sum_of(grams))
 
     spectrum = inputs.recall("wudi", compute)
     direction = _ridged(spectrum, ridge).to(inputs.device)
@@ -164,12 +165,12 @@ def _bmm(
         return Formula(add_deltas, scale, heavy=True)
 
     def compute() -> Spectrum:
-        deltas = _deltas(inputs)
+        deltas = task_vectors(inputs)
         grams = (_own_grams(deltas) if kind is None else _grams(kind, inputs)) or []
         weighted = [share * gram for share, gram in zip(shares, grams, strict=True)]
         # (W_i - A) G_i for any scale of the anchor
-        whole = _sum([d @ gram for d, gram in zip(deltas, weighted, strict=True)])
-        return _spectrum(whole, _sum(weighted), _sum(deltas, shares))
+        whole = sum_of([d @ gram for d, gram in zip(deltas, weighted, strict=True)])
+        return _spectrum(whole, sum_of(weighted), scaled_sum(deltas, shares))
 
     spectrum = _recalled(inputs, f"bmm {kind}", shares, compute)
     whole, centre = spectrum.numerators
@@ -180,10 +181,7 @@ def _bmm(
 
 def mean(base: Tensor | None, models: Sequence[Tensor], *, weight: Tensor) -> Tensor:
     """sum(w_i W_i), with `weight` of shape (n,)."""
-    merged = weight[0] * models[0]
-    for i, model in enumerate(models[1:], start=1):
-        merged = merged + weight[i] * model
-    return merged
+    return scaled_sum(models, weight)
 
 
 def add_to_mean(
@@ -220,13 +218,6 @@ def _grams(kind: str, inputs: Inputs) -> list[Tensor] | None:
     return grams if len(grams) == len(found) else None
 
 
-def _deltas(inputs: Inputs) -> list[Tensor]:
-    """Give the task vectors on the CPU wherever merges run, for the same bits."""
-    assert inputs.base is not None
-    base = inputs.base.float().cpu()
-    return [model.float().cpu() - base for model in inputs.models]
-
-
 def _own_grams(deltas: Sequence[Tensor]) -> list[Tensor]:
     """T_i^T T_i / |T_i|^2; zero where there is no task vector."""
     grams = []
@@ -256,10 +247,3 @@ def _ridged(spectrum: Spectrum, ridge: float, numerator: Tensor | None = None) -
 def _inverse_root(values: Tensor) -> Tensor:
     """values^-1/2; zero where there is nothing."""
     return torch.where(values > 0, values.clamp(min=0).rsqrt(), 0.0)
-
-
-def _sum(tensors: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    total = torch.zeros_like(tensors[0])
-    for i, tensor in enumerate(tensors):
-        total = total + (tensor if weights is None else weights[i] * tensor)
-    return total

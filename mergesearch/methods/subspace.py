@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mergesearch.methods.combine import sum_of
 from mergesearch.methods.factors import CoreSpace
 from mergesearch.methods.formula import ByRow, Formula, numbers
 from mergesearch.methods.inputs import Inputs
@@ -57,7 +58,7 @@ def iso_c(inputs: Inputs, *, lambda_: float = 1.0) -> Formula:
     """
 
     def direction(deltas: Sequence[Tensor], svd: "_Svd") -> Tensor:
-        return _flat(*svd(_sum(deltas)))
+        return _flat(*svd(sum_of(deltas)))
 
     return _along("iso_c", inputs, direction, lambda_)
 
@@ -79,7 +80,7 @@ def iso_cts(inputs: Inputs, *, lambda_: float = 1.0, common: float = 0.8) -> For
     def direction(deltas: Sequence[Tensor], svd: "_Svd") -> Tensor:
         n_common = max(1, int(common * svd.n_directions))
         # the common subspace: of the task arithmetic sum
-        left, values, right = svd(_sum(deltas), n_common)
+        left, values, right = svd(sum_of(deltas), n_common)
         own = (svd.n_directions - n_common) // len(deltas)
         # the task-specific ones, orthogonal to it
         parts = [svd.beyond(left, values, delta, own) for delta in deltas if own]
@@ -108,16 +109,20 @@ def mean_direction(inputs: Inputs, scale: float) -> Formula:
     return Formula(add_deltas, constants)
 
 
-def task_vectors(inputs: Inputs) -> list[Tensor] | None:
-    """W_i - W0, float32 (rows, columns); None where an entry is not finite.
-
-    They are on the CPU wherever merges run, for the same bits. A matrix with NaN has no singular
-    values, and says so by an error of its own.
-    """
+def task_vectors(inputs: Inputs) -> list[Tensor]:
+    """W_i - W0, float32 (rows, columns), on the CPU wherever merges run, for the same bits."""
     assert inputs.base is not None
     base = inputs.base.float().cpu()
-    deltas = [model.float().cpu() - base for model in inputs.models]
-    return deltas if bool(torch.isfinite(_sum(deltas)).all()) else None
+    return [model.float().cpu() - base for model in inputs.models]
+
+
+def finite_task_vectors(inputs: Inputs) -> list[Tensor] | None:
+    """Give the task vectors; None where an entry is not finite.
+
+    A matrix with NaN has no singular values, and says so by an error of its own.
+    """
+    deltas = task_vectors(inputs)
+    return deltas if bool(torch.isfinite(sum_of(deltas)).all()) else None
 
 
 def not_finite(inputs: Inputs) -> Tensor:
@@ -139,18 +144,11 @@ def _along(
         if (factors := inputs.factors) is not None:
             space = CoreSpace.of(factors)
             return space.outside(direction(space.cores, svd)).to(inputs.device)
-        deltas = task_vectors(inputs)
+        deltas = finite_task_vectors(inputs)
         return not_finite(inputs) if deltas is None else direction(deltas, svd).to(inputs.device)
 
     constants = {"direction": ByRow(inputs.recall(name, compute)), "scale": numbers(scale, inputs)}
     return Formula(add_direction, constants, of_base=True)
-
-
-def _sum(deltas: Sequence[Tensor]) -> Tensor:
-    total = deltas[0]
-    for delta in deltas[1:]:
-        total = total + delta
-    return total
 
 
 #: Left singular vectors (rows, r), singular values (r,) and right singular vectors (columns, r).

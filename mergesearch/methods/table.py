@@ -123,6 +123,39 @@ def _core(name: str, *parameters: Parameter) -> Method:
     )
 
 
+def _regression(
+    name: str,
+    source: str,
+    *parameters: Parameter,
+    base: Literal["required", "unused"] = "required",
+    **more: Any,
+) -> Method:
+    """Row of a method that solves for a matrix by its models' inputs, or what stands for them."""
+    return Method(
+        f".regression:{name}",
+        parameters,
+        base=base,
+        source=source,
+        whole="matrices",
+        squares=True,
+        in_mergekit=False,
+        **more,
+    )
+
+
+def _regmean(name: str, source: str, statistic: str) -> Method:
+    """Row of RegMean on some Gram matrices."""
+    return _regression(
+        name,
+        source,
+        _EQUAL,
+        _SHRINKAGE,
+        base="unused",
+        check=check_weights,
+        statistics=(statistic,),
+    )
+
+
 _ROWS = {
     "linear": Method(
         ".linear:linear",
@@ -299,56 +332,13 @@ _ROWS = {
         source="arXiv:2508.16204",
         in_mergekit=False,
     ),
-    "wudi": Method(
-        ".regression:wudi",
-        (_SCALE, _RIDGE),
-        base="required",
-        source="arXiv:2503.08099",
-        whole="matrices",
-        squares=True,
-        in_mergekit=False,
+    "wudi": _regression("wudi", "arXiv:2503.08099", _SCALE, _RIDGE),
+    "bmm": _regression("bmm", "arXiv:2605.12843", _SHARE, _RIDGE, _ANCHOR),
+    "bmm_data": _regression(
+        "bmm_data", "arXiv:2605.12843", _SHARE, _RIDGE, _ANCHOR, statistics=("gram",)
     ),
-    "bmm": Method(
-        ".regression:bmm",
-        (_SHARE, _RIDGE, _ANCHOR),
-        base="required",
-        source="arXiv:2605.12843",
-        whole="matrices",
-        squares=True,
-        in_mergekit=False,
-    ),
-    "bmm_data": Method(
-        ".regression:bmm_data",
-        (_SHARE, _RIDGE, _ANCHOR),
-        base="required",
-        source="arXiv:2605.12843",
-        whole="matrices",
-        squares=True,
-        in_mergekit=False,
-        statistics=("gram",),
-    ),
-    "regmean": Method(
-        ".regression:regmean",
-        (_EQUAL, _SHRINKAGE),
-        base="unused",
-        source="arXiv:2212.09849",
-        whole="matrices",
-        squares=True,
-        in_mergekit=False,
-        check=check_weights,
-        statistics=("gram",),
-    ),
-    "regmean_pp": Method(
-        ".regression:regmean_pp",
-        (_EQUAL, _SHRINKAGE),
-        base="unused",
-        source="arXiv:2508.03121",
-        whole="matrices",
-        squares=True,
-        in_mergekit=False,
-        check=check_weights,
-        statistics=("merged gram",),
-    ),
+    "regmean": _regmean("regmean", "arXiv:2212.09849", "gram"),
+    "regmean_pp": _regmean("regmean_pp", "arXiv:2508.03121", "merged gram"),
     "fisher": Method(
         ".fisher:fisher",
         (_SHARE,),

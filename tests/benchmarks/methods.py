@@ -62,13 +62,10 @@ class Row:
 
 def measure(family: Family, method: str, seed: int, folder: Path) -> Row:
     """Search one method, and score its defaults."""
-    methods: dict[str, Any] = {method: {"loss": "labels"} if method == LEARNED else {}}
-    space = SearchSpace.model_validate({**dict(family.space), "methods": methods})
-    alone = replace(family, space=space, confirms=False)
     arm = "mergesearch" if method == LEARNED else "without learning"
-    if method == LEARNED:
-        space = SearchSpace.model_validate({**dict(space), "methods": {**methods, "linear": {}}})
-        alone = replace(alone, space=space)
+    beside = "linear" if method == LEARNED else method  # the arm adds what is learned
+    space = SearchSpace.model_validate({**dict(family.space), "methods": {beside: {}}})
+    alone = replace(family, space=space, confirms=False)
     run = searches.run_arm(alone, arm, seed, folder / "run", curve=False)
     with searches.opened(alone.space_for({**searches.ARMS[arm], "seed": seed}), folder / "run") as (
         setup,

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.diagnosis.tensors import TensorNumbers, compare_tensor
+from mergesearch.methods import Factors
 from mergesearch.methods.inputs import Inputs
 
 
@@ -48,13 +50,14 @@ def test_spectral_products_are_those_of_the_gram_matrices(shape: tuple[int, ...]
 
 def test_factors_say_the_same_as_their_products() -> None:
     generator = torch.Generator().manual_seed(1)
-    factors = [
+    pairs = [
         (torch.randn(2, 6, generator=generator), torch.randn(4, 2, generator=generator))
         for _ in range(2)
     ]
-    base = torch.zeros(4, 6)
-    inputs = Inputs.of(base, [b @ a for a, b in factors])
-    whole, cheap = compare_tensor(inputs), compare_tensor(inputs, factors)
+    factors = tuple(Factors(b=b, a=a) for a, b in pairs)
+    inputs = Inputs.of(torch.zeros(4, 6), [b @ a for a, b in pairs])
+    known = replace(inputs, find_factors=lambda: factors)
+    whole, cheap = compare_tensor(inputs), compare_tensor(known)
     torch.testing.assert_close(whole.spectral, cheap.spectral, rtol=1e-5, atol=0)
 
 
