@@ -110,7 +110,7 @@ def mean_direction(inputs: Inputs, scale: float) -> Formula:
 
 
 def task_vectors(inputs: Inputs) -> list[Tensor]:
-    """W_i - W0, float32 (rows, columns), on the CPU wherever merges run, for the same bits."""
+    """W_i - W0, float32 (rows, columns): on the CPU, for the same bits everywhere."""
     assert inputs.base is not None
     base = inputs.base.float().cpu()
     return [model.float().cpu() - base for model in inputs.models]

@@ -130,7 +130,7 @@ def _regression(
     base: Literal["required", "unused"] = "required",
     **more: Any,
 ) -> Method:
-    """Row of a method that solves for a matrix by its models' inputs, or what stands for them."""
+    """Row of a method that solves for matrices by inputs, or what stands for them."""
     return Method(
         f".regression:{name}",
         parameters,
