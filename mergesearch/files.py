@@ -122,6 +122,20 @@ def held(file: Path, what: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Wait until no other process is in a block by the same file, then be in one.
+
+    Args:
+        file: of the lock; made where it is missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with FileLock(file):
+        yield
+
+
 def drop_torn_line(path: Path) -> None:
     """Cut a last line without a newline, which a kill left half written."""
     if not path.exists():

@@ -1,11 +1,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from mergesearch.errors import InputError
-from mergesearch.files import drop_torn_line, held, whole_file, whole_folder, write_whole
+from mergesearch.files import (
+    drop_torn_line,
+    held,
+    in_turn,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -112,3 +120,21 @@ def test_a_torn_line_is_dropped(tmp_path: Path, before: bytes, after: bytes) -> 
 def test_a_file_that_is_not_there_has_no_torn_line(tmp_path: Path) -> None:
     drop_torn_line(tmp_path / "lines")
     assert not (tmp_path / "lines").exists()
+
+
+def test_who_waits_in_turn_is_let_in_when_the_other_has_left(tmp_path: Path) -> None:
+    entered, order = Event(), []
+
+    def other() -> None:
+        entered.set()
+        with in_turn(tmp_path / ".lock"):
+            order.append("other")
+
+    thread = Thread(target=other)
+    with in_turn(tmp_path / ".lock"):
+        thread.start()
+        assert entered.wait(10)
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "other"]

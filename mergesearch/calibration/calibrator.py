@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from mergesearch.calibration.layers import Layers
 from mergesearch.calibration.merged import merged_grams
 from mergesearch.calibration.texts import N_TOKENS, Encoded, Texts, encode, hash_of
 from mergesearch.errors import InputError
+from mergesearch.files import in_turn
 from mergesearch.merging import LiveModel, n_layers
 from mergesearch.merging.threads import Workers, workers
 from mergesearch.methods.inputs import as_rows
@@ -76,7 +77,8 @@ class Calibrator:
     Args:
         parents: get the statistics.
         tokenizer: of all models.
-        folder: where statistics are kept that are not beside their prompts.
+        folder: where statistics are kept that are not beside their prompts; other processes may
+            compute into it, too, one at a time.
         say: is told what is computed.
     """
 
@@ -130,13 +132,26 @@ class Calibrator:
             what = [_FORMAT, kind, own, about if is_joint else None]
             key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
             parts.append(Computed(key, kind, ref, len(of)))
-        missing = [part for part in parts if not self._is_kept(part, recipe)]
-        if missing:
-            start = time.perf_counter()
-            self._compute(kind, recipe, texts, parts if is_joint else missing, live)
-            n = sum(len(texts[part.model]) for part in missing)
-            self._say(f"{kind} from {n} texts: {time.perf_counter() - start:.1f} s")
+        if all(self._is_kept(part, recipe) for part in parts):
+            return parts
+        with self._in_turn():  # and others find what this one has computed
+            missing = [part for part in parts if not self._is_kept(part, recipe)]
+            if missing:
+                start = time.perf_counter()
+                self._compute(kind, recipe, texts, parts if is_joint else missing, live)
+                n = sum(len(texts[part.model]) for part in missing)
+                self._say(f"{kind} from {n} texts: {time.perf_counter() - start:.1f} s")
         return parts
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Keep other processes from computing into the folder until the block ends."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with in_turn(self._folder / ".lock"):
+                yield
+        except OSError as error:
+            raise InputError(f"cannot write {self._folder}: {error.strerror}") from None
 
     def _texts_of(self, kind: str, recipe: Recipe) -> dict[ModelRef, Texts]:
         """Read the texts of each model that the kind is of."""

@@ -153,11 +153,11 @@ def check_calibration(
     """
     if calibration is None:
         return
-    if runtime.has_workers:
+    if runtime.ray is not None:
         raise InputError(
-            "statistics of prompts lie in the run's folder, where workers in other processes do "
-            f"not look, and the space's methods need some ({', '.join(calibration.kinds)}); search "
-            "without --workers and --ray"
+            "statistics of prompts lie in the run's folder, which workers on other hosts do not "
+            f"see, and the space's methods need some ({', '.join(calibration.kinds)}); search with "
+            "--workers on one host, without --ray"
         )
     if budget is not None and calibration.n_answers >= budget:
         raise InputError(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from mergesearch.calibration import PROMPTS_FOLDER, Calibrator
+from mergesearch.calibration import PROMPTS_FOLDER
 from mergesearch.errors import InputError
 from mergesearch.merging import digest_of, generation_hash
 from mergesearch.parents import Parents
@@ -115,15 +115,16 @@ def _workers(
     setup: SearchSetup, out: Path, runtime: Runtime, observer: Observer
 ) -> Iterator[tuple[Worker, Pool | None]]:
     """Start what merges and scores: in this process, or in others."""
+    statistics = out.resolve() / PROMPTS_FOLDER
     if not runtime.has_workers:
-        folder = out.resolve() / PROMPTS_FOLDER
-        calibrator = Calibrator(setup.parents, setup.tokenizer, folder, observer.stage)
-        yield worker_of(setup, runtime, calibrator), None
+        yield worker_of(setup, runtime, statistics, observer.stage), None
         return
     from mergesearch.workers.ray import RayPool  # an extra, and slow to import
 
     space = setup.space
-    shared = Shared(setup.suite, setup.evaluator.built, setup.curriculum)
+    shared = Shared(
+        setup.suite, setup.evaluator.built, setup.curriculum, setup.calibration, statistics
+    )
     named = space.parents if space.base is None else {"base": space.base, **space.parents}
     pool = RayPool(
         partial(start_worker, space, runtime, shared),

@@ -1,8 +1,9 @@
 """The setup of a search: its models and tasks open, a space's errors said first."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -103,11 +104,14 @@ class SearchSetup:
 
 @dataclass(frozen=True)
 class Shared:
-    """Tasks and lessons for a worker elsewhere, which need not have the suite."""
+    """Tasks, lessons and prompts for a worker elsewhere, which need not have the suite."""
 
     suite: Suite
     built: Mapping[str, tuple["BuiltTask", ...]]
     curriculum: Curriculum | None
+    calibration: CalibrationTexts | None
+    #: Where statistics for merges are kept, for all workers of a host.
+    statistics: Path
 
 
 class Learning(TypedDict, total=False):
@@ -156,7 +160,10 @@ def prepare(
     curriculum = (
         shared.curriculum if shared else _curriculum(space, learned, evaluator, prompts, budget)
     )
-    calibration = calibration_of(space, evaluator) if is_search else None
+    if shared:
+        calibration = shared.calibration
+    else:
+        calibration = calibration_of(space, evaluator) if is_search else None
     check_calibration(calibration, runtime, budget)
     set_apart(evaluator, curriculum, calibration)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
@@ -209,9 +216,18 @@ def costs_of(
 
 
 def worker_of(
-    setup: SearchSetup, runtime: Runtime, calibrator: Calibrator | None = None
+    setup: SearchSetup,
+    runtime: Runtime,
+    statistics: Path,
+    say: Callable[[str], None] = lambda line: None,
 ) -> LocalWorker:
     """Make the worker of a setup, in this process.
+
+    Args:
+        setup: its models and tasks.
+        runtime: where it computes.
+        statistics: the folder where those that merges look at are kept.
+        say: is told which of them are computed.
 
     Raises:
         InputError: coefficients are to be learned, and no tensor differs between the models.
@@ -222,6 +238,7 @@ def worker_of(
             setup.space, setup.curriculum, setup.subject, setup.evaluator, setup.portion
         )
     device, dtype = runtime.torch_device, runtime.torch_dtype
+    calibrator = Calibrator(setup.parents, setup.tokenizer, statistics, say)
     return LocalWorker(
         setup.parents, setup.evaluator, device, dtype, teacher, setup.spread, calibrator
     )
@@ -247,7 +264,8 @@ def start_worker(
         budget = default_budget(n_sharing)
         runtime = runtime.model_copy(update={"memory_budget": budget})
     quiet_optuna()
-    return worker_of(prepare(space, runtime, shared=shared), runtime)
+    setup = prepare(space, runtime, shared=shared)
+    return worker_of(setup, runtime, shared.statistics)
 
 
 def _suite(space: SearchSpace, prompts: Mapping[str, tuple[str, ...]] | None) -> Suite:

@@ -83,6 +83,10 @@ def test_what_is_exported_is_what_was_scored_and_is_rebuilt_elsewhere(family: Pa
         assert {Path(file.path).parent for file in recipe.calibration} == {folder / "calibration"}
         digest = merge(folder / "mergekit_config.yml", family / f"again-{trial.number}")
         assert digest == record.tensors_of(trial.recipe_hash)  # from the prompts alone
+        # each of them compares the tensors that it writes with those that were scored
+        for form, options in (("lora", {"rank": 8}), ("gguf", {})):
+            (folder,) = export(run, trial=trial.number, form=form, **options)
+            assert any(folder.iterdir())
     assert methods == {"regmean", "fisher"}
 
 
@@ -165,8 +169,25 @@ def test_bad_input_is_one_line(family: Path) -> None:
 
 
 def test_workers_elsewhere_are_refused(family: Path) -> None:
-    with pytest.raises(InputError, match=r"need some \(gram, fisher\); search without --workers"):
-        search(looking(family), family / "run", device="cpu", workers=2)
+    with pytest.raises(InputError, match=r"need some \(gram, fisher\); search with --workers on"):
+        search(looking(family), family / "run", device="cpu", ray="auto")
+
+
+@pytest.mark.slow
+def test_of_several_workers_one_computes_what_all_look_at(family: Path) -> None:
+    run = family / "run"
+    search(looking(family), run, device="cpu", workers=2)
+    record = Record(run, writable=False)
+    assert len(record.trials) == 8
+    assert not [trial.error for trial in record.trials if trial.error]
+    assert sorted(record.statistics.values()) == 2 * [N_TEXTS] + 2 * [3 * N_TEXTS]
+    folders = {file.parent.name for file in (run / "calibration").rglob("*.safetensors")}
+    assert folders == set(record.statistics)
+    # each statistic is charged to one trial
+    n_scored = len(record.trials) * sum(t.n_documents for t in record.suite.splits["search"])
+    assert sum(trial.n_documents for trial in record.trials) <= n_scored + record.n_answers_beside
+    key = next(t.recipe_hash for t in record.trials if t.method == "regmean" and t.recipe_hash)
+    assert merge(record.recipe(key), family / "merged") == record.tensors_of(key)
 
 
 def test_check_says_what_statistics_take(family: Path) -> None:
