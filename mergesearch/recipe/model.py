@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,12 +205,12 @@ class Recipe(Config):
         Raises:
             InputError: a model's folder or a file of prompts is missing.
         """
-        recipe = self.with_paths(lambda ref: ref.resolved(folder))
+        recipe = self.with_paths(cache(lambda ref: ref.resolved(folder)))  # each model once
         return recipe.with_files(lambda path: resolved_file(path, folder))
 
     def relative(self, folder: Path) -> "Recipe":
         """Write paths as a file in `folder` would: the inverse of `resolved`."""
-        recipe = self.with_paths(lambda ref: ref.relative(folder))
+        recipe = self.with_paths(cache(lambda ref: ref.relative(folder)))
         return recipe.with_files(lambda path: relative_file(path, folder))
 
     @field_validator("towers")

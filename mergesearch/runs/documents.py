@@ -76,7 +76,8 @@ class Documents:
         self._frames.append(payload)
         with self._lock:
             self._blocks.setdefault(key, []).append(payload)
-            self._recent.pop(key, None)
+            if key in self._recent:  # as whoever reads the file has them
+                self._recent[key] = {**self._recent[key], **dict(_unpack(payload))}
             self.n_added += len(documents)
 
     def of(self, digest: str) -> "DocumentsOf":

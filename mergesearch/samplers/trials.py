@@ -12,10 +12,15 @@ ERROR = "error"
 
 def finished(study: "optuna.Study") -> "list[FrozenTrial]":
     """List scored trials, and those whose candidate failed, by number."""
+    return [trial for trial in study.get_trials(deepcopy=False) if has_ended(trial)]
+
+
+def has_ended(trial: "FrozenTrial") -> bool:
+    """Say if a trial was scored or its candidate failed, and no kill interrupted it."""
     from optuna.trial import TrialState
 
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-    return [t for t in trials if t.state == TrialState.COMPLETE or ERROR in t.user_attrs]
+    is_failed = trial.state == TrialState.FAIL
+    return trial.state == TrialState.COMPLETE or (is_failed and ERROR in trial.user_attrs)
 
 
 def was_queued(trial: "FrozenTrial") -> bool:

@@ -1,16 +1,19 @@
 """The ended trials of a study: the best of them, the front, and what they cost."""
 
+from bisect import insort
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from mergesearch.runs import TrialRecord
 from mergesearch.runs.told import record_of
+from mergesearch.samplers.trials import has_ended
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.goals import Goals, distance
-from mergesearch.searching.study import INTERRUPTED, finished
+from mergesearch.searching.study import INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class History:
         """Trials that were asked for and not interrupted."""
         return len(self.trials) + self.n_running
 
-    @property
+    @cached_property
     def n_documents(self) -> int:
         """Documents that the model answered."""
         n_ended = sum(trial.n_documents for trial in self.trials)
         return n_ended + self.n_interrupted + self.n_documents_running
 
-    @property
+    @cached_property
     def minutes(self) -> float:
         """Time that the trials took, those of several workers beside each other."""
         return sum(trial.seconds / trial.n_workers for trial in self.trials) / 60
@@ -92,25 +95,34 @@ class HistoryReader:
         self._study = study
         self._goals = goals
         self._method = method
-        self._known: dict[int, TrialRecord] = {}
+        #: Those that have ended, by number.
+        self._ended: list[TrialRecord] = []
+        #: The numbers of those that had not when it last looked, and of the next.
+        self._open: list[int] = []
+        self._next = 0
         #: Of the last history.
         self._front: tuple[TrialRecord, ...] = ()
 
     def read(self) -> History:
         """Read the trials that have ended."""
-        new: dict[int, TrialRecord] = {}
-        for trial in finished(self._study):
-            if trial.number not in self._known:
-                new[trial.number] = record_of(trial, self._goals.names, self._method)
-        self._known |= new
+        new = [record_of(t, self._goals.names, self._method) for t in self._newly_ended()]
+        for trial in new:
+            insort(self._ended, trial, key=_number)
         interrupted = self._study.user_attrs.get(INTERRUPTED, {})
-        last = max(self._known, default=-1)
+        last = self._ended[-1].number if self._ended else -1
         n_interrupted = sum(n for number, n in interrupted.items() if int(number) < last)
-        trials = tuple(self._known[number] for number in sorted(self._known))
-        among = sorted((*self._front, *new.values()), key=lambda trial: trial.number)
-        history = History(trials, self._goals, n_interrupted, among=tuple(among))
+        among = sorted((*self._front, *new), key=_number)
+        history = History(tuple(self._ended), self._goals, n_interrupted, among=tuple(among))
         self._front = history.front
         return history
+
+    def _newly_ended(self) -> list[FrozenTrial]:
+        """List what has ended since it last looked, and looks at nothing else."""
+        trials = self._study.get_trials(deepcopy=False)
+        looked_at = [trials[i] for i in self._open] + trials[self._next :]
+        self._open = [trial.number for trial in looked_at if not trial.state.is_finished()]
+        self._next = len(trials)
+        return [trial for trial in looked_at if has_ended(trial)]
 
 
 def scores_of(trial: TrialRecord, candidates: CandidateEvaluator) -> Scores:
@@ -123,6 +135,10 @@ def scores_of(trial: TrialRecord, candidates: CandidateEvaluator) -> Scores:
 
 def _covers(goals: Goals, other: TrialRecord, trial: TrialRecord) -> bool:
     return other.values == trial.values or goals.dominates(other.values, trial.values)
+
+
+def _number(trial: TrialRecord) -> int:
+    return trial.number
 
 
 def _score(trial: TrialRecord) -> float:
