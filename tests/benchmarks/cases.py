@@ -16,10 +16,12 @@ Range = tuple[float, float]
 class Goal:
     """What a candidate may cost."""
 
-    #: At most so many times the time to copy the same bytes.
+    #: After the first, at most so many times the time to copy the same bytes.
     copies: float
     #: At least so many times faster than mergekit's merge alone.
     peer: float | None = None
+    #: Seconds of the first candidate, at most.
+    first: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Case:
     peer: bool = True
     #: Whether a candidate reads the base and one cached direction, and no parent.
     direction: bool = False
+    #: Symmetric eigendecompositions that the first candidate takes of each matrix.
+    eigenvectors: int = 0
     goal: Goal | None = None
 
     def recipe(self, candidate: int) -> str:
@@ -88,24 +92,35 @@ _SPARSE: dict[str, Range] = {**_WEIGHT, "density": (0.2, 0.8)}
 _CRUMBS: dict[str, Range] = {**_SPARSE, "gamma": (0.01, 0.05)}
 _DELLA: dict[str, Range] = {**_WEIGHT, "density": (0.3, 0.7), "epsilon": (0.05, 0.15)}
 _LAMBDA: dict[str, Range] = {"lambda": (0.5, 1.5)}
-_STREAMED, _ANGLES, _SPARSIFIED, _CACHED = Goal(3, 10), Goal(5, 10), Goal(10, 20), Goal(3)
+_STREAMED, _ANGLES, _SPARSIFIED = Goal(3, 10), Goal(5, 10), Goal(10, 20)
+_SINGULAR_VECTORS = Goal(3, first=10)
+
+
+def _along_direction(method: str, eigenvectors: int) -> Case:
+    return Case(
+        method, shared=_LAMBDA, peer=False, direction=True, eigenvectors=eigenvectors,
+        goal=_SINGULAR_VECTORS,
+    )  # fmt: skip
+
 
 CASES = {
     case.method: case
     for case in (
         Case("linear", _WEIGHT, base=False, goal=_STREAMED),
         Case("task_arithmetic", _WEIGHT, goal=_STREAMED),
-        Case("passthrough", {"scale": (0.5, 1.5)}, n_models=1, base=False, goal=_STREAMED),
+        Case("passthrough", {"scale": (0.5, 1.5)}, n_models=1, base=False, goal=Goal(2)),
         Case("slerp", shared={"t": (0.1, 0.9)}, n_models=1, goal=_ANGLES),
         Case("nuslerp", _WEIGHT, n_models=2, goal=_ANGLES),
-        Case("ties", _SPARSE, goal=_SPARSIFIED),
+        Case("ties", _SPARSE, goal=Goal(10, 20, first=4)),
         Case("breadcrumbs", _CRUMBS, goal=_SPARSIFIED),
         Case("dare_linear", _SPARSE, goal=_SPARSIFIED),
         Case("dare_ties", _SPARSE, goal=_SPARSIFIED),
         Case("sce", shared={"select_topk": (0.1, 0.9)}, goal=_SPARSIFIED),
-        Case("tsv_m", shared=_LAMBDA, peer=False, direction=True, goal=_CACHED),
-        Case("iso_c", shared=_LAMBDA, peer=False, direction=True, goal=_CACHED),
-        Case("iso_cts", shared=_LAMBDA, peer=False, direction=True),
+        # of each of three task vectors, and of the two sides that are made orthogonal
+        _along_direction("tsv_m", eigenvectors=5),
+        _along_direction("iso_c", eigenvectors=1),
+        # of the sum; those of what is beyond it are of smaller matrices, and are not counted
+        _along_direction("iso_cts", eigenvectors=1),
         Case("nearswap", shared={"t": (0.0005, 0.004)}, n_models=1),
         Case("karcher", shared={"tol": (5e-6, 2e-5)}, base=False),
         Case("multislerp", _WEIGHT),
@@ -113,7 +128,7 @@ CASES = {
         Case("breadcrumbs_ties", _CRUMBS),
         Case("della", _DELLA),
         Case("della_linear", _DELLA),
-        Case("arcee_fusion", n_models=1),
+        Case("arcee_fusion", n_models=1, goal=Goal(10)),
         Case("ram", shared={"epsilon": (5e-6, 2e-5)}),
         Case("ramplus_tl", shared={"r": (0.05, 0.2), "alpha": (0.1, 0.4)}),
         Case("magmax", shared=_LAMBDA, peer=False),

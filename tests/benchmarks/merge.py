@@ -1,6 +1,7 @@
 """Times merges of SmolLM2-135M-sized parents beside plain copies and beside mergekit.
 
-    python -m tests.benchmarks.merge [--only METHOD ...] [--repeats N] [--out FOLDER]
+    python -m tests.benchmarks.merge [--only METHOD ...] [--dtypes DTYPE ...] [--repeats N]
+        [--no-peer] [--resume] [--out FOLDER]
 
 Writes merge.json and merge.md, after every method anew.
 """
@@ -23,14 +24,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mergesearch import LiveModel, merge_into, open_parents
+from mergesearch.merging.threads import workers
 from mergesearch.recipe import Recipe, read_recipe, write_recipe
 from mergesearch.runtime import choose_device
 from tests.benchmarks import peer
 from tests.benchmarks.cases import CASES, Case
-from tests.benchmarks.family import SHAPES, Family, make_family
+from tests.benchmarks.family import SHAPES, Family, Shape, make_family
 from tests.benchmarks.results import BlockRow, DiskRow, Report, Row
 
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 #: Of the candidates that differ in one block, and their methods.
 _N_BLOCKS, _IN_BLOCKS = 3, ("task_arithmetic", "ties")
 
@@ -76,7 +78,18 @@ def time_candidates(case: Case, family: Family, model: Any, n: int) -> Row:
         candidates=tuple(merges[1:]),
         copies=tuple(copies),
         input_copies=tuple(input_copies),
+        eigenvectors=time_eigenvectors(case, family.shape, device) if case.eigenvectors else None,
     )
+
+
+def time_eigenvectors(case: Case, shape: Shape, device: torch.device) -> float:
+    """The eigendecompositions that a method's first candidate cannot do without."""
+    sizes = [min(of) for name, of in shape.tensors() if len(of) == 2 and ".layers." in name]
+    squares = {n: torch.randn(n, 2 * n, dtype=torch.float64) for n in set(sizes)}
+    squares = {n: wide @ wide.T for n, wide in squares.items()}
+    with workers(device) as pool:
+        todo = [squares[n] for n in sizes for _ in range(case.eigenvectors)]
+        return _seconds(device, lambda: [None for _ in pool.map(torch.linalg.eigh, todo)])
 
 
 def time_blocks(case: Case, family: Family, device: torch.device, n: int) -> BlockRow:
@@ -138,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.resume and (options.out / "merge.json").exists():
         report.take(options.out)
     with _scratch() as scratch:
-        for dtype in DTYPES:
+        for dtype in (DTYPES[name] for name in options.dtypes):
             family = make_family((options.models or scratch).resolve(), options.size, dtype)
             result, model = report.family(family.name), live_model(family, device)
             known = {row.method for row in result.rows}
@@ -148,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{family.name}: {case.method}", flush=True)
                 row = time_candidates(case, family, model, options.repeats)
                 gc.collect()  # the parents and what they kept
-                if case.peer and (options.all_peers or case.goal):
+                if case.peer and not options.no_peer and (options.all_peers or case.goal):
                     n = options.peer_repeats or (3 if case.method == "ties" else 1)
                     row = with_peer(row, case, family, str(device), n)
                 result.put(row)
@@ -158,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     time_blocks(CASES[name], family, device, options.repeats) for name in _IN_BLOCKS
                 ]
                 report.write(options.out)
-            if CASES["ties"] in cases and not result.disk:
+            if CASES["ties"] in cases and not (result.disk or options.no_peer):
                 result.disk = time_to_disk(CASES["ties"], family, options.peer_repeats or 3)
                 report.write(options.out)
     print(options.out / "merge.md")
@@ -207,23 +220,26 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def _command(options: argparse.Namespace) -> str:
     words = ["python", "-m", "tests.benchmarks.merge"]
-    for name in ("only", "repeats", "peer_repeats", "size", "device"):
+    for name in ("only", "dtypes", "repeats", "peer_repeats", "size", "device"):
         value = getattr(options, name)
         if value != _parser().get_default(name):
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *(str(word) for word in values)]
-    words += ["--all-peers"] * options.all_peers + ["--resume"] * options.resume
+    for name in ("all_peers", "no_peer", "resume"):
+        words += [f"--{name.replace('_', '-')}"] * getattr(options, name)
     return shlex.join(words)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.merge")
     parser.add_argument("--only", nargs="+", choices=list(CASES), metavar="METHOD")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--repeats", type=int, default=5, help="candidates after the first")
     parser.add_argument("--peer-repeats", type=int, help="mergekit's runs; else 1, and 3 of ties")
     parser.add_argument(
         "--all-peers", action="store_true", help="mergekit for methods without a goal too: hours"
     )
+    parser.add_argument("--no-peer", action="store_true", help="ours alone, and not to disk")
     parser.add_argument("--size", choices=list(SHAPES), default="135m")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(

@@ -28,6 +28,8 @@ class Row:
     #: mergekit's merge alone, and its whole process; empty where it was not measured.
     peer_alone: tuple[float, ...] = ()
     peer_whole: tuple[float, ...] = ()
+    #: The eigendecompositions of the first candidate alone; None where it has none.
+    eigenvectors: float | None = None
 
     @property
     def per_candidate(self) -> float:
@@ -56,6 +58,12 @@ class Row:
         return None if goal is None else self.times_copy <= goal.copies
 
     @property
+    def first_met(self) -> bool | None:
+        """Whether the goal of the first candidate is met; None without one."""
+        goal = CASES[self.method].goal
+        return None if goal is None or goal.first is None else self.first <= goal.first
+
+    @property
     def peer_met(self) -> bool | None:
         """Whether the goal is met; None without one, or without mergekit."""
         goal = CASES[self.method].goal
@@ -71,6 +79,7 @@ class Row:
             "times_copy": self.times_copy,
             "times_input_copy": self.times_input_copy,
             "times_faster_than_mergekit_alone": self.speedup,
+            "first_goal_met": self.first_met,
             "copies_goal_met": self.copies_met,
             "mergekit_goal_met": self.peer_met,
         }
@@ -150,7 +159,8 @@ class Report:
         for family in data["families"]:
             result = self.family(family["dtype"])
             for row in family["rows"]:
-                result.put(Row(**{f.name: _frozen(row[f.name]) for f in fields(Row)}))
+                known = {f.name: _frozen(row[f.name]) for f in fields(Row) if f.name in row}
+                result.put(Row(**known))
             result.disk = [
                 DiskRow(d["method"], d["program"], tuple(Process(**run) for run in d["runs"]))
                 for d in family["to_disk"]

@@ -14,8 +14,9 @@ ONE_BLOCK = 0.45
 _MISSING = "not measured"
 _RESUMED = "; what it did not measure is of earlier runs on the same machine (`make bench`)"
 _HEADER = (
-    "method", "first, s", "per candidate, s", "× copy", "goal", "× copy of the inputs",
-    "× faster than mergekit alone", "goal", "mergekit alone, s", "mergekit, whole process, s",
+    "method", "first, s", "goal", "eigenvectors alone, s", "per candidate, s", "× copy", "goal",
+    "× copy of the inputs", "× faster than mergekit alone", "goal", "mergekit alone, s",
+    "mergekit, whole process, s",
 )  # fmt: skip
 _DISK_HEADER = (
     "method", "program", "whole process, s", "peak, GB", "goal", "× faster", "goal",
@@ -27,6 +28,9 @@ _DEFINITIONS = """\
   `arcee_fusion`, which have no number to change, the order or the choice of the parents.
   *First* is the first candidate of freshly opened parents, which fills the caches (opening them,
   which reads the headers, is not in it); *per candidate* is the median (lowest–highest) after it.
+- **Eigenvectors alone**: the symmetric eigendecompositions of the first candidate (LAPACK's of
+  float64, on matrices of the same sizes and number, by as many threads of one core each) and
+  nothing else: no way to these singular vectors by Gram matrices is faster.
 - **× copy**: the median candidate over the median `copy_` between two preallocated buffers, with
   the same threads and in turn with the merges. The source holds the bytes of the inputs that a
   candidate reads (each parent and the base as stored; of `tsv_m`, `iso_c` and `iso_cts` the base
@@ -74,6 +78,8 @@ def _cells(row: Row) -> list[str]:
     return [
         row.method,
         _number(row.first),
+        _goal("≤", goal.first if goal else None, row.first_met),
+        "-" if row.eigenvectors is None else _number(row.eigenvectors),
         _spread(row.candidates),
         _number(row.times_copy),
         _goal("≤", goal.copies if goal else None, row.copies_met),

@@ -20,12 +20,12 @@ def test_a_tiny_run_without_mergekit_is_written_in_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer, "EXECUTABLE", tmp_path / "none")
-    out, options = tmp_path / "out", ["--repeats", "1", "--peer-repeats", "1", "--size", "tiny"]
+    out, options = tmp_path / "out", ["--dtypes", "bfloat16", "--repeats", "1", "--size", "tiny"]
     merge.main([*options, "--models", str(tmp_path / "models"), "--out", str(out)])
 
     data = json.loads((out / "merge.json").read_text())
     assert data["command"] == " ".join(["python -m tests.benchmarks.merge", *options])
-    assert [family["dtype"] for family in data["families"]] == ["float32", "bfloat16"]
+    assert [family["dtype"] for family in data["families"]] == ["bfloat16"]
     for family in data["families"]:
         assert [row["method"] for row in family["rows"]] == list(CASES)
         for row in family["rows"]:
@@ -33,6 +33,7 @@ def test_a_tiny_run_without_mergekit_is_written_in_full(
             assert min(times) > 0
             assert row["bytes_read"] > 0
             assert row["peer_alone"] == []
+            assert (row["eigenvectors"] is None) == (CASES[row["method"]].eigenvectors == 0)
         ours, theirs = family["to_disk"]
         assert ours["runs"][0]["peak_bytes"] > 1e7
         assert theirs["runs"] == []
@@ -41,8 +42,8 @@ def test_a_tiny_run_without_mergekit_is_written_in_full(
     text = (out / "merge.md").read_text()
     assert str(tmp_path) not in text + json.dumps(data)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 * (2 + len(CASES) + 2 + 2 + 2 + 2)
-    assert {row.count("|") for row in rows} == {11, 8, 6}
+    assert len(rows) == 2 + len(CASES) + 2 + 2 + 2 + 2
+    assert {row.count("|") for row in rows} == {13, 8, 6}
     assert "| not measured |" in text
 
 
