@@ -3,7 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PEERS := .venv-mergekit
 VLLM := .venv-vllm
-PIP := bin/python -m pip install --quiet --disable-pip-version-check
+# modules are compiled when they are first imported: most never are
+PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 comma := ,
 # Processes that run tests, or searches of a benchmark, side by side. Each computes on one core,
 # and so do those that tests start: models as small as theirs only lose by more.

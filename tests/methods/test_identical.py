@@ -117,12 +117,16 @@ def test_iso_cts_takes_the_own_directions_of_identical_models_once(data: st.Data
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_wudi_gives_identical_models_what_the_ridge_leaves(data: st.DataObject) -> None:
-    """T V diag(v / (v + ridge)) V^T, whose values v are those of T^T T, up to a factor."""
+    """T V diag(v / (v + ridge)) V^T, whose values v are those of T^T T, up to a factor.
+
+    A weak ridge lets in what float32 rounds of the strongest direction: 2^-24 / ridge, and more
+    where the others are zero.
+    """
     case = alike(data.draw(cases("wudi", MATRICES, grid=False)))
-    delta = delta_of(case)
+    delta = delta_of(case).double()
     values, vectors = torch.linalg.eigh(delta.T @ delta)
     left = values / (values + case.arguments["ridge"] * values.mean())
-    assert_direction(case, (delta @ vectors * left) @ vectors.T)
+    assert_direction(case, ((delta @ vectors * left) @ vectors.T).float(), within=1e-3)
 
 
 @pytest.mark.parametrize("name", ["bmm", "bmm_data"])
@@ -165,7 +169,7 @@ def delta_of(case: Case) -> Tensor:
     return case.models[0] - case.base
 
 
-def assert_direction(case: Case, direction: Tensor) -> None:
+def assert_direction(case: Case, direction: Tensor, within: float = 1e-4) -> None:
     assert case.base is not None
     expected = case.base + case.arguments["lambda_"] * direction
-    torch.testing.assert_close(case.merged(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(case.merged(), expected, rtol=within, atol=within)

@@ -1,12 +1,14 @@
 """The test bed, laid out once for all of its tests."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mergesearch.files import in_turn
 from tests.benchmarks.workloads import PREPARE
 
 
@@ -28,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its base model, adapters and tasks."""
-    folder = tmp_path_factory.mktemp("bed")
-    subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
+    # one folder for the processes of pytest-xdist, whose own are side by side
+    distributed = "PYTEST_XDIST_WORKER" in os.environ
+    beside = tmp_path_factory.getbasetemp()
+    folder = (beside.parent if distributed else beside) / "bed"
+    is_whole = folder.with_suffix(".whole")
+    with in_turn(folder.with_suffix(".lock")):
+        if not is_whole.exists():
+            command = [sys.executable, str(PREPARE), str(folder)]
+            subprocess.run(command, check=True, capture_output=True)
+            is_whole.touch()
     return folder
