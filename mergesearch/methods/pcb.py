@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mergesearch.methods.combine import sum_of
 from mergesearch.methods.formula import Formula, numbers, plain
 from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.order import among, cut_constants, cuts, tabulate
@@ -38,42 +39,37 @@ def products(base: Tensor, models: Sequence[Tensor]) -> Tensor:
     return torch.stack([x * y for i, x in enumerate(deltas) for y in deltas[i:]])
 
 
-def exponentials(
-    base: Tensor, models: Sequence[Tensor], *, low: Tensor, span: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Numerators of the softmaxes: of each task (n, *S), and of each pair (n, n, *S).
+def exponential(
+    deltas: Sequence[Tensor], i: int, j: int, low: Tensor, span: Tensor, times: int = 1
+) -> Tensor:
+    """Numerator of a softmax: exp(times norm(T_i T_j)).
 
     Args:
-        base: of any shape S.
-        models: n tensors of that shape.
-        low: the smallest product of each pair i <= j.
+        deltas: n task vectors of any shape S.
+        i: a task.
+        j: another, or the same.
+        low: the smallest product of each pair i <= j, (n (n + 1) / 2,).
         span: the largest less the smallest.
+        times: the factor; n within a task.
     """
-    n, by_pair = len(models), products(base, models).movedim(0, -1)
-    norm = ((by_pair - low) / span).movedim(-1, 0)
-    place = {pair: at for at, pair in enumerate((i, j) for i in range(n) for j in range(i, n))}
-    own = torch.stack([torch.exp(n * norm[place[i, i]]) for i in range(n)])
-    pair = torch.exp(norm)
-    crossed = [pair[place[min(i, j), max(i, j)]] for i in range(n) for j in range(n)]
-    return own, torch.stack(crossed).unflatten(0, (n, n))
+    i, j = sorted((i, j))
+    at = i * len(deltas) - i * (i - 1) // 2 + j - i  # pairs i <= j, row by row
+    return torch.exp(times * ((deltas[i] * deltas[j] - low[at]) / span[at]))
 
 
 def balance(
-    base: Tensor,
-    models: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    i: int,
+    crossed: Sequence[Tensor],
     *,
     low: Tensor,
     span: Tensor,
     intra: Tensor,
     inter: Tensor,
 ) -> Tensor:
-    """b_i of each model, times the square of the number of entries: (n, *S)."""
-    own, crossed = exponentials(base, models, low=low, span=span)
-    n = len(models)
-    rows = [
-        own[i] / intra[i] * sum(crossed[i, j] / inter[i, j] for j in range(n)) for i in range(n)
-    ]
-    return torch.stack(rows)
+    """b_i, times the square of the number of entries: S, of exp(norm(T_i T_j)) for all j."""
+    own = exponential(deltas, i, i, low, span, times=len(deltas)) / intra[i]
+    return own * sum_of([of_pair / inter[i, j] for j, of_pair in enumerate(crossed)])
 
 
 def compete(
@@ -87,12 +83,15 @@ def compete(
     **norms: Tensor,
 ) -> Tensor:
     """W0 and the mean of the task vectors, weighted by what is kept of their balances."""
-    balances = balance(base, models, **norms)
+    deltas = [model - base for model in models]
+    n, low, span = len(deltas), norms["low"], norms["span"]
+    pairs = {(i, j): exponential(deltas, i, j, low, span) for i in range(n) for j in range(i, n)}
     merged, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for i, model in enumerate(models):
-        kept = among(balances[i], threshold[i], last[i], first)
-        weight = torch.where(kept, balances[i], 0.0)
-        merged = merged + weight * (model - base)
+    for i, delta in enumerate(deltas):
+        crossed = [pairs[min(i, j), max(i, j)] for j in range(n)]
+        balance_i = balance(deltas, i, crossed, **norms)
+        weight = torch.where(among(balance_i, threshold[i], last[i], first), balance_i, 0.0)
+        merged = merged + weight * delta
         divisor = divisor + weight
     return base + scale * (merged / torch.where(divisor == 0, 1.0, divisor))
 
@@ -111,10 +110,12 @@ def _norms(inputs: Inputs) -> dict[str, Tensor]:
     return {**ranges, "intra": means[:n], "inter": means[n:].view(n, n)}
 
 
-def _stacked(base: Tensor, models: Sequence[Tensor], **ranges: Tensor) -> Tensor:
+def _stacked(base: Tensor, models: Sequence[Tensor], *, low: Tensor, span: Tensor) -> Tensor:
     """Every exponential, (n + n n, rows, columns)."""
-    own, crossed = exponentials(base, models, **ranges)
-    return torch.cat([own, crossed.flatten(0, 1)])
+    deltas, n = [model - base for model in models], len(models)
+    own = [exponential(deltas, i, i, low, span, times=n) for i in range(n)]
+    crossed = [exponential(deltas, i, j, low, span) for i in range(n) for j in range(n)]
+    return torch.stack([*own, *crossed])
 
 
 def _cut(inputs: Inputs, norms: Mapping[str, Tensor], i: int, density: float) -> Any:
@@ -130,4 +131,6 @@ def _cut(inputs: Inputs, norms: Mapping[str, Tensor], i: int, density: float) ->
 def _balance_of(
     base: Tensor, models: Sequence[Tensor], *, i: int, norms: Mapping[str, Tensor]
 ) -> Tensor:
-    return balance(base, models, **norms)[i]
+    deltas, low, span = [model - base for model in models], norms["low"], norms["span"]
+    crossed = [exponential(deltas, i, j, low, span) for j in range(len(deltas))]
+    return balance(deltas, i, crossed, **norms)
