@@ -24,6 +24,7 @@ import optuna
 import torch
 from peft import LoraConfig, get_peft_model
 
+from mergesearch.calibration import PROMPTS_FOLDER
 from mergesearch.demo import build_family
 from mergesearch.engines import differentiable
 from mergesearch.learning import Curriculum, Lesson, labelled, losses
@@ -105,7 +106,8 @@ def _opened(
     with open_run(space, folder, runtime, Silent(), learned=learned) as (setup, candidates):
         assert setup.curriculum is not None
         setup = replace(setup, curriculum=setup.curriculum.of_pass(1))
-        worker = worker_of(setup, runtime)  # whose lessons are those of the first pass only
+        # whose lessons are those of the first pass only
+        worker = worker_of(setup, runtime, folder / PROMPTS_FOLDER)
         yield setup, CandidateEvaluator(setup.parents, setup.evaluator, candidates.record, worker)
 
 
