@@ -67,7 +67,17 @@ def balance(
     intra: Tensor,
     inter: Tensor,
 ) -> Tensor:
-    """b_i, times the square of the number of entries: S, of exp(norm(T_i T_j)) for all j."""
+    """b_i, times the square of the number of entries, of shape S.
+
+    Args:
+        deltas: n task vectors of any shape S.
+        i: of which it is.
+        crossed: exp(norm(T_i T_j)) for each j.
+        low: as for `exponential`.
+        span: likewise.
+        intra: means of the softmaxes' numerators within tasks, (n,).
+        inter: between tasks, (n, n).
+    """
     own = exponential(deltas, i, i, low, span, times=len(deltas)) / intra[i]
     return own * sum_of([of_pair / inter[i, j] for j, of_pair in enumerate(crossed)])
 

@@ -104,7 +104,7 @@ class SearchSetup:
 
 @dataclass(frozen=True)
 class Shared:
-    """Tasks, lessons and prompts for a worker elsewhere, which need not have the suite."""
+    """Tasks, lessons and prompts for a worker that need not have the suite."""
 
     suite: Suite
     built: Mapping[str, tuple["BuiltTask", ...]]
