@@ -7,6 +7,7 @@ import pytest
 
 from mergesearch.errors import CandidateError
 from mergesearch.recipe import Recipe
+from mergesearch.runs import TrialRecord
 from mergesearch.scores import Scores
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.history import History, HistoryReader
@@ -237,3 +238,24 @@ def test_a_search_that_has_lost_patience_stays_ended(family: Path) -> None:
     assert observers[1].trials == []
     assert observers[0].stages == observers[1].stages
     assert observers[0].stages[-1].startswith("the search ends: 5 trials brought ")
+
+
+def test_a_search_ends_where_no_candidate_is_left(family: Path) -> None:
+    # a method without a number to change, whose starting points are all there is
+    settings = {"trials": 10_000, "documents": 10_000}
+    space = load(family, methods={"model_stock": {}}, search=settings)
+    observer = RecordingObserver()
+    study = run(space, hash_evaluator(family), observer)
+    assert 50 < len(finished(study)) < 70
+    line = "50 trials in a row were candidates that are known: there seem to be no more"
+    assert observer.stages[-1] == f"the search ends: {line}"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ended(49, 0.5, n_documents=1), TrialRecord(49, "a method", None, None, error="not finite")],
+)
+def test_one_that_was_asked_or_failed_is_no_known_candidate(other: TrialRecord) -> None:
+    settings, trials = {"trials": 100}, [ended(i, 0.5) for i in range(49)]
+    assert reason(settings, History((*trials, ended(49, 0.5)), goals("score")))
+    assert reason(settings, History((*trials, other), goals("score"))) is None

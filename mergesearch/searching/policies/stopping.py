@@ -9,6 +9,9 @@ from mergesearch.space import SearchSettings
 
 #: Of the interval of an improvement: when its low end is above 0, it is beyond noise.
 _CONFIDENCE = 0.9
+#: Trials in a row without an answer, after which a space has no other candidates, as where a method
+#: has no number to change: no budget of documents would end the search.
+_N_KNOWN = 50
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ def reason_to_stop(
     for limit in _limits(settings, history):
         if limit.share >= 1:
             return f"the budget of {limit.most:,} {limit.unit} is spent"
+    latest = history.trials[-_N_KNOWN:]
+    if len(latest) == _N_KNOWN and not any(t.error or t.n_documents for t in latest):
+        return (
+            f"{_N_KNOWN} trials in a row were candidates that are known: there seem to be no more"
+        )
     n = settings.patience
     if n is None or len(history.trials) <= n:
         return None
