@@ -25,8 +25,9 @@ from typing import Any
 import optuna
 import torch
 
+from mergesearch.config import parse
 from mergesearch.demo import build_family
-from mergesearch.errors import CandidateError
+from mergesearch.errors import CandidateError, InputError
 from mergesearch.methods import METHODS, REQUIRED
 from mergesearch.recipe import Recipe
 from mergesearch.searching import CandidateEvaluator, SearchSetup
@@ -64,7 +65,7 @@ def measure(family: Family, method: str, seed: int, folder: Path) -> Row:
     """Search one method, and score its defaults."""
     arm = "mergesearch" if method == LEARNED else "without learning"
     beside = "linear" if method == LEARNED else method  # the arm adds what is learned
-    space = SearchSpace.model_validate({**dict(family.space), "methods": {beside: {}}})
+    space = parse(SearchSpace, {**dict(family.space), "methods": {beside: {}}}, "the space")
     alone = replace(family, space=space, confirms=False)
     run = searches.run_arm(alone, arm, seed, folder / "run", curve=False)
     with searches.opened(alone.space_for({**searches.ARMS[arm], "seed": seed}), folder / "run") as (
@@ -116,8 +117,9 @@ def _measured(of: tuple[str, int], family: str, evaluations: int, testbed: Path,
     with tempfile.TemporaryDirectory(prefix=f"{method}-") as folder:
         try:
             row = measure(models, method, seed, Path(folder))
-        except (ValueError, CandidateError) as error:  # as adapters are wanted, and there are none
-            row = Row(method, seed, 0, 0, None, None, None, str(error).strip().splitlines()[-1])
+        except (InputError, CandidateError) as error:  # as adapters are wanted, and there are none
+            reason = str(error).replace(f"{work}/", "")
+            row = Row(method, seed, 0, 0, None, None, None, reason)
     file.write_text(json.dumps(asdict(row)) + "\n")
     print(row, flush=True)
     return row

@@ -82,3 +82,14 @@ def test_the_cost_of_merging_where_compare_warns() -> None:
                 nats, accuracy = (mean(row[key] for row in some) for key in ("nats", "accuracy"))
                 wanted.append([family, what, str(len(some)), f"{nats:+.4f}", f"{accuracy:+.4f}"])
     assert rows(DOCS / "compare.md", "| family | parts | merges |") == wanted
+
+
+def test_the_methods_of_searches_of_their_own() -> None:
+    rows_of = json.loads((RESULTS / "benchmarks" / "methods-demo.json").read_text())["rows"]
+    measured = {row["method"]: row for row in rows_of}
+    shown = rows(DOCS / "benchmarks.md", "| method | searched | at its defaults |")
+    for names, *cells in shown:
+        for name in re.findall(r"`(\w+)`", names) or ["learned"]:
+            found = measured[name]["held_out"], measured[name]["default_held_out"]
+            wanted = ["-" if value is None else f"{value:.3f}" for value in found]
+            assert [cell.strip("*") for cell in cells] == wanted, name
