@@ -57,6 +57,13 @@ def exponential(
     return torch.exp(times * ((deltas[i] * deltas[j] - low[at]) / span[at]))
 
 
+def exponentials(deltas: Sequence[Tensor], low: Tensor, span: Tensor) -> list[list[Tensor]]:
+    """Compute exp(norm(T_i T_j)) for each i and j, that of a pair once."""
+    n = len(deltas)
+    pairs = {(i, j): exponential(deltas, i, j, low, span) for i in range(n) for j in range(i, n)}
+    return [[pairs[min(i, j), max(i, j)] for j in range(n)] for i in range(n)]
+
+
 def balance(
     deltas: Sequence[Tensor],
     i: int,
@@ -94,12 +101,10 @@ def compete(
 ) -> Tensor:
     """W0 and the mean of the task vectors, weighted by what is kept of their balances."""
     deltas = [model - base for model in models]
-    n, low, span = len(deltas), norms["low"], norms["span"]
-    pairs = {(i, j): exponential(deltas, i, j, low, span) for i in range(n) for j in range(i, n)}
+    crossed = exponentials(deltas, norms["low"], norms["span"])
     merged, divisor = torch.zeros_like(base), torch.zeros_like(base)
     for i, delta in enumerate(deltas):
-        crossed = [pairs[min(i, j), max(i, j)] for j in range(n)]
-        balance_i = balance(deltas, i, crossed, **norms)
+        balance_i = balance(deltas, i, crossed[i], **norms)
         weight = torch.where(among(balance_i, threshold[i], last[i], first), balance_i, 0.0)
         merged = merged + weight * delta
         divisor = divisor + weight
@@ -124,8 +129,8 @@ def _stacked(base: Tensor, models: Sequence[Tensor], *, low: Tensor, span: Tenso
     """Every exponential, (n + n n, rows, columns)."""
     deltas, n = [model - base for model in models], len(models)
     own = [exponential(deltas, i, i, low, span, times=n) for i in range(n)]
-    crossed = [exponential(deltas, i, j, low, span) for i in range(n) for j in range(n)]
-    return torch.stack([*own, *crossed])
+    crossed = exponentials(deltas, low, span)
+    return torch.stack([*own, *(of_pair for row in crossed for of_pair in row)])
 
 
 def _cut(inputs: Inputs, norms: Mapping[str, Tensor], i: int, density: float) -> Any:

@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = list(pool.imap(one, todo))
     report = {
         "command": f"python -m tests.benchmarks.methods --family {options.family} "
-        f"--evaluations {options.evaluations}",
+        f"--seeds {' '.join(map(str, seeds))} --evaluations {options.evaluations}",
         "machine": machine(torch.device("cpu")),
         "family": options.family,
         "evaluations": options.evaluations,

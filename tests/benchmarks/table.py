@@ -30,7 +30,7 @@ _DEFINITIONS = """\
   which reads the headers, is not in it); *per candidate* is the median (lowest–highest) after it.
 - **Eigenvectors alone**: the symmetric eigendecompositions of the first candidate (LAPACK's of
   float64, on matrices of the same sizes and number, by as many threads of one core each) and
-  nothing else: no way to these singular vectors by Gram matrices is faster.
+  nothing else.
 - **× copy**: the median candidate over the median `copy_` between two preallocated buffers, with
   the same threads and in turn with the merges. The source holds the bytes of the inputs that a
   candidate reads (each parent and the base as stored; of `tsv_m`, `iso_c` and `iso_cts` the base

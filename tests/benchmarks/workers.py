@@ -78,7 +78,8 @@ def throughput(testbed: Path, work: Path) -> dict[str, Any]:
     for repetition in range(2):
         for n, of in rates.items():
             of.append(_rate(work / f"throughput-{n}-{repetition}", space, n))
-    return {"rates": rates, "ratio": median(rates[2]) / median(rates[1])}
+    ratio = median(rates[2]) / median(rates[1])
+    return {"candidates": _N_CANDIDATES, "rates": rates, "ratio": ratio}
 
 
 def _rate(folder: Path, space: SearchSpace, n_workers: int) -> float:
@@ -276,8 +277,8 @@ def markdown(report: Mapping[str, Any]) -> str:
             "",
             "## Throughput",
             "",
-            "Test bed, random recipes of 120 documents each, workers of one thread; finished "
-            "candidates an hour, median of two runs in turn.",
+            f"Test bed, {part['candidates']} random recipes of 120 documents each, workers of one "
+            "thread; finished candidates an hour, median of two runs in turn.",
             "",
             "| workers | candidates an hour |",
             "|--:|--:|",

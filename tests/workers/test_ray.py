@@ -78,9 +78,9 @@ def test_a_search_whose_workers_and_driver_are_killed_ends_as_it_should(family: 
 
     least = n_ended(family) + 3
     process = start(family)
-    wait_for(family, process, lambda: n_ended(family) >= least)
+    wait_for(family, process, lambda: len(actors(process)) == 2)
     there = actors(process)
-    assert there
+    wait_for(family, process, lambda: n_ended(family) >= least)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
