@@ -17,7 +17,7 @@ def passthrough(inputs: Inputs, *, scale: Sequence[float | None]) -> Formula:
     """
     (factor,) = scale
     constants = {} if factor is None else {"factor": numbers([factor], inputs)}
-    return Formula(scaled, constants, heavy=True)
+    return Formula(scaled, constants)
 
 
 def scaled(base: None, models: Sequence[Tensor], *, factor: Tensor | None = None) -> Tensor:

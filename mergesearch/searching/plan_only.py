@@ -56,7 +56,10 @@ def plan_only_of(space: SearchSpace, runtime: Runtime) -> PlanOnly:
     """
     devices = runtime.devices(present=False)
     if devices[0].type == "cuda" and runtime.device_memory is None:
-        devices = runtime.devices()  # which must be here to be measured
+        try:
+            devices = runtime.devices()  # which must be here to be measured
+        except InputError as error:
+            raise InputError(f"{error}; give the memory of each device, --device-memory") from None
     models = open_models(space, runtime, devices, weights=False)
     dtype = runtime.torch_dtype or compute_dtype(models.soup, devices[0])
     costs: list[Cost] = []

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from mergesearch.errors import InputError
@@ -91,6 +92,13 @@ def test_several_of_a_device_without_memory_of_its_own_are_refused(space: Path, 
         "check", space, "--plan-only", "--device", "cpu", "--devices-per-worker", "2"
     )
     assert code == 2 and "devices that have memory of their own, got 2 of cpu" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its memory is measured")
+def test_the_memory_of_a_device_that_is_not_here_is_asked_for(space: Path, cli: Cli) -> None:
+    code, out, err = cli("check", space, *HERE)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("; give the memory of each device, --device-memory\n")
 
 
 def test_shapes_are_those_of_the_files(tmp_path: Path) -> None:
