@@ -88,9 +88,10 @@ def test_a_tokenizer_that_comes_out_otherwise_is_refused(
 ) -> None:
     """As where it needs a file that is not known to belong to it."""
     words = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "w1", "##x"])
-    (pair / "one" / "tokenizer.json").unlink()
-    (pair / "one" / "vocab.txt").write_text(words)
-    (pair / "one" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    for folder in (pair / "one", pair / "two"):
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").write_text(words)
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     parents = Parents.of(recipe(pair), keep=False)
     monkeypatch.setattr("mergesearch.exporting.companions._SUFFIXES", frozenset({".json"}))
     (pair / "out").mkdir()
