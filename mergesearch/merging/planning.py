@@ -118,8 +118,8 @@ class _Planner:
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
         names = (*first.specs, *first.buffers)
         outside = [n for n in names if not self._is_stack or layer_of(n) is None]
-        others = (self._parents.checkpoint(model).specs for model in self._recipe.models)
-        more = {n for of in others for n in of} - set(names)  # which `_layer` let pass
+        others = (self._parents.checkpoint(model) for model in self._recipe.models)
+        more = {n for of in others for n in (*of.specs, *of.buffers)} - set(names)
         return tuple(n for n in (*outside, *sorted(more)) if n not in written)
 
     def _buffers(self) -> Iterator[Buffer]:

@@ -48,7 +48,7 @@ class TokenIds:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """Hash the files that may hold a tokenizer's tokens, and what says how it is loaded."""
+    """Hash the files of a tokenizer: of its tokens, and of how it is loaded."""
     return {
         file.name: sha256(file.read_bytes()).digest()
         for file in sorted(folder.iterdir())
