@@ -29,6 +29,8 @@ _QUANTIZED = (
     *("weight", "qweight", "qzeros", "scales", "g_idx", "absmax", "quant_map", "weight_packed"),
     *("weight_shape", "SCB", "quant_state", "perm"),
 )
+#: What no quantization makes.
+_WIDE = frozenset({"F64", "C64", "C128"})
 #: Keys of a `generation_config.json` that `save_pretrained` writes without being asked.
 _UNASKED = (
     *("_from_model_config", "output_attentions", "output_hidden_states"),
@@ -236,9 +238,15 @@ class Checkpoint:
                 lost = ", ".join(missing) or "every shard"
                 raise InputError(f"{self.folder}: {INDEX} names {lost}, which is missing")
             return files
-        files = sorted(self.folder.glob("*.safetensors"))
+        every = sorted(self.folder.glob("*.safetensors"))
+        files = [file for file in every if not file.name.startswith("adapter_model")]
         if len(files) == 1:
             return files
+        if every and not files:
+            raise InputError(
+                f"{self.folder}: no weights but an adapter's ({every[0].name}); name the base as "
+                f"well, as BASE+{self.folder}"
+            )
         if files:
             several = ", ".join(file.name for file in files)
             raise InputError(f"{self.folder}: several weight files ({several}) but no {INDEX}")
@@ -273,11 +281,16 @@ class Checkpoint:
             InputError: it is a weight, of a dtype that is not merged.
         """
         quantized = "quantization_config" in self.config or name.endswith(_QUANTIZED)
-        if quantized or entry.dtype not in BUFFER_DTYPES:
-            remedy = "dequantize the model" if quantized else "convert it with transformers"
+        if entry.dtype in _WIDE or not (quantized or entry.dtype in BUFFER_DTYPES):
+            raise InputError(
+                f"{file}: {name} has dtype {entry.dtype}; {', '.join(DTYPES)} are merged, and "
+                f"{', '.join(BUFFER_DTYPES)} copied: convert it to one of them, e.g. by "
+                "save_pretrained of the model loaded with dtype=torch.float32"
+            )
+        if quantized:
             raise InputError(
                 f"{file}: {name} has dtype {entry.dtype}; only {', '.join(DTYPES)} are merged: "
-                f"{remedy} first"
+                "dequantize the model first"
             )
         return TensorSpec(entry.shape, BUFFER_DTYPES[entry.dtype], file)
 
@@ -295,7 +308,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing or is not JSON.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except FileNotFoundError:
         raise InputError(f"{path.parent}: no {path.name} in the folder") from None
     except (OSError, ValueError) as error:
