@@ -133,7 +133,7 @@ class Adapter:
         return max(n_rows(self._base), last + 1)
 
     def _skeleton(self) -> Any:
-        """Make the base's model, of the class that its configuration names, on the meta device."""
+        """Make the model that the adapter was trained in, on the meta device."""
         base = self._base
         try:
             config = configuration(base.config)
@@ -298,7 +298,7 @@ class Adapter:
 
 
 def _as_saved(name: str) -> str:
-    """Name a tensor as peft saves it: without the adapter's name, as a trainer may leave it."""
+    """Name a tensor as peft saves it, without the name of the adapter."""
     return _WITH_NAME.sub(r"\1", name).replace(".modules_to_save.", ".")
 
 

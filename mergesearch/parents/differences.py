@@ -178,7 +178,7 @@ def _follows_from_rope_type(field: str, meanings: Sequence[Meaning]) -> bool:
 
 
 def _of_ends(checkpoints: Mapping[ModelPath, Checkpoint]) -> Iterator[Difference]:
-    """Compare the ids that end a text; those of the first model hold for the merged one."""
+    """Compare the ids that end a text, of which the first model's will hold."""
     configs = {path: _ends(of, of.config) for path, of in checkpoints.items()}
     used = {
         path: _ends(of, of.generation_config or {}) or configs[path]
@@ -192,7 +192,7 @@ def _of_ends(checkpoints: Mapping[ModelPath, Checkpoint]) -> Iterator[Difference
 
 
 def _ends(of: Checkpoint, settings: Mapping[str, Any]) -> tuple[frozenset[Any], Any] | None:
-    """Give the tokens that end a text, and how the settings write them; None where they do not."""
+    """Give the tokens that end a text, and how settings write them, if they do."""
     text = settings.get("text_config")
     ids = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
     if ids is None:

@@ -1,4 +1,4 @@
-"""Keys of a YAML text that are there to hold anchors, which others take by aliases."""
+"""Keys of a YAML text that hold anchors, which others take by aliases."""
 
 import difflib
 from collections.abc import Collection, Mapping
