@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,16 @@ class TensorSpec:
         return math.prod(self.shape) * torch.float32.itemsize
 
 
+@dataclass(frozen=True)
+class Remade(TensorSpec):
+    """A tensor that lies in no file, and is made of others as it is read."""
+
+    #: The names of those that it is made of.
+    sources: tuple[str, ...]
+    #: Makes it, of those by their names.
+    make: Callable[[Mapping[str, Tensor]], Tensor]
+
+
 class Checkpoint:
     """A folder with `config.json` and safetensors weights, in one file or in shards.
 
@@ -88,16 +98,25 @@ class Checkpoint:
         self.buffers: dict[str, TensorSpec] = {}
         #: The names in the files, of tensors that are known by another.
         self._stored: dict[str, str] = {}
+        #: The tensors of which others are made, and that are known by these alone.
+        self._apart: dict[str, TensorSpec] = {}
         self._read_specs()
 
     def read(self, name: str) -> Tensor:
         """Give a tensor as stored: a view of the file, on the CPU, not to be written to."""
-        spec = self.specs.get(name) or self.buffers[name]
+        spec = self.specs.get(name) or self._apart.get(name) or self.buffers[name]
+        if isinstance(spec, Remade):
+            return spec.make({source: self.read(source) for source in spec.sources})
         return self._files[spec.file].tensor(self._stored.get(name, name))
 
     def release(self, name: str) -> None:
         """Let go of the memory that reading a tensor took; views of it stay valid."""
-        self._files[self.specs[name].file].release(self._stored.get(name, name))
+        spec = self.specs.get(name) or self._apart[name]
+        if isinstance(spec, Remade):
+            for source in spec.sources:
+                self.release(source)
+        else:
+            self._files[spec.file].release(self._stored.get(name, name))
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Know tensors by other names than those that they are stored under.
@@ -108,6 +127,16 @@ class Checkpoint:
         self._stored = {new: self._stored.get(old, old) for old, new in names.items() if new != old}
         self.specs = {names.get(old, old): spec for old, spec in self.specs.items()}
         self.buffers = {names.get(old, old): spec for old, spec in self.buffers.items()}
+
+    def remake(self, made: Mapping[str, Remade]) -> None:
+        """Know tensors of which others are made by these others alone.
+
+        Args:
+            made: the others, by name.
+        """
+        sources = {source for of in made.values() for source in of.sources}
+        self._apart = {name: self.specs[name] for name in sources}
+        self.specs = {n: spec for n, spec in self.specs.items() if n not in sources} | dict(made)
 
     def untie(self) -> None:
         """Take the embeddings of a tied model for its output head as well, under its name."""
