@@ -33,7 +33,7 @@ def model_card(
         "tags": ["merge", "mergesearch", recipe.merge_method],
     }
     data = ModelCardData(**{**fields, **(metadata or {})})
-    listed = "\n".join(f"- `{_name(ref)}`" for ref in models or recipe.models)
+    listed = "\n".join(f"- `{model_name(ref)}`" for ref in models or recipe.models)
     return f"""---
 {data.to_yaml()}
 ---
@@ -71,7 +71,7 @@ def _runners(recipe: Recipe, theirs: str) -> str:
     return f"`mergesearch merge` runs it; mergekit {' and '.join(beyond)}"
 
 
-def _name(ref: ModelRef) -> str:
+def model_name(ref: ModelRef) -> str:
     """Name a model as readers call it: a local path by its last part."""
     names = [
         Path(part.path).name if part.is_local else str(part)

@@ -14,6 +14,7 @@ from mergesearch.exporting.companions import (
     write_chat_template,
     write_companions,
 )
+from mergesearch.exporting.tally import left_out, tally, tensors_section
 from mergesearch.files import whole_folder
 from mergesearch.merging import (
     Plan,
@@ -64,7 +65,8 @@ def write_checkpoint(
         allow_mismatch: merge models whose weights are of different functions, where they are not
             open.
         say: is told, before anything is written, what becomes of tokens that not all models have,
-            in what else they differ, and how much memory it takes.
+            in what else they differ, which tensors are left out, and how much memory it takes; in
+            the end how many tensors there were and are.
         text_of: gives the text that lies beside the weights, for a recipe and its folder.
         models: those that the card names, where the recipe's are made of others.
         held: takes the weights, which then are in no file, if they are at most half of what the
@@ -103,7 +105,7 @@ def write_checkpoint(
             if held is None:
                 _check_room(plan, folder, out)
             if say is not None:
-                for note in (*parents.notes, *_left_out(plan), *memory.lines(), *on_disk):
+                for note in (*parents.notes, *left_out(plan), *memory.lines(), *on_disk):
                     say(note)
             buffers = (parents.checkpoint(b.source.model).read(b.name) for b in plan.buffers)
             if held is None:
@@ -123,11 +125,14 @@ def write_checkpoint(
                 write_chat_template(template, folder)
             text = text_of(written, folder)
             said = "".join(f"\n{note}.\n" for note in parents.notes)
+            notes += tensors_section(plan, parents, recipe.models)
             card = model_card(written, text, said + notes, models, metadata)
             (folder / RECIPE_FILE).write_text(text)
             (folder / "README.md").write_text(card)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+    if say is not None:
+        say(tally(plan, parents, recipe.models))
     return digest
 
 
@@ -154,16 +159,6 @@ def _check_room(plan: Plan, folder: Path, out: Path) -> None:
             f"{plan.n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
             "make room or name a folder elsewhere"
         )
-
-
-def _left_out(plan: Plan) -> tuple[str, ...]:
-    """Say which tensors of the models are not written."""
-    if not plan.left_out:
-        return ()
-    n, name = len(plan.left_out), plan.left_out[0]
-    what = name if n == 1 else f"{name} and {n - 1} more"
-    why = "since transformers ties, computes or does not load"
-    return (f"{len(plan.jobs)} tensors; not written, {why}: {what}",)
 
 
 def _with_dtypes(recipe: Recipe, plan: Plan) -> Recipe:

@@ -3,8 +3,8 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 from mergesearch.errors import InputError
 from mergesearch.parents import Parents, load_tokenizer, read_json
@@ -12,9 +12,13 @@ from mergesearch.recipe import AUTO, CHAT_TEMPLATES, Recipe
 
 #: Files by suffix, and others by how their names begin. Weights, and what a hub adds, are none.
 _SUFFIXES = frozenset(
-    {".bpe", ".jinja", ".json", ".model", ".py", ".spm", ".tiktoken", ".txt", ".vocab"}
+    {".bpe", ".codes", ".jinja", ".json", ".model", ".py", ".spm", ".tiktoken", ".tokenizer"}
+    | {".txt", ".vocab"}
 )
-_BEGINNINGS = ("license", "licence", "notice", "copying")
+_BEGINNINGS = (
+    *("license", "licence", "notice", "copying", "use_policy", "acceptable_use", "terms"),
+    *("tokenizer.", "vocab."),
+)
 #: Written for each model anew, or true of the first model's own weights or training only.
 _OWN = """
 adapter_config.json all_results.json config.json eval_results.json generation_results.json
@@ -60,8 +64,14 @@ def write_companions(parents: Parents, folder: Path) -> None:
     files = [file for file in _companions(source) if file.name not in replaced]
     if not extended:
         files += [own / name for name in sorted(replaced) if (own / name).is_file()]
+    if not replaced:
+        files += [own / name for name in _named_by_class(own) if own / name not in files]
     for file in files:
         shutil.copy(file, folder / file.name)
+    for file in _code_below(source, files):
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
     if own != source and (settings := folder / _GENERATION).is_file():
         moved = parents.alignment.with_ids(read_json(settings), _GENERATION)
         settings.write_text(json.dumps(moved, indent=2) + "\n")
@@ -93,8 +103,13 @@ def chat_template(recipe: Recipe, parents: Parents) -> str | None:
 
 
 def write_chat_template(text: str, folder: Path) -> None:
-    """Make a text the only chat template of a folder."""
+    """Make a text the only chat template of a folder, wherever it had others."""
     shutil.rmtree(folder / _MORE_TEMPLATES, ignore_errors=True)
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    for name in ("tokenizer_config.json", "processor_config.json"):
+        if (file := folder / name).is_file() and "chat_template" in (settings := read_json(file)):
+            del settings["chat_template"]
+            file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / _TEMPLATE).write_text(text, encoding="utf-8")
 
 
@@ -108,6 +123,30 @@ def _companions(folder: Path) -> Iterator[Path]:
             file.suffix.lower() in _SUFFIXES or name.startswith(_BEGINNINGS)
         ):
             yield file
+
+
+def _named_by_class(source: Path) -> list[str]:
+    """List the files that a tokenizer's class asks for, under names of its own."""
+    if (source / "tokenizer.json").is_file():
+        return []  # which has it all
+    try:
+        names = load_tokenizer(source).vocab_files_names.values()
+    except InputError:
+        return []
+    return [name for name in names if (source / name).is_file()]
+
+
+def _code_below(folder: Path, settings: Iterable[Path]) -> Iterator[Path]:
+    """List the code in the subfolders that an `auto_map` names a module of."""
+    read = (read_json(file) for file in settings if file.name.endswith("_config.json"))
+    for of in (read_json(folder / "config.json"), *read):
+        mapped = of.get("auto_map")
+        values = mapped.values() if isinstance(mapped, dict) else ()
+        for name in (n for v in values for n in (v if isinstance(v, list) else [v])):
+            path = PurePosixPath(str(name).rpartition("--")[2].rpartition(".")[0])
+            # beside the weights lies what was copied already, and elsewhere what is not the model's
+            if len(path.parts) > 1 and not path.is_absolute() and ".." not in path.parts:
+                yield from sorted((folder / path.parts[0]).rglob("*.py"))
 
 
 def _template_of(folder: Path) -> str | None:
@@ -138,10 +177,14 @@ def _check_tokenizer(source: Path, folder: Path) -> None:
         expected = load_tokenizer(source)
     except InputError:
         return
-    found = load_tokenizer(folder)
-    same_words = found.get_vocab() == expected.get_vocab()
-    if not same_words or found(_PAGE)["input_ids"] != expected(_PAGE)["input_ids"]:
+    try:
+        found = load_tokenizer(folder)
+        same_words = found.get_vocab() == expected.get_vocab()
+        is_same = same_words and found(_PAGE)["input_ids"] == expected(_PAGE)["input_ids"]
+    except InputError:  # whose folder is there for a moment only
+        is_same = False
+    if not is_same:
         raise InputError(
-            f"{source}: its tokenizer gives other tokens once it is copied; which file does it "
-            "need beside the weights?"
+            f"{source}: its tokenizer gives other tokens, or none, once it is copied; which file "
+            "does it need beside the weights?"
         )

@@ -21,6 +21,7 @@ from mergesearch.parents import (
     TensorSpec,
     empty_model,
     in_layer,
+    is_computed,
     layer_of,
     tower_depths,
     tower_of,
@@ -118,8 +119,10 @@ class _Planner:
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
         names = (*first.specs, *first.buffers)
         outside = [n for n in names if not self._is_stack or layer_of(n) is None]
-        others = (self._parents.checkpoint(model).specs for model in self._recipe.models)
-        more = {n for of in others for n in of} - set(names)  # which `_layer` let pass
+        others = (self._parents.checkpoint(model) for model in self._recipe.models)
+        more = {n for of in others for n in (*of.specs, *of.buffers)} - set(names)
+        if self._is_stack:  # whose layers are taken as the recipe says
+            more = {name for name in more if layer_of(name) is None}
         return tuple(n for n in (*outside, *sorted(more)) if n not in written)
 
     def _buffers(self) -> Iterator[Buffer]:
@@ -215,7 +218,7 @@ class _Planner:
         checkpoint, n = self._parents.checkpoint(model), n_layers(self._parents, model)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
-            if _is_computed(name, checkpoint.specs[name]) or (name == HEAD and self._ties):
+            if is_computed(name, checkpoint.specs[name]) or (name == HEAD and self._ties):
                 continue
             layer = layer_of(name)
             if self._is_stack and name in self._apart:
@@ -362,12 +365,6 @@ class _Planner:
             for part in self._slices
             for offset in _of(part)
         ]
-
-
-def _is_computed(name: str, spec: TensorSpec) -> bool:
-    """Tell a table that transformers computes: rotary positions, or causal masks."""
-    is_mask = name.endswith((".attn.bias", ".attention.bias")) and len(spec.shape) == 4
-    return is_mask or name.endswith(("rotary_emb.inv_freq", ".masked_bias"))
 
 
 def _of(part: Slice) -> range:

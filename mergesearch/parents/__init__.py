@@ -18,6 +18,7 @@ from mergesearch.parents.opening import open_parents
 from mergesearch.parents.parents import Parents
 from mergesearch.parents.residency import Reserved, default_budget
 from mergesearch.parents.statistics import NoStatistics, Statistics
+from mergesearch.parents.strangers import is_computed
 from mergesearch.parents.tables import LANGUAGE_KEYS
 from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
@@ -45,6 +46,7 @@ __all__ = [
     "empty_model",
     "groups",
     "in_layer",
+    "is_computed",
     "layer_of",
     "load_tokenizer",
     "locate",

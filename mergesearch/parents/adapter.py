@@ -1,17 +1,22 @@
 """LoRA adapters as parents: what they make of each tensor of their base, by peft."""
 
+import re
+import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mergesearch.errors import InputError
-from mergesearch.parents.architecture import NOT_MADE, destinations
+from mergesearch.parents.architecture import NOT_MADE, configuration, destinations
 from mergesearch.parents.change import ADAPTER, Change, Part, Piece
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, read_json
 from mergesearch.parents.fused import Group, groups
@@ -23,6 +28,8 @@ _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
 #: What it puts into them, before the names of what it wraps.
 _WRAPPERS = (".base_layer", ".original_module", ".token_adapter")
+#: Places in stored names where the adapter's own may stand.
+_WITH_NAME = re.compile(rf"(\.lora_\w+|\.modules_to_save|\.token_adapter\.\w+)\.{ADAPTER}(?=\.|$)")
 #: Starts of training that take a part of the base's weights into the adapter.
 _STARTS_FROM_THE_BASE = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
 #: Settings of kinds that are no change of the base's own tensors.
@@ -89,7 +96,12 @@ class Adapter:
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
         if (self.folder / _WEIGHTS).exists():
             header = read_header(self.folder / _WEIGHTS)
-            return {name: entry.shape for name, entry in header.items()}
+            if not header:
+                raise InputError(
+                    f"{self.folder}: {_WEIGHTS} has no tensors, so that the adapter changes "
+                    "nothing; save it again with peft, gathered where training was sharded"
+                )
+            return {_as_saved(name): entry.shape for name, entry in header.items()}
         if (self.folder / _PICKLED).exists():
             raise InputError(
                 f"{self.folder}: only pickled weights ({_PICKLED}), which can run code when "
@@ -121,35 +133,67 @@ class Adapter:
         return max(n_rows(self._base), last + 1)
 
     def _skeleton(self) -> Any:
-        """Make the base's model, on the meta device."""
-        from transformers import AutoConfig, AutoModelForCausalLM
-
+        """Make the model that the adapter was trained in, on the meta device."""
         base = self._base
         try:
-            config = AutoConfig.from_pretrained(base.folder)
+            config = configuration(base.config)
             for part in (config, config.get_text_config()):
                 if self.n_rows != n_rows(base):
                     part.vocab_size = self.n_rows
                 if HEAD in base.specs and not base.is_tied:
                     part.tie_word_embeddings = False
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+                return self._class_of(config)(config).float()
+        except NOT_MADE as error:
+            reason = _last_line(error)
             raise InputError(f"transformers cannot build {base.folder}: {reason}") from None
+
+    def _class_of(self, config: Any) -> Any:
+        """Find the class of the model that the adapter was trained in.
+
+        It is the base's, but that a bare model stands for the one with an output head.
+        """
+        import transformers
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        name = str((self._base.config.get("architectures") or [""])[0])
+        named = getattr(transformers, name, None)
+        is_bare = name.endswith("Model") and self._config.get("task_type") != "FEATURE_EXTRACTION"
+        known = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+        if known and not (is_bare and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING):
+            return named
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
     def _wrap(self, skeleton: Any) -> Any:
         from peft import PeftModel
 
         try:
-            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            with (
+                warnings.catch_warnings(),
+                torch.random.fork_rng(devices=[]),
+                self._folder_as_saved() as folder,
+            ):
                 warnings.simplefilter("ignore")  # missing keys are checked below, by name
                 # what is stored takes the place of what the skeleton had
                 return PeftModel.from_pretrained(
-                    skeleton, self.folder, torch_device="cpu", low_cpu_mem_usage=True
+                    skeleton, folder, torch_device="cpu", low_cpu_mem_usage=True
                 )
         except NOT_MADE as error:
             raise self._made_for_another(_last_line(error)) from None
+
+    @contextmanager
+    def _folder_as_saved(self) -> Iterator[Path]:
+        """Give a folder whose tensors have the names that peft saves them under."""
+        names = read_header(self.folder / _WEIGHTS).keys()
+        if self._stored.keys() == names:
+            yield self.folder
+            return
+        with TemporaryDirectory() as made:
+            tensors = load_file(self.folder / _WEIGHTS)
+            renamed = {_as_saved(name): tensor.clone() for name, tensor in tensors.items()}
+            save_file(renamed, Path(made) / _WEIGHTS)
+            shutil.copy(self.folder / _CONFIG, made)
+            yield Path(made)
 
     def _check_all_loaded(self, model: Any) -> None:
         from peft import get_peft_model_state_dict
@@ -160,6 +204,13 @@ class Adapter:
         known = every | wanted
         stored = self._stored_as_loaded(model)
         missing = _shapes(wanted).items() - stored.items()
+        for name in sorted(_shapes(wanted).keys() - stored.keys()):
+            module, _, part = name.rpartition(".lora_")
+            if part and any(other.startswith(f"{module}.lora_") for other in stored):
+                raise InputError(
+                    f"{self.folder}: {_WEIGHTS} lacks {name}, and has other parts of it; save the "
+                    "adapter again with peft"
+                )
         if odd := sorted(missing | (stored.items() - _shapes(known).items())):
             raise self._made_for_another(f"{odd[0][0]} {list(odd[0][1])} has no counterpart")
 
@@ -244,6 +295,11 @@ class Adapter:
             f"{self.folder}: the adapter was made for another base than {self._base.folder}: "
             f"{reason}"
         )
+
+
+def _as_saved(name: str) -> str:
+    """Name a tensor as peft saves it, without the name of the adapter."""
+    return _WITH_NAME.sub(r"\1", name).replace(".modules_to_save.", ".")
 
 
 def _last_line(error: Exception) -> str:

@@ -11,10 +11,14 @@ from mergesearch.errors import InputError, RecipeError
 from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.tables import TABLES, has_rows, n_rows, with_vocab_size
+from mergesearch.parents.token_ids import TokenIds
 from mergesearch.parents.tokenizer import AddedEntry, merged_tokenizer
 from mergesearch.parents.tokens import given_rows, moved_ids, settings_of, tokenizer_alone
 from mergesearch.parents.vocabulary import Policy, Unified, Vocabulary, align, unify
 from mergesearch.recipe import ModelRef, Recipe, TokenizerBlock, TokenizerSource
+
+#: The ends of the names of biases by which masked words are predicted, whatever else they say.
+_PREDICTIONS = ("head.bias", "projector.bias", "proj.bias", "decoder.bias")
 
 
 class Alignment:
@@ -45,6 +49,9 @@ class Alignment:
         self.models = tuple(checkpoints)
         self._checkpoints = tuple(checkpoints.values())
         self._index = {ref: i for i, ref in enumerate(self.models)}
+        below = (of.base for of in self._checkpoints if of.base is not None)
+        needed = self.block is not None and str(self.block) != "base"
+        self._ids = TokenIds([*self._checkpoints, *below], needed=needed)
         #: The folder that the tokenizer comes from.
         self.tokenizer_folder = self._checkpoints[0].tokenizer_folder
         self._unified = self._unify(base is not None and base == self.models[0])
@@ -87,6 +94,12 @@ class Alignment:
             lines.append(
                 f"{unified.n_padding_dropped} rows of {of} without a token, left out; "
                 f"the embedding has {unified.n_rows} rows"
+            )
+        if self._ids.unknown:
+            folders = ", ".join(map(str, self._ids.unknown))
+            lines.append(
+                f"rows are taken by their ids, since tokenizers differ and transformers loads none "
+                f"from {folders}; add {TOKENIZER} to compare their tokens"
             )
         said = (
             "no tokenizer_source" if self.policy == "error" else "tokenizer_source " + self.policy
@@ -147,9 +160,10 @@ class Alignment:
                 name is taken from the tokenizer's model.
         """
         first = self._checkpoints[0]
-        if self.tokenizer_folder == first.tokenizer_folder or first.vocabulary is None:
+        ids = self._ids.of(first)
+        if self.tokenizer_folder == first.tokenizer_folder or ids is None:
             return dict(settings)
-        token_of = {i: token for token, i in first.vocabulary.items()}
+        token_of = {i: token for token, i in ids.items()}
         others = settings_of(self.tokenizer_folder, file)
         return moved_ids(settings, token_of, self._unified.tokens, others)
 
@@ -217,9 +231,9 @@ class Alignment:
 
     def _unify(self, base_lends: bool) -> Unified:
         first, *others = self._checkpoints
-        ours = first.vocabulary
+        ours = self._ids.of(first)
         for other in others:
-            unknown = first if ours is None else other if other.vocabulary is None else None
+            unknown = first if ours is None else other if self._ids.of(other) is None else None
             if unknown and n_rows(other) != n_rows(first):
                 raise InputError(
                     f"rows can only be mapped by token: {n_rows(first)} in {first.folder}, "
@@ -251,7 +265,7 @@ class Alignment:
             i = self._index.get(source, places[0])
             checkpoint = self._checkpoints[i]
             self.tokenizer_folder = checkpoint.tokenizer_folder
-            if checkpoint.vocabulary is not None:
+            if self._ids.of(checkpoint) is not None:
                 return models[i]
         self.tokenizer_folder, alone = tokenizer_alone(source)
         return alone
@@ -262,7 +276,7 @@ class Alignment:
         return Vocabulary(
             str(checkpoint.tokenizer_folder),
             # mergekit, too, takes a model without a tokenizer to have the base's
-            (ours and checkpoint.vocabulary) or ours or {},
+            (ours and self._ids.of(checkpoint)) or ours or {},
             n_rows(checkpoint),
             frozenset(_added(checkpoint)) if self.policy == "union" else frozenset(),
             None if base is None else self._vocabulary(base, ours),
@@ -285,7 +299,8 @@ def _check_every_table_is_known(checkpoint: Checkpoint) -> None:
     for name, spec in checkpoint.specs.items():
         known, outside = has_rows(name), layer_of(name) is None
         fits = len(spec.shape) > 0 and spec.shape[0] == expected
-        if known != fits and (known or (outside and len(spec.shape) > 1)):
+        table = outside and (len(spec.shape) > 1 or name.endswith(_PREDICTIONS))
+        if known != fits and (known or table):
             raise InputError(
                 f"rows can only be mapped by token in {', '.join(TABLES)}, of {expected} rows "
                 f"each: {checkpoint.folder} has {name} {list(spec.shape)}; "

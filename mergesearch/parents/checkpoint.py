@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ _QUANTIZED = (
     *("weight", "qweight", "qzeros", "scales", "g_idx", "absmax", "quant_map", "weight_packed"),
     *("weight_shape", "SCB", "quant_state", "perm"),
 )
+#: What no quantization makes.
+_WIDE = frozenset({"F64", "C64", "C128"})
 #: Keys of a `generation_config.json` that `save_pretrained` writes without being asked.
 _UNASKED = (
     *("_from_model_config", "output_attentions", "output_hidden_states"),
@@ -54,6 +56,16 @@ class TensorSpec:
     def float_bytes(self) -> int:
         """The size of the tensor in float32."""
         return math.prod(self.shape) * torch.float32.itemsize
+
+
+@dataclass(frozen=True)
+class Remade(TensorSpec):
+    """A tensor that lies in no file, and is made of others as it is read."""
+
+    #: The names of those that it is made of.
+    sources: tuple[str, ...]
+    #: Makes it, of those by their names.
+    make: Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class Checkpoint:
@@ -86,16 +98,25 @@ class Checkpoint:
         self.buffers: dict[str, TensorSpec] = {}
         #: The names in the files, of tensors that are known by another.
         self._stored: dict[str, str] = {}
+        #: The tensors of which others are made, and that are known by these alone.
+        self._apart: dict[str, TensorSpec] = {}
         self._read_specs()
 
     def read(self, name: str) -> Tensor:
         """Give a tensor as stored: a view of the file, on the CPU, not to be written to."""
-        spec = self.specs.get(name) or self.buffers[name]
+        spec = self.specs.get(name) or self._apart.get(name) or self.buffers[name]
+        if isinstance(spec, Remade):
+            return spec.make({source: self.read(source) for source in spec.sources})
         return self._files[spec.file].tensor(self._stored.get(name, name))
 
     def release(self, name: str) -> None:
         """Let go of the memory that reading a tensor took; views of it stay valid."""
-        self._files[self.specs[name].file].release(self._stored.get(name, name))
+        spec = self.specs.get(name) or self._apart[name]
+        if isinstance(spec, Remade):
+            for source in spec.sources:
+                self.release(source)
+        else:
+            self._files[spec.file].release(self._stored.get(name, name))
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Know tensors by other names than those that they are stored under.
@@ -106,6 +127,16 @@ class Checkpoint:
         self._stored = {new: self._stored.get(old, old) for old, new in names.items() if new != old}
         self.specs = {names.get(old, old): spec for old, spec in self.specs.items()}
         self.buffers = {names.get(old, old): spec for old, spec in self.buffers.items()}
+
+    def remake(self, made: Mapping[str, Remade]) -> None:
+        """Know tensors of which others are made by these others alone.
+
+        Args:
+            made: the others, by name.
+        """
+        sources = {source for of in made.values() for source in of.sources}
+        self._apart = {name: self.specs[name] for name in sources}
+        self.specs = {n: spec for n, spec in self.specs.items() if n not in sources} | dict(made)
 
     def untie(self) -> None:
         """Take the embeddings of a tied model for its output head as well, under its name."""
@@ -236,9 +267,15 @@ class Checkpoint:
                 lost = ", ".join(missing) or "every shard"
                 raise InputError(f"{self.folder}: {INDEX} names {lost}, which is missing")
             return files
-        files = sorted(self.folder.glob("*.safetensors"))
+        every = sorted(self.folder.glob("*.safetensors"))
+        files = [file for file in every if not file.name.startswith("adapter_model")]
         if len(files) == 1:
             return files
+        if every and not files:
+            raise InputError(
+                f"{self.folder}: no weights but an adapter's ({every[0].name}); name the base as "
+                f"well, as BASE+{self.folder}"
+            )
         if files:
             several = ", ".join(file.name for file in files)
             raise InputError(f"{self.folder}: several weight files ({several}) but no {INDEX}")
@@ -273,11 +310,16 @@ class Checkpoint:
             InputError: it is a weight, of a dtype that is not merged.
         """
         quantized = "quantization_config" in self.config or name.endswith(_QUANTIZED)
-        if quantized or entry.dtype not in BUFFER_DTYPES:
-            remedy = "dequantize the model" if quantized else "convert it with transformers"
+        if entry.dtype in _WIDE or not (quantized or entry.dtype in BUFFER_DTYPES):
+            raise InputError(
+                f"{file}: {name} has dtype {entry.dtype}; {', '.join(DTYPES)} are merged, and "
+                f"{', '.join(BUFFER_DTYPES)} copied: convert it to one of them, e.g. by "
+                "save_pretrained of the model loaded with dtype=torch.float32"
+            )
+        if quantized:
             raise InputError(
                 f"{file}: {name} has dtype {entry.dtype}; only {', '.join(DTYPES)} are merged: "
-                f"{remedy} first"
+                "dequantize the model first"
             )
         return TensorSpec(entry.shape, BUFFER_DTYPES[entry.dtype], file)
 
@@ -295,7 +337,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing or is not JSON.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except FileNotFoundError:
         raise InputError(f"{path.parent}: no {path.name} in the folder") from None
     except (OSError, ValueError) as error:

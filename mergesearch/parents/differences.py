@@ -103,7 +103,7 @@ def differences_beside(checkpoints: Mapping[ModelRef, Checkpoint]) -> tuple[Diff
     """
     by_path = {ref.model: checkpoint for ref, checkpoint in checkpoints.items()}
     tied = [checkpoint.is_tied for checkpoint in by_path.values()]
-    found = [_difference("tied output head", _names(by_path), tied)]
+    found = [_difference("tied output head", _names(by_path), tied), *_of_ends(by_path)]
     by_owner = {_tokenizer_owner(ref, of): of.tokenizer_folder for ref, of in checkpoints.items()}
     names, folders = _names(by_owner), list(by_owner.values())
     if any(tokenizer_files(folder) != tokenizer_files(folders[0]) for folder in folders[1:]):
@@ -175,6 +175,31 @@ def _follows_from_rope_type(field: str, meanings: Sequence[Meaning]) -> bool:
     kinds = [meaning.get(f"{part}.{ROPE_TYPE}") for meaning in meanings]
     differ = any(kind != kinds[0] for kind in kinds)
     return differ and name not in (ROPE_TYPE, "rope_theta", "partial_rotary_factor")
+
+
+def _of_ends(checkpoints: Mapping[ModelPath, Checkpoint]) -> Iterator[Difference]:
+    """Compare the ids that end a text, of which the first model's will hold."""
+    configs = {path: _ends(of, of.config) for path, of in checkpoints.items()}
+    used = {
+        path: _ends(of, of.generation_config or {}) or configs[path]
+        for path, of in checkpoints.items()
+    }
+    for field, ends in (("eos_token_id", used), ("config.json's eos_token_id", configs)):
+        said = {path: both for path, both in ends.items() if both is not None}
+        if len({tokens for tokens, _ in said.values()}) > 1:
+            yield Difference(field, _names(said), tuple(ids for _, ids in said.values()))
+            return
+
+
+def _ends(of: Checkpoint, settings: Mapping[str, Any]) -> tuple[frozenset[Any], Any] | None:
+    """Give the tokens that end a text, and how settings write them, if they do."""
+    text = settings.get("text_config")
+    ids = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
+    if ids is None:
+        return None
+    token_of = {i: token for token, i in (of.vocabulary or {}).items()}
+    every = ids if isinstance(ids, list) else [ids]
+    return frozenset(token_of.get(i, i) if type(i) is int else str(i) for i in every), ids
 
 
 def _of_tokenizers(

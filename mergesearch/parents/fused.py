@@ -37,6 +37,10 @@ class Group:
         """Find the place of a stored tensor among those that are stacked with it."""
         return self._stacked_with(name).index(name)
 
+    def n_stacked_with(self, name: str) -> int:
+        """Count the stored tensors that are stacked with one, itself among them."""
+        return len(self._stacked_with(name))
+
     def take_back_one(self, parameter: Tensor, name: str) -> Tensor:
         """Make a stored tensor of the one expert that it belongs to.
 

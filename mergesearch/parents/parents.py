@@ -22,6 +22,7 @@ from mergesearch.parents.memory import MemoryPlan, Residence
 from mergesearch.parents.reading import ModelFiles, TensorKey
 from mergesearch.parents.residency import Reserved, Residency
 from mergesearch.parents.statistics import NoStatistics, Statistics
+from mergesearch.parents.strangers import refuse_strangers
 from mergesearch.parents.vocabulary import Policy
 from mergesearch.recipe import ModelPath, ModelRef, Recipe, TokenizerBlock
 
@@ -60,7 +61,8 @@ class Parents:
         device_memory: bytes of each device that may be taken.
         weights: open the weights' files; without them only plans are made, see `ModelFiles`.
         allow_mismatch: merge models whose weights are of different functions, as with another
-            number of heads, although a merge of them means nothing.
+            number of heads, although a merge of them means nothing; and leave out tensors of some
+            that nothing explains.
         held: tensors of models that are in memory, and not in their folders.
 
     Raises:
@@ -93,6 +95,7 @@ class Parents:
         self._of_function = differences_of_function(self._folders)
         if not allow_mismatch:
             refuse(self._of_function)
+            refuse_strangers([*checkpoints.values()])
         #: The way in which the models' vocabularies are brought to one.
         self.alignment = Alignment(checkpoints, vocabulary, base)
         if (block := self.alignment.block) and isinstance(block.source, ModelRef):

@@ -10,10 +10,11 @@ from mergesearch.parents.adapted import AdaptedCheckpoint
 from mergesearch.parents.adapter import Adapter
 from mergesearch.parents.architecture import destinations, empty_model, spelled_as, tower_names
 from mergesearch.parents.change import Change
-from mergesearch.parents.checkpoint import HEAD, Checkpoint
+from mergesearch.parents.checkpoint import HEAD, Checkpoint, Remade
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
 from mergesearch.parents.planned import checkpoint_of
+from mergesearch.parents.remade import remade
 from mergesearch.recipe import ModelPath, ModelRef
 
 #: What must be the same in the configurations of all models.
@@ -62,6 +63,7 @@ class ModelFiles:
                 adapted = AdaptedCheckpoint(base, Adapter(locate(ref.lora), base))
                 self._checkpoints[ref] = self._adapted[ref] = adapted
         _agree_on_heads([*bases.values(), *self._adapted.values()])
+        self._copies = {ref: self._count_copies(ref) for ref in self.models}
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -83,9 +85,13 @@ class ModelFiles:
         """List what a model's adapter makes of its base's tensors, by their names."""
         return self._adapted[ref].changes if ref in self._adapted else {}
 
+    def copies(self, ref: ModelRef) -> Mapping[str, int]:
+        """Count what computing takes beside the result, for what is in no file."""
+        return self._copies[ref]
+
     def key(self, ref: ModelRef, name: str) -> TensorKey:
         """Make the key that a tensor is kept under, the same for all models that share it."""
-        return (ref if name in self.changes(ref) else ref.model, name)
+        return (ref if name in self.copies(ref) else ref.model, name)
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
         """Read a tensor: a view of its file, or what an adapter makes of it, float32."""
@@ -120,6 +126,11 @@ class ModelFiles:
         first = self.checkpoints[0]
         return tower_names(first.config, first.specs)
 
+    def _count_copies(self, ref: ModelRef) -> dict[str, int]:
+        specs = self._checkpoints[ref].specs
+        made = {name: 1 for name, spec in specs.items() if isinstance(spec, Remade)}
+        return made | {name: change.n_copies for name, change in self.changes(ref).items()}
+
     def _check_family(self, ref: ModelRef) -> None:
         """Refuse another architecture or hidden size than the first model's."""
         first, other = self.checkpoint(self.models[0]), self.checkpoint(ref)
@@ -136,13 +147,15 @@ def _agree_on_names(checkpoints: Sequence[Checkpoint]) -> None:
     """Give tensors the first checkpoint's names.
 
     The published files of an old class are spelled otherwise than those that transformers writes of
-    it today.
+    it today, and some have experts in one tensor where others have one each.
     """
     first, *others = checkpoints
     for other in others:
         if not first.specs.keys() >= other.specs.keys():
             names = spelled_as(first.config, first.specs, [*other.specs, *other.buffers])
             other.rename(names)
+        if (first.specs.keys() ^ other.specs.keys()) - {HEAD}:
+            other.remake(remade(first, other))
 
 
 def _agree_on_heads(checkpoints: Sequence[Checkpoint]) -> None:

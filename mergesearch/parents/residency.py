@@ -86,7 +86,7 @@ class Residency:
             footprint(
                 ref,
                 files.checkpoint(ref).specs,
-                {name: change.n_copies for name, change in files.changes(ref).items()},
+                files.copies(ref),
                 moved=self._reads_to.type != "cpu",
                 n_at_once=self._n_at_once,
             )
@@ -226,6 +226,6 @@ class Residency:
         read = self._files.read(ref, name)
         tensor = read.pin_memory() if pin and self.device.type == "cuda" else read
         tensor = tensor.to(device)
-        if tensor is not read or name in self._files.changes(ref):
+        if tensor is not read or name in self._files.copies(ref):
             self.release(ref, name)
         return tensor

@@ -12,10 +12,13 @@ import yaml
 
 from mergesearch.config import parse, parse_yaml, read_text
 from mergesearch.errors import InputError
+from mergesearch.recipe.anchors import without_holders
 from mergesearch.recipe.documents import documents
 from mergesearch.recipe.model import Recipe
 from mergesearch.recipe.spelling import respelled
 
+#: Keys that mergekit knows and a recipe has in another form, or not.
+_OTHER_KEYS = ("models", "modules", "experts", "gate_mode")
 _NOTE = re.compile(r"^# mergesearch: (.*)$", re.MULTILINE)
 
 
@@ -66,7 +69,7 @@ def recipe_from(data: dict[str, Any], text: str, where: str) -> Recipe:
         raise InputError(
             f"{where}: a part of it holds itself: an alias within its anchor"
         ) from None
-    data = respelled(data, where)
+    data = respelled(without_holders(data, text, [*Recipe.model_fields, *_OTHER_KEYS]), where)
     if "modules" in data:
         raise InputError(f"{where}: the modules form is not supported; write models or slices")
     _flatten_tokenizer(data, where)

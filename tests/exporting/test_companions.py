@@ -16,6 +16,7 @@ from tests import tiny
 BESIDE = [
     *("generation_config.json", "special_tokens_map.json", "merges.txt", "vocab.json"),
     *("spiece.model", "sentencepiece.bpe.model", "tekken.json", "tokenizer.model.v3.tiktoken"),
+    *("tokenizer.model.v3", "bpe.codes", "prophetnet.tokenizer", "USE_POLICY.md"),
     *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
     *("modeling_own.py", "configuration_own.py", "LICENSE", "NOTICE.md", "USE_POLICY.txt"),
 ]
@@ -61,6 +62,34 @@ def test_every_file_that_a_model_needs_is_copied_and_no_other(pair: Path) -> Non
     assert (pair / "out" / more.name / "tool_use.jinja").read_text() == "{{ messages }}"
 
 
+def test_code_in_folders_that_auto_map_names_is_copied_and_no_other(pair: Path) -> None:
+    config = pair / "one" / "config.json"
+    mapped = {"AutoModel": "sub/deep.Model", "AutoConfig": "org/x--own.Config", "A": "../two.Model"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": mapped}))
+    for name in ("sub/deep.py", "sub/more/part.py", "other/x.py", "sub/notes.md", "../two.py"):
+        (pair / "one" / name).parent.mkdir(parents=True, exist_ok=True)
+        (pair / "one" / name).write_text("raise SystemExit")
+    write_checkpoint(recipe(pair), pair / "out")
+    below = {str(p.relative_to(pair / "out")) for p in (pair / "out").rglob("*") if p.is_file()}
+    assert {name for name in below if "/" in name} == {"sub/deep.py", "sub/more/part.py"}
+
+
+def test_files_that_only_the_tokenizers_class_names_are_copied(pair: Path) -> None:
+    """PhoBERT's merges lie in `bpe.codes`; a name that no list has stands for those of others."""
+    for folder in (pair / "one", pair / "two"):
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").write_text("".join(f"w{i} 1\n" for i in range(20)))
+        (folder / "bpe.codes").write_text("w 1</w> 5\n")
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PhobertTokenizer"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mergesearch.exporting.companions._SUFFIXES", frozenset({".txt", ".json"}))
+        write_checkpoint(recipe(pair), pair / "out")
+    expected, found = (
+        AutoTokenizer.from_pretrained(pair / name)("w1 w2")["input_ids"] for name in ("one", "out")
+    )
+    assert found == expected
+
+
 def test_a_stale_quantization_goes(pair: Path) -> None:
     config = pair / "one" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {}}))
@@ -88,13 +117,16 @@ def test_a_tokenizer_that_comes_out_otherwise_is_refused(
 ) -> None:
     """As where it needs a file that is not known to belong to it."""
     words = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "w1", "##x"])
-    (pair / "one" / "tokenizer.json").unlink()
-    (pair / "one" / "vocab.txt").write_text(words)
-    (pair / "one" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    for folder in (pair / "one", pair / "two"):
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").write_text(words)
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     parents = Parents.of(recipe(pair), keep=False)
     monkeypatch.setattr("mergesearch.exporting.companions._SUFFIXES", frozenset({".json"}))
+    monkeypatch.setattr("mergesearch.exporting.companions._BEGINNINGS", ())
+    monkeypatch.setattr("mergesearch.exporting.companions._named_by_class", lambda *_: [])
     (pair / "out").mkdir()
-    with pytest.raises(InputError, match="gives other tokens once it is copied"):
+    with pytest.raises(InputError, match="gives other tokens, or none, once it is copied"):
         write_companions(parents, pair / "out")
 
 
@@ -108,7 +140,16 @@ def test_a_chat_template_by_its_name_is_the_exported_tokenizers(pair: Path, name
     more = pair / "one" / "additional_chat_templates"
     more.mkdir()
     (more / "tool_use.jinja").write_text("{{ messages }}")
+    for old in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        file = pair / "one" / old
+        before = json.loads(file.read_text()) if file.exists() else {"kept": 1}
+        file.write_text(json.dumps(before | {"chat_template": "old"}))
     write_checkpoint(recipe(pair, chat_template=name), pair / "out")
+    assert not (pair / "out" / "chat_template.json").exists()
+    for old in ("processor_config.json", "tokenizer_config.json"):
+        settings = json.loads((pair / "out" / old).read_text())
+        assert settings
+        assert "chat_template" not in settings
     tokenizer = AutoTokenizer.from_pretrained(pair / "out")
     assert tokenizer.chat_template == CHAT_TEMPLATES[name]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

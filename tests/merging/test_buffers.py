@@ -92,6 +92,14 @@ def test_a_relative_that_was_saved_anew_has_none_and_needs_none(tmp_path: Path, 
     )
 
 
+def test_a_mask_that_only_another_model_has_is_named(tmp_path: Path) -> None:
+    for seed, name in enumerate(("one", "two")):
+        gpt2(tmp_path / name, seed, **(masks(torch.bool) if name == "two" else {}))
+    plan = plan_merge(recipe(tmp_path), Parents(recipe(tmp_path).models))
+    assert plan.buffers == ()
+    assert sorted(plan.left_out) == sorted(masks(torch.bool))
+
+
 def test_masks_that_differ_are_an_error_that_names_one(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
         mask = torch.full((1, 1, N, N), bool(seed))

@@ -126,7 +126,12 @@ def test_what_is_not_written_is_said(models: Path, tmp_path: Path) -> None:
     write_checkpoint(recipe, tmp_path / "out", say=said.append)
     assert plan_merge(recipe, Parents(recipe.models)).left_out == tuple(tables)
     line = next(line for line in said if "not written" in line)
-    assert line.endswith("model.layers.0.self_attn.rotary_emb.inv_freq and 3 more")
+    assert line.endswith(f"{', '.join([*tables][:3])} and 1 more, which the card names")
+    n = len(load_file(path))
+    assert said[-1] == f"tensors: {n} in one; {n - 4} written, 4 not"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"Tensors: {n} in one; {n - 4} written, 4 not." in card
+    assert "\n".join(tables) in card
 
 
 def test_a_stack_that_its_configuration_would_not_load_is_refused(

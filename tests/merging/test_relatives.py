@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mergesearch import Parents, merge, plan_merge, read_recipe
-from mergesearch.errors import RecipeError
+from mergesearch.errors import InputError, RecipeError
 from mergesearch.merging import LiveModel
 from mergesearch.recipe import Recipe
 from tests import tiny
@@ -81,6 +81,72 @@ def test_a_value_head_of_all_relatives_is_merged_and_scores_nothing(tmp_path: Pa
     with_value_head(tmp_path)
     merged = scored_and_exported(linear(tmp_path, "ppo"), tmp_path / "out")
     assert merged["v_head.summary.weight"].shape == (1, 16)
+
+
+def added(folder: Path, tensors: dict[str, Tensor], **config: Any) -> None:
+    """Put tensors into a checkpoint's file."""
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), **tensors}, path, {"format": "pt"})
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+
+
+@pytest.mark.parametrize("name", ["foo.bar", "model.layers.9.mlp.up_proj.weight"])
+def test_a_tensor_of_one_relative_that_nothing_explains_is_an_error(
+    tmp_path: Path, name: str
+) -> None:
+    for seed, folder in enumerate(("one", "two")):
+        tiny.llama(tmp_path / folder, seed)
+    added(tmp_path / "two", {name: torch.randn(24, 16)})
+    for names in (("one", "two"), ("two", "one")):
+        recipe = linear(tmp_path, *names)
+        with pytest.raises(InputError, match=f"only .*two has {name} .*24, 16.*; remove it") as e:
+            merge(recipe, tmp_path / "out")
+        assert "\n" not in str(e.value)
+        assert not (tmp_path / "out").exists()
+        said: list[str] = []
+        merge(recipe, tmp_path / "-".join(names), allow_mismatch=True, say=said.append)
+        assert any(line.endswith(f"not load: {name}") for line in said)
+        n = len(load_file(tmp_path / "one" / "model.safetensors"))
+        counts = {"one": n, "two": n + 1}
+        listed = ", ".join(f"{counts[model]} in {model}" for model in names)
+        assert said[-1] == f"tensors: {listed}; {n} written, 1 not"
+    added(tmp_path / "one", {name: torch.randn(24, 16)})
+    merge(linear(tmp_path, "one", "two"), tmp_path / "both")
+    assert name in load_file(tmp_path / "both" / "model.safetensors")
+
+
+EXPLAINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a head of rewards": ("v_head.summary.weight", {}),
+    "a further head": ("medusa_heads.0.linear.weight", {}),
+    "another class": ("score.weight", {}),
+    "a further token's layer": ("model.layers.4.eh_proj.weight", {"num_nextn_predict_layers": 1}),
+    "a table": ("model.layers.1.self_attn.rotary_emb.inv_freq", {}),
+}
+
+
+@pytest.mark.parametrize(("name", "config"), EXPLAINED.values(), ids=EXPLAINED)
+def test_a_tensor_of_one_relative_that_is_explained_is_left_out(
+    tmp_path: Path, name: str, config: dict[str, Any]
+) -> None:
+    for seed, folder in enumerate(("one", "two")):
+        tiny.llama(tmp_path / folder, seed)
+        added(tmp_path / folder, {name: torch.randn(2, 16)} if seed else {}, **config)
+    recipe = linear(tmp_path, "one", "two")
+    assert plan_merge(recipe, Parents.of(recipe)).left_out == (name,)
+
+
+def test_a_tensor_of_another_class_of_the_kind_is_left_out(tmp_path: Path) -> None:
+    """As BERT is published with the head of a task that its class does not have."""
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    config = transformers.BertConfig(vocab_size=32, num_attention_heads=2, **sizes)
+    for name in ("one", "two"):
+        transformers.BertForMaskedLM(config).save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    names = ["bert.pooler.dense.bias", "bert.pooler.dense.weight", "cls.seq_relationship.weight"]
+    added(tmp_path / "two", {name: torch.randn(16) for name in names})
+    recipe = linear(tmp_path, "one", "two")
+    assert plan_merge(recipe, Parents.of(recipe)).left_out == tuple(names)
 
 
 def test_a_tensor_of_the_class_that_one_relative_lacks_is_an_error(tmp_path: Path) -> None:

@@ -61,6 +61,30 @@ def test_model_safetensors_counts_where_other_weights_lie_beside_it(copy: Path) 
     assert {spec.file.name for spec in Checkpoint(copy).specs.values()} == {"model.safetensors"}
 
 
+def test_an_adapter_beside_weights_of_another_name_is_none_of_them(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "weights.safetensors")
+    save_file({"x": torch.ones(1)}, copy / "adapter_model.safetensors")
+    assert {spec.file.name for spec in Checkpoint(copy).specs.values()} == {"weights.safetensors"}
+    (copy / "weights.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no weights but an adapter's .* as BASE\+/"):
+        Checkpoint(copy)
+
+
+def test_a_mark_that_editors_put_first_is_passed_over(copy: Path) -> None:
+    config = copy / "config.json"
+    plain = Checkpoint(copy).config
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    assert Checkpoint(copy).config == plain
+
+
+def test_a_dtype_that_is_too_wide_is_named_with_its_remedy(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    save_file({name: t.double() for name, t in tensors.items()}, copy / "model.safetensors")
+    with pytest.raises(InputError, match=r"has dtype F64; .* convert it to one of them") as caught:
+        Checkpoint(copy)
+    assert "quanti" not in str(caught.value)
+
+
 def _sharded(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()

@@ -178,6 +178,32 @@ def test_tokenizers_and_tied_heads_are_compared(tmp_path: Path) -> None:
     assert all("\n" not in note and len(note) < 160 for note in notes)
 
 
+def test_tokens_that_end_a_text_are_compared_by_what_they_are(tmp_path: Path) -> None:
+    one, two = (tiny.llama(tmp_path / name, 0) for name in ("one", "two"))
+    refs = [ModelRef.model_validate(str(folder)) for folder in (one, two)]
+    files = [two / name for name in ("config.json", "generation_config.json")]
+
+    def notes(*ends: Any) -> list[str]:
+        for file, ids in zip(files, ends, strict=True):
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": ids}))
+        return [note.removeprefix("the models differ: ") for note in Parents(refs).notes]
+
+    assert notes(2, [2]) == []
+    assert notes(9, [2, 9]) == ["eos_token_id is 2 in one, [2, 9] in two"]
+    assert notes(9, [2]) == ["config.json's eos_token_id is 2 in one, 9 in two"]
+    assert notes(9, None) == ["eos_token_id is 2 in one, 9 in two"]
+    file = two / "tokenizer.json"
+    data = json.loads(file.read_text())
+    vocabulary = data["model"]["vocab"]
+    vocabulary["w0"], vocabulary["</s>"] = 2, 4
+    next(token for token in data["added_tokens"] if token["content"] == "</s>")["id"] = 4
+    file.write_text(json.dumps(data))
+    for ends in files:
+        ends.write_text(json.dumps(json.loads(ends.read_text()) | {"eos_token_id": 4}))
+    parents = Parents(refs, vocabulary="base")
+    assert not any("eos_token_id" in note for note in parents.notes)
+
+
 def test_the_tokenizer_of_an_adapter_is_compared(tmp_path: Path) -> None:
     base = tiny.llama(tmp_path / "base", 0)
     adapters = [tiny.adapter(tmp_path / name, base, i) for i, name in enumerate(("bare", "chat"))]

@@ -69,6 +69,37 @@ def test_what_mergekit_passes_over_is_passed_over_and_said(
     assert all("\n" not in line for line in caplog.messages)
 
 
+HELD = PLAIN.replace("{weight: 0.5, density: 0.5}", "*half")
+HOLDER = "x-common: &half {weight: 0.5, density: 0.5}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HOLDER + HELD,
+        "defaults:\n  all: [&half {weight: 0.5, density: 0.5}]\n" + HELD,
+        HOLDER + PLAIN.replace("{weight: 0.5, density: 0.5}", "{<<: *half, density: 0.5}"),
+        "---\n" + HOLDER + HELD,
+    ],
+)
+def test_a_key_that_holds_an_anchor_for_others_is_passed_over(text: str) -> None:
+    assert read_recipe(text) == read_recipe(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (HOLDER + PLAIN, "x-common"),
+        ("x-other: {weight: 1}\n" + HOLDER + HELD, "x-other"),
+        (HOLDER + HELD + "x-user: *half\n", "x-user"),
+        ("paramters: &half {weight: 0.5, density: 0.5}\n" + HELD, "paramters"),
+    ],
+)
+def test_any_other_unknown_key_stays_an_error(text: str, key: str) -> None:
+    with pytest.raises(InputError, match=f"unknown key '{key}'"):
+        read_recipe(text)
+
+
 def test_what_is_misspelt_is_not_passed_over() -> None:
     with pytest.raises(InputError, match="did you mean 'base_model'"):
         read_recipe(PLAIN.replace("base_model", "base_modle"))

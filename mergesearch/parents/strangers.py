@@ -1,0 +1,104 @@
+"""Tensors that some models have, and of which nothing says what they are."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mergesearch.errors import InputError
+from mergesearch.parents.architecture import NOT_MADE, configuration, destinations, empty_model
+from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec
+from mergesearch.parents.layers import layer_of
+
+#: Names of heads that training adds, and of what predicts further tokens, before any number.
+_HEAD = re.compile(r"(^|[._])(heads?|classifier|critic|reward|score|value|mtp|nextn)([._]|$)")
+#: What configurations call the number of layers that predict further tokens.
+_FURTHER = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+_NUMBER = re.compile(r"\.\d+\.")
+
+
+def refuse_strangers(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse models of which some have tensors that nothing explains.
+
+    They would be left out of a merge. A class of the models' kind explains those that it loads or
+    says that it passes over, a configuration its layers that predict further tokens, and a name a
+    head of a training or a table. What all models have is merged, whatever it is.
+
+    Raises:
+        InputError: naming the first.
+    """
+    everywhere = set.intersection(*(set(of.specs) for of in checkpoints))
+    for checkpoint in checkpoints:
+        odd = checkpoint.specs.keys() - everywhere - {HEAD}
+        odd -= {name for name in odd if is_computed(name, checkpoint.specs[name])}
+        if strange := sorted(_unexplained(checkpoint, odd)) if odd else []:
+            first, n = strange[0], len(strange) - 1
+            raise InputError(
+                f"a tensor that only some models have must be one that transformers, or its name, "
+                f"explains, but only {checkpoint.folder} has {first} "
+                f"{list(checkpoint.specs[first].shape)}{f' and {n} more' if n else ''}; remove it "
+                "from the file, or leave it out with --allow-mismatch (in Python "
+                "allow_mismatch=True)"
+            )
+
+
+def is_computed(name: str, spec: TensorSpec) -> bool:
+    """Tell a table that transformers computes: rotary positions, or causal masks."""
+    is_mask = name.endswith((".attn.bias", ".attention.bias")) and len(spec.shape) == 4
+    return is_mask or name.endswith(("rotary_emb.inv_freq", ".masked_bias"))
+
+
+def _unexplained(checkpoint: Checkpoint, names: Iterable[str]) -> set[str]:
+    """Find the names among some of a checkpoint's that nothing explains."""
+    config = checkpoint.config
+    if (model := empty_model(config)) is None:
+        return set()  # which is refused where the tensors are asked for
+    left = {name for name in names if not (_is_head(name) or _is_further(name, config))}
+    for known in _models(model, config):
+        if not left:
+            break
+        patterns = getattr(known, "_keys_to_ignore_on_load_unexpected", None) or ()
+        left -= {name for name in left if any(re.search(p, name) for p in patterns)}
+        left -= destinations(known, checkpoint.specs).keys()
+    return left
+
+
+def _is_head(name: str) -> bool:
+    return bool(_HEAD.search(_NUMBER.split(name)[0]))
+
+
+def _is_further(name: str, config: Mapping[str, Any]) -> bool:
+    """Tell a tensor of a layer behind those counted, for further tokens."""
+    layer = layer_of(name)
+    parts = [config, *(of for of in config.values() if isinstance(of, dict))]
+    for part in parts:
+        depth = part.get("num_hidden_layers")
+        more = next((part[key] for key in _FURTHER if isinstance(part.get(key), int)), 0)
+        if layer is not None and isinstance(depth, int) and depth <= layer < depth + more:
+            return True
+    return False
+
+
+def _models(first: Any, config: Mapping[str, Any]) -> Iterator[Any]:
+    """Make the models of all classes of a kind, the one that is named first."""
+    yield first
+    built = configuration(config)
+    for kind in _classes(type(built)) - {type(first)}:
+        try:
+            with torch.device("meta"):
+                yield kind(built)
+        except NOT_MADE:
+            continue
+
+
+def _classes(kind: type) -> set[Any]:
+    """List the classes that transformers has for configurations of a kind."""
+    from transformers.models.auto import modeling_auto
+
+    found: set[Any] = set()
+    for name, mapping in vars(modeling_auto).items():
+        if name.startswith("MODEL_") and name.endswith("_MAPPING") and kind in mapping:
+            of = mapping[kind]
+            found |= set(of) if isinstance(of, tuple) else {of}
+    return found

@@ -1,0 +1,72 @@
+"""Vocabularies of models, those without a `tokenizer.json` as well."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from mergesearch.errors import InputError
+from mergesearch.logs import quiet
+from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint
+from mergesearch.parents.tokenizer import load_tokenizer
+
+_SUFFIXES = frozenset({".bpe", ".codes", ".model", ".spm", ".tiktoken", ".tokenizer", ".vocab"})
+_BEGINNINGS = ("added_tokens", "dict", "merges", "tekken", "tokenizer", "vocab")
+_SETTINGS = "tokenizer_config.json"
+
+
+class TokenIds:
+    """The vocabularies of models, by the folders of their tokenizers.
+
+    They are read from `tokenizer.json`. Where a tokenizer is older than that file, and others
+    differ from it, all are loaded by transformers, so that they are compared in one form.
+
+    Args:
+        checkpoints: the models, the first first.
+        needed: ids are needed although all tokenizers are the same.
+    """
+
+    def __init__(self, checkpoints: Iterable[Checkpoint], *, needed: bool) -> None:
+        self._ids = {of.tokenizer_folder: of.vocabulary for of in checkpoints}
+        files = {folder: _files(folder) for folder in self._ids}
+        files = {folder: own for folder, own in files.items() if own.keys() - {_SETTINGS}}
+        #: The folders of tokenizers of which nothing is known but that they are others.
+        self.unknown: tuple[Path, ...] = ()
+        old = [folder for folder, own in files.items() if TOKENIZER not in own]
+        if not old or not (needed or _differ(list(files.values()))):
+            return
+        loaded = {folder: _loaded(folder) for folder in files}
+        self._ids |= {folder: ids for folder, ids in loaded.items() if ids is not None}
+        words = [
+            {name: of for name, of in own.items() if name != _SETTINGS} for own in files.values()
+        ]
+        if _differ(words):
+            self.unknown = tuple(folder for folder in old if self._ids[folder] is None)
+
+    def of(self, checkpoint: Checkpoint) -> Mapping[str, int] | None:
+        """Give a model's; None where it has no tokenizer, or none that transformers loads."""
+        return self._ids[checkpoint.tokenizer_folder]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """Hash the files of a tokenizer: of its tokens, and of how it is loaded."""
+    return {
+        file.name: sha256(file.read_bytes()).digest()
+        for file in sorted(folder.iterdir())
+        if file.is_file() and _may_have_tokens(file)
+    }
+
+
+def _may_have_tokens(file: Path) -> bool:
+    return file.name.startswith(_BEGINNINGS) or file.suffix in _SUFFIXES
+
+
+def _differ(files: Sequence[Mapping[str, bytes]]) -> bool:
+    return any(own != files[0] for own in files[1:])
+
+
+def _loaded(folder: Path) -> Mapping[str, int] | None:
+    try:
+        with quiet():
+            return load_tokenizer(folder).get_vocab()
+    except InputError:
+        return None
