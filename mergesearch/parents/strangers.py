@@ -15,6 +15,8 @@ from mergesearch.parents.layers import layer_of
 _HEAD = re.compile(r"(^|[._])(heads?|classifier|critic|reward|score|value|mtp|nextn)([._]|$)")
 #: What configurations call the number of layers that predict further tokens.
 _FURTHER = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+#: Ends of names of tables and marks that old code stored, and no class has today.
+_OLD = re.compile(r"(inv_freq|(cos|sin)_cached|position_ids|\.version|_float_tensor|_extra_state)$")
 _NUMBER = re.compile(r"\.\d+\.")
 
 
@@ -54,7 +56,7 @@ def _unexplained(checkpoint: Checkpoint, names: Iterable[str]) -> set[str]:
     config = checkpoint.config
     if (model := empty_model(config)) is None:
         return set()  # which is refused where the tensors are asked for
-    left = {name for name in names if not (_is_head(name) or _is_further(name, config))}
+    left = {name for name in names if not (_is_named(name) or _is_further(name, config))}
     for known in _models(model, config):
         if not left:
             break
@@ -64,8 +66,9 @@ def _unexplained(checkpoint: Checkpoint, names: Iterable[str]) -> set[str]:
     return left
 
 
-def _is_head(name: str) -> bool:
-    return bool(_HEAD.search(_NUMBER.split(name)[0]))
+def _is_named(name: str) -> bool:
+    """Tell a tensor whose name says what it is: a head, or a table."""
+    return bool(_HEAD.search(_NUMBER.split(name)[0]) or _OLD.search(name))
 
 
 def _is_further(name: str, config: Mapping[str, Any]) -> bool:

@@ -121,6 +121,7 @@ EXPLAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "a further head": ("medusa_heads.0.linear.weight", {}),
     "another class": ("score.weight", {}),
     "a further token's layer": ("model.layers.4.eh_proj.weight", {"num_nextn_predict_layers": 1}),
+    "an old table": ("model.layers.1.self_attn.maybe_rotary.cos_cached", {}),
     "a table": ("model.layers.1.self_attn.rotary_emb.inv_freq", {}),
 }
 
