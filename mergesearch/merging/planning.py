@@ -91,7 +91,7 @@ class _Planner:
             replace(job, flat_range=(start, ends[-1]))
             for job, start in zip(jobs, ends, strict=False)
         )
-        config = merged_config(self._recipe, self._first_layers(), self._parents)
+        config = merged_config(self._recipe, self._first_layers(), self._parents, self._depth)
         written = {job.name for job in jobs}
         if HEAD in written and self._parents.checkpoint(self._recipe.models[0]).says_tied:
             config["tie_word_embeddings"] = False  # it is written, and transformers loads it
