@@ -48,7 +48,8 @@ def merged_config(
     """
     first = recipe.models[0]
     config: Mapping[str, Any] = parents.checkpoint(first).config
-    if list(layers) != [(first, at) for at in range(depth)]:
+    stay = [layer for _, layer in layers] == list(range(depth))
+    if not stay or len({model for model, _ in layers}) > 1:
         config = _stacked(first, layers, parents, depth)
     config = _settled(parents.alignment.config(config), recipe.out_dtype or recipe.dtype)
     if dtype := recipe.out_dtype or recipe.dtype:
@@ -76,7 +77,7 @@ def _stacked(
 
 
 def _settled(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
-    """Say in all parts of a configuration what the weights are now: of one dtype, and plain."""
+    """Say in all parts of a configuration that the weights are plain, and of one dtype."""
     settled: dict[str, Any] = {}
     for key, value in config.items():
         if key in _STALE:

@@ -1,4 +1,4 @@
-"""The configuration of a stack: which layers it has, said as its class understands it."""
+"""The layers of a configuration: what it and its class say of each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -6,7 +6,7 @@ from mergesearch.parents.architecture import (
     destinations,
     empty_model,
 )
-from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.checkpoint import EMBEDDINGS, HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
 from mergesearch.parents.fused import Group, groups
 from mergesearch.parents.held import HeldTensors
@@ -23,6 +23,7 @@ from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
 __all__ = [
+    "EMBEDDINGS",
     "HEAD",
     "LANGUAGE_KEYS",
     "Alignment",

@@ -54,9 +54,13 @@ def empty_model(config: Mapping[str, Any]) -> Any:
     """
     import transformers
 
-    names = config.get("architectures") or [""]
-    architecture = getattr(transformers, str(names[0]), None)
-    if architecture is None:
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    architecture = getattr(transformers, name, None) if isinstance(name, str) else None
+    # a file may name whatever transformers has: a function, or a class that is no model's
+    if not (
+        isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)
+    ):
         return None
     try:
         with torch.device("meta"):

@@ -170,7 +170,5 @@ def test_periods_of_layers_are_no_depth() -> None:
     stacked = of_layers(config, [(config, 0), (config, 1)], 4)
     assert stacked == {"num_hidden_layers": 2, "global_attn_every_n_layers": 4}
     short: dict[str, Any] = {"layer_types": ["a"]}
-    with pytest.raises(
-        RecipeError, match=r"layer_types in config\.json must have a value for each"
-    ):
+    with pytest.raises(RecipeError, match=r"layer_types .* must have a value for each"):
         of_layers({"layer_types": ["a", "b"]}, [(short, 0), (short, 1)], 2)
