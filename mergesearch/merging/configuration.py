@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mergesearch.errors import RecipeError
+from mergesearch.errors import InputError, RecipeError
+from mergesearch.merging.conversion import NEXT_LAYERS
 from mergesearch.merging.layered import DEPTH_KEYS, check_said, of_layers, per_layer, spelled_out
-from mergesearch.parents import LANGUAGE_KEYS, Parents
+from mergesearch.parents import LANGUAGE_KEYS, Parents, configuration, tower_depths
 from mergesearch.recipe import ModelRef, Recipe
 
 #: What is said of weights that are quantized or compressed, and of the merged ones no more.
@@ -18,18 +19,48 @@ def has_towers(config: Mapping[str, Any]) -> bool:
     return any(isinstance(config.get(key), dict) for key in LANGUAGE_KEYS)
 
 
-def n_layers(parents: Parents, model: ModelRef) -> int:
-    """Count the layers of a parent, by its configuration.
+def n_layers(parents: Parents, model: ModelRef, *, whole: bool = False) -> int:
+    """Count the layers of a parent, by its configuration or by the class of that.
+
+    Args:
+        parents: has the model.
+        model: one of the parents.
+        whole: its layers are not told apart; then its tensors may say, as of a model of stages.
 
     Raises:
-        RecipeError: the configuration does not say.
+        RecipeError: nothing says.
     """
     config = parents.checkpoint(model).config
     for part in (config, *(config.get(key) for key in LANGUAGE_KEYS)):
         for key in DEPTH_KEYS:
             if isinstance(part, dict) and isinstance(part.get(key), int):
                 return int(part[key])
-    raise RecipeError(f"{model}: config.json has none of {', '.join(DEPTH_KEYS)}")
+    n = parents.memo.recall(("depth", model), lambda: _depth_of_class(config))
+    if n is None and whole:
+        return max(tower_depths(parents.checkpoint(model).specs).values(), default=0)
+    if n is None:
+        raise RecipeError(
+            f"{model}: config.json has none of {', '.join(DEPTH_KEYS)}; merge it whole, without "
+            "layer_range"
+        )
+    return n
+
+
+def _depth_of_class(config: Mapping[str, Any]) -> int | None:
+    """Ask a class how deep the language model of a configuration is, under whatever name."""
+    try:
+        of = configuration(config).get_text_config()
+    except (InputError, ValueError):  # of several language models there is no one
+        return None
+    n = getattr(of, "num_hidden_layers", None)
+    return n if type(n) is int else None
+
+
+def without_further_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in all parts of a configuration that no layers predict further tokens."""
+    said = {key: without_further_tokens(of) for key, of in config.items() if isinstance(of, dict)}
+    zero = {NEXT_LAYERS: 0} if config.get(NEXT_LAYERS) else {}
+    return {**config, **said, **zero}
 
 
 def merged_config(

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.merging.loading import Load
-from mergesearch.parents import Group, destinations, groups, in_layer
+from mergesearch.parents import Group, destinations, groups, in_layer, layer_of
+
+#: The key under which a configuration counts layers that predict further tokens, beyond its depth.
+NEXT_LAYERS = "num_nextn_predict_layers"
 
 
 class Conversion:
@@ -138,7 +141,16 @@ def _only(owner: str, name: str) -> InputError:
 
 
 def _is_ignored(model: Any, name: str) -> bool:
-    """Tell a tensor that the model's class leaves in the file, as it says itself."""
+    """Tell a tensor that the model's class leaves in the file, as it says itself.
+
+    Of layers that predict further tokens it knows by number only those of published models; the
+    configuration counts them.
+    """
+    if (layer := layer_of(name)) is not None and hasattr(model, "config"):
+        config = model.config.get_text_config()
+        depth, n = (getattr(config, key, None) for key in ("num_hidden_layers", NEXT_LAYERS))
+        if type(depth) is int and type(n) is int and depth <= layer < depth + n:
+            return True
     return _matches(getattr(model, "_keys_to_ignore_on_load_unexpected", None), name)
 
 

@@ -6,7 +6,10 @@ from typing import Any
 from mergesearch.parents.checkpoint import EMBEDDINGS, Checkpoint
 
 #: The last parts of the names of tensors that have one row a token.
-TABLES = (*EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
+TABLES = (
+    *EMBEDDINGS,
+    *("lm_head.weight", "lm_head.bias", "embed_out.weight", "shared_head.head.weight"),
+)
 
 #: Where a configuration has that of the language model of a vision-language model.
 LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
