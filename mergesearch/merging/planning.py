@@ -21,7 +21,6 @@ from mergesearch.merging.factors import check_adapters
 from mergesearch.merging.plan import Buffer, Held, Input, Job, Plan
 from mergesearch.methods.declare import is_matrix
 from mergesearch.parents import (
-    HEAD,
     Parents,
     TensorSpec,
     empty_model,
@@ -29,6 +28,7 @@ from mergesearch.parents import (
     layer_of,
     tower_depths,
     tower_of,
+    untied,
 )
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
 
@@ -100,8 +100,9 @@ class _Planner:
         written = {job.name for job in jobs}
         if not any((layer_of(name) or 0) >= len(self._first_layers()) for name in written):
             config = without_further_tokens(config)
-        if HEAD in written and self._parents.checkpoint(self._recipe.models[0]).says_tied:
-            config["tie_word_embeddings"] = False  # it is written, and transformers loads it
+        first = self._parents.checkpoint(self._recipe.models[0])
+        if first.head in written and first.says_tied:
+            config = untied(config)  # it is written, and transformers loads it
         buffers = tuple(self._buffers())
         return Plan(
             jobs=tuple(laid_out),
@@ -228,7 +229,9 @@ class _Planner:
         checkpoint, n = self._parents.checkpoint(model), self._n_layers(model)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
-            if _is_computed(name, checkpoint.specs[name]) or (name == HEAD and self._ties):
+            if _is_computed(name, checkpoint.specs[name]) or (
+                name == checkpoint.head and self._ties
+            ):
                 continue
             layer = layer_of(name)
             if self._is_stack and name in self._apart:

@@ -5,6 +5,7 @@ from mergesearch.parents.architecture import (
     configuration,
     destinations,
     empty_model,
+    untied,
 )
 from mergesearch.parents.checkpoint import EMBEDDINGS, HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
@@ -54,4 +55,5 @@ __all__ = [
     "tokenizer_of",
     "tower_depths",
     "tower_of",
+    "untied",
 ]
