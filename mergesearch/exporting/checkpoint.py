@@ -18,7 +18,7 @@ from mergesearch.exporting.tally import left_out, tally, tensors_section
 from mergesearch.files import whole_folder
 from mergesearch.merging import (
     Plan,
-    check_stack,
+    check_loads,
     hold,
     merging_bytes,
     plan_merge,
@@ -86,8 +86,7 @@ def write_checkpoint(
         recipe, keep=False, memory_budget=memory_budget, allow_mismatch=allow_mismatch
     )
     plan, template = plan_merge(recipe, parents), chat_template(recipe, parents)
-    if plan.is_stack:
-        check_stack(plan, parents)
+    check_loads(plan, parents)
     parts = {"merging": merging_bytes(plan, parents, streamed=True)}
     if recipe.statistics:
         parts["statistics"] = statistics_bytes(recipe, plan, parents)

@@ -6,6 +6,7 @@ from mergesearch.merging.generation import generation_hash
 from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, total_rank
 from mergesearch.merging.kernel import digest_of, merged_tensors, run
 from mergesearch.merging.live import LiveModel, fill, merge_into
+from mergesearch.merging.loadable import check_loads
 from mergesearch.merging.memory import merging_bytes
 from mergesearch.merging.norms import task_vector_norms
 from mergesearch.merging.plan import Buffer, Input, Job, Plan
@@ -13,7 +14,6 @@ from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.shards import hold, write_shards
 from mergesearch.merging.skeleton import (
     build,
-    check_stack,
     compute_dtype,
     conversion_of,
     model_config,
@@ -35,7 +35,7 @@ __all__ = [
     "Spread",
     "Stacks",
     "build",
-    "check_stack",
+    "check_loads",
     "compute_dtype",
     "conversion_of",
     "digest_of",

@@ -3,21 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mergesearch.errors import RecipeError
-from mergesearch.parents import LANGUAGE_KEYS, Parents
+from mergesearch.errors import InputError, RecipeError
+from mergesearch.merging.conversion import NEXT_LAYERS
+from mergesearch.merging.layered import DEPTH_KEYS, check_said, of_layers, per_layer, spelled_out
+from mergesearch.parents import LANGUAGE_KEYS, Parents, configuration, tower_depths
 from mergesearch.recipe import ModelRef, Recipe
 
-#: The keys under which a configuration says how many layers a model has.
-_DEPTH_KEYS = (
-    "num_hidden_layers",
-    "n_layer",
-    "num_layers",
-    "n_layers",
-    "decoder_layers",
-    "num_decoder_layers",
-)
-#: Endings of keys that count layers.
-_COUNTS = ("layers", "n_layer")
+#: What is said of weights that are quantized or compressed, and of the merged ones no more.
+_STALE = ("quantization_config", "compression_config")
+_DTYPES = ("dtype", "torch_dtype")
 
 
 def has_towers(config: Mapping[str, Any]) -> bool:
@@ -25,22 +19,52 @@ def has_towers(config: Mapping[str, Any]) -> bool:
     return any(isinstance(config.get(key), dict) for key in LANGUAGE_KEYS)
 
 
-def n_layers(parents: Parents, model: ModelRef) -> int:
-    """Count the layers of a parent, by its configuration.
+def n_layers(parents: Parents, model: ModelRef, *, whole: bool = False) -> int:
+    """Count the layers of a parent, by its configuration or by the class of that.
+
+    Args:
+        parents: has the model.
+        model: one of the parents.
+        whole: its layers are not told apart; then its tensors may say, as of a model of stages.
 
     Raises:
-        RecipeError: the configuration does not say.
+        RecipeError: nothing says.
     """
     config = parents.checkpoint(model).config
     for part in (config, *(config.get(key) for key in LANGUAGE_KEYS)):
-        for key in _DEPTH_KEYS:
+        for key in DEPTH_KEYS:
             if isinstance(part, dict) and isinstance(part.get(key), int):
                 return int(part[key])
-    raise RecipeError(f"{model}: config.json has none of {', '.join(_DEPTH_KEYS)}")
+    n = parents.memo.recall(("depth", model), lambda: _depth_of_class(config))
+    if n is None and whole:
+        return max(tower_depths(parents.checkpoint(model).specs).values(), default=0)
+    if n is None:
+        raise RecipeError(
+            f"{model}: config.json has none of {', '.join(DEPTH_KEYS)}; merge it whole, without "
+            "layer_range"
+        )
+    return n
+
+
+def _depth_of_class(config: Mapping[str, Any]) -> int | None:
+    """Ask a class how deep the language model of a configuration is, under whatever name."""
+    try:
+        of = configuration(config).get_text_config()
+    except (InputError, ValueError):  # of several language models there is no one
+        return None
+    n = getattr(of, "num_hidden_layers", None)
+    return n if type(n) is int else None
+
+
+def without_further_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in all parts of a configuration that no layers predict further tokens."""
+    said = {key: without_further_tokens(of) for key, of in config.items() if isinstance(of, dict)}
+    zero = {NEXT_LAYERS: 0} if config.get(NEXT_LAYERS) else {}
+    return {**config, **said, **zero}
 
 
 def merged_config(
-    recipe: Recipe, layers: Sequence[tuple[ModelRef, int]], parents: Parents
+    recipe: Recipe, layers: Sequence[tuple[ModelRef, int]], parents: Parents, depth: int
 ) -> dict[str, Any]:
     """Change the first model's configuration to other layers, vocabulary or dtype.
 
@@ -48,48 +72,50 @@ def merged_config(
         recipe: what is merged.
         layers: of each layer of the output the model, and its layer there, that it follows.
         parents: the recipe's models.
+        depth: layers that the first model has.
+
+    Raises:
+        RecipeError: the configuration cannot say which layers there are.
     """
     first = recipe.models[0]
-    config = parents.alignment.config(parents.checkpoint(first).config)
-    theirs = [(parents.checkpoint(model).config, layer) for model, layer in layers]
-    config = _of_layers(config, theirs, n_layers(parents, first))
-    config.pop("quantization_config", None)  # of weights that are quantized no more
+    config: Mapping[str, Any] = parents.checkpoint(first).config
+    stay = [layer for _, layer in layers] == list(range(depth))
+    if not stay or len({model for model, _ in layers}) > 1:
+        config = _stacked(first, layers, parents, depth)
+    config = _settled(parents.alignment.config(config), recipe.out_dtype or recipe.dtype)
     if dtype := recipe.out_dtype or recipe.dtype:
-        config.pop("torch_dtype", None)
+        config = {key: value for key, value in config.items() if key not in _DTYPES}
         config["dtype"] = dtype
     return config
 
 
-def _of_layers(
-    config: Mapping[str, Any], layers: Sequence[tuple[Mapping[str, Any], int]], depth: int
+def _stacked(
+    first: ModelRef, layers: Sequence[tuple[ModelRef, int]], parents: Parents, depth: int
 ) -> dict[str, Any]:
-    """Say in a configuration, and in the parts of it, which layers the model has now.
+    """Say in the first model's configuration which layers of which models there are."""
 
-    A number that is the depth and whose key speaks of layers is one; a list of as many values has
-    one a layer; any other list of layers names some of them, or all.
+    def whole(model: ModelRef) -> dict[str, Any]:
+        config = parents.checkpoint(model).config
+        n = n_layers(parents, model)
+        return parents.memo.recall(("spelled out", model), lambda: spelled_out(config, n))
 
-    Args:
-        config: of the first model.
-        layers: of each layer the configuration of its model, and its index there.
-        depth: layers that the first model has.
-    """
-    changed: dict[str, Any] = {}
-    # of a model with towers, whose layers stay
-    language = {key for key in LANGUAGE_KEYS if isinstance(config.get(key), dict)}
+    config = whole(first)
+    lists = parents.memo.recall(("per layer", first), lambda: per_layer(config, depth))
+    theirs = [(whole(model), layer) for model, layer in layers]
+    stacked = of_layers(config, theirs, depth, lists)
+    check_said(stacked, lists)
+    return stacked
+
+
+def _settled(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
+    """Say in all parts of a configuration that the weights are plain, and of one dtype."""
+    settled: dict[str, Any] = {}
     for key, value in config.items():
-        theirs = [(of.get(key, value), i) for of, i in layers]
-        changed[key] = value
-        if isinstance(value, dict):
-            if language and key not in language:
-                continue
-            parts = [(of if isinstance(of, dict) else value, i) for of, i in theirs]
-            changed[key] = _of_layers(value, parts, depth)
-        elif "layer" not in key:
+        if key in _STALE:
             continue
-        elif isinstance(value, list) and len(value) == depth and value != list(range(depth)):
-            changed[key] = [of[i] for of, i in theirs]
-        elif isinstance(value, list) and all(type(i) is int and 0 <= i < depth for i in value):
-            changed[key] = [at for at, (of, i) in enumerate(theirs) if i in of]
-        elif type(value) is int and value == depth and key.endswith(_COUNTS):
-            changed[key] = len(layers)
-    return changed
+        settled[key] = value
+        if isinstance(value, dict):
+            settled[key] = _settled(value, dtype)
+        elif dtype and key in _DTYPES and value is not None:
+            settled[key] = dtype
+    return settled

@@ -7,7 +7,7 @@ the other; they move entries and change none, so that they are taken back for gr
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.merging.loading import Load
-from mergesearch.parents import Group, destinations, groups, in_layer
+from mergesearch.parents import Group, destinations, groups, in_layer, layer_of
+
+#: The key under which a configuration counts layers that predict further tokens, beyond its depth.
+NEXT_LAYERS = "num_nextn_predict_layers"
 
 
 class Conversion:
@@ -89,10 +92,8 @@ class Conversion:
         made = {to: shapes[name] for name, to in self.plain.items()}
         for group in self.groups:
             made |= group.parameters
-        written = {id(known[name]) for name in made if name in known}
-        for name, parameter in model.named_parameters():
-            if id(parameter) not in written:
-                raise _only("model", name)
+        if lost := _unwritten(model, made):
+            raise _only("model", lost[0])
         kinds = {in_layer(name, 0) for name in known}
         for name in self.unused:
             # a value head is another kind of tensor; a further layer is not
@@ -104,6 +105,23 @@ class Conversion:
                     f"every tensor must have the shape that the first model's config.json means, "
                     f"{list(known[name].shape)} for {name}, got {list(shape)}"
                 )
+
+
+def missing(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """List the parameters that transformers would make at random, as tensors do not give them.
+
+    Args:
+        model: a transformers model.
+        shapes: of the tensors, by name.
+
+    Raises:
+        InputError: transformers' rules cannot make parameters of the tensors.
+    """
+    found = destinations(model, shapes)
+    made = {to.parameter for to in found.values() if to.pattern is None}
+    made |= {name for group in groups(model, shapes, found) for name in group.parameters}
+    lost = _unwritten(model, made)
+    return tuple(n for n in lost if not _matches(model._keys_to_ignore_on_load_missing, n))
 
 
 def loads(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -123,6 +141,25 @@ def _only(owner: str, name: str) -> InputError:
 
 
 def _is_ignored(model: Any, name: str) -> bool:
-    """Tell a tensor that the model's class leaves in the file, as it says itself."""
-    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    return any(re.search(pattern, name) for pattern in patterns)
+    """Tell a tensor that the model's class leaves in the file, as it says itself.
+
+    Of layers that predict further tokens it knows by number only those of published models; the
+    configuration counts them.
+    """
+    if (layer := layer_of(name)) is not None and hasattr(model, "config"):
+        config = model.config.get_text_config()
+        depth, n = (getattr(config, key, None) for key in ("num_hidden_layers", NEXT_LAYERS))
+        if type(depth) is int and type(n) is int and depth <= layer < depth + n:
+            return True
+    return _matches(getattr(model, "_keys_to_ignore_on_load_unexpected", None), name)
+
+
+def _matches(patterns: Iterable[str] | None, name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns or ())
+
+
+def _unwritten(model: Any, names: Iterable[str]) -> list[str]:
+    """List a model's parameters that are none of some tensors of it, tied ones counted as one."""
+    known = model.state_dict(keep_vars=True)
+    written = {id(known[name]) for name in names if name in known}
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in written]

@@ -10,13 +10,17 @@ import torch
 
 from mergesearch.errors import RecipeError
 from mergesearch.merging.arguments import Target, arguments_of
-from mergesearch.merging.configuration import has_towers, merged_config, n_layers
+from mergesearch.merging.configuration import (
+    has_towers,
+    merged_config,
+    n_layers,
+    without_further_tokens,
+)
 from mergesearch.merging.conversion import loads
 from mergesearch.merging.factors import check_adapters
 from mergesearch.merging.plan import Buffer, Held, Input, Job, Plan
 from mergesearch.methods.declare import is_matrix
 from mergesearch.parents import (
-    HEAD,
     Parents,
     TensorSpec,
     empty_model,
@@ -25,6 +29,7 @@ from mergesearch.parents import (
     layer_of,
     tower_depths,
     tower_of,
+    untied,
 )
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
 
@@ -61,7 +66,7 @@ class _Planner:
         #: Every source's layer range explicit, the base among the sources.
         self._slices = [self._with_ranges(part) for part in recipe.slices]
         first = self._slices[0].sources[0].model
-        self._depth = n_layers(parents, first)
+        self._depth = self._n_layers(first)
         self._towers = tower_depths(parents.checkpoint(first).specs)
         models = {source.model for part in self._slices for source in part.sources}
         named = models | ({recipe.aim.base} if recipe.aim else set())
@@ -92,10 +97,13 @@ class _Planner:
             replace(job, flat_range=(start, ends[-1]))
             for job, start in zip(jobs, ends, strict=False)
         )
-        config = merged_config(self._recipe, self._first_layers(), self._parents)
+        config = merged_config(self._recipe, self._first_layers(), self._parents, self._depth)
         written = {job.name for job in jobs}
-        if HEAD in written and self._parents.checkpoint(self._recipe.models[0]).says_tied:
-            config["tie_word_embeddings"] = False  # it is written, and transformers loads it
+        if not any((layer_of(name) or 0) >= len(self._first_layers()) for name in written):
+            config = without_further_tokens(config)
+        first = self._parents.checkpoint(self._recipe.models[0])
+        if first.head in written and first.says_tied:
+            config = untied(config)  # it is written, and transformers loads it
         buffers = tuple(self._buffers())
         return Plan(
             jobs=tuple(laid_out),
@@ -174,6 +182,12 @@ class _Planner:
         stays = all(layer == i for i, layers in enumerate(taken) for layer in layers)
         return not (stays and len(taken) == self._depth)
 
+    def _n_layers(self, model: ModelRef) -> int:
+        """Count a model's layers; where all are merged whole, by its tensors if need be."""
+        sources = (source for part in self._recipe.slices for source in part.sources)
+        whole = all(source.layer_range is None for source in sources)
+        return n_layers(self._parents, model, whole=whole)
+
     def _with_ranges(self, part: Slice) -> Slice:
         """Put a slice's base among its sources, and make every layer range explicit.
 
@@ -196,7 +210,7 @@ class _Planner:
                 sources.append(Source(model=base, layer_range=ranges.pop()))
         ranged = []
         for source in sources:
-            depth = n_layers(self._parents, source.model)
+            depth = self._n_layers(source.model)
             first, end = source.layer_range or (0, depth)
             if end > depth:
                 raise RecipeError(
@@ -215,10 +229,12 @@ class _Planner:
         An output head is left out where all are tied: transformers restores it from the embeddings.
         So are rotary tables and masks, which old checkpoints store and transformers computes.
         """
-        checkpoint, n = self._parents.checkpoint(model), n_layers(self._parents, model)
+        checkpoint, n = self._parents.checkpoint(model), self._n_layers(model)
         groups: dict[int, list[str]] = {}
         for name in sorted(checkpoint.specs):
-            if is_computed(name, checkpoint.specs[name]) or (name == HEAD and self._ties):
+            if is_computed(name, checkpoint.specs[name]) or (
+                name == checkpoint.head and self._ties
+            ):
                 continue
             layer = layer_of(name)
             if self._is_stack and name in self._apart:
@@ -253,7 +269,7 @@ class _Planner:
             RecipeError: as an encoder has more layers than its decoder, or a vision tower other.
         """
         for model, names in self._names.items():
-            depth = n_layers(self._parents, model)
+            depth = self._n_layers(model)
             moved = (n for of in names.values() for n in of if n not in self._apart)
             towers = tower_depths(moved)
             if odd := [f"{tower}* {n}" for tower, n in towers.items() if n != depth]:

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from mergesearch.errors import InputError
-from mergesearch.merging.conversion import Conversion, loads
+from mergesearch.merging.conversion import Conversion
 from mergesearch.merging.plan import Plan
 from mergesearch.merging.spread import Spread, place_of
-from mergesearch.parents import Parents, configuration, empty_model, in_layer
+from mergesearch.parents import configuration
 
 
 def compute_dtype(plan: Plan, device: torch.device) -> torch.dtype:
@@ -114,30 +114,3 @@ def allocate(model: Any, device: torch.device, spread: Spread | None = None) -> 
     model.tie_weights()
     if spread:
         spread.connect(model, places)
-
-
-def check_stack(plan: Plan, parents: Parents) -> None:
-    """Refuse a stack that its configuration would not load.
-
-    Its class in transformers is made without memory, and compared by names and shapes. A class that
-    does not load the parent itself says nothing, and neither does code of a model's own, which is
-    never run.
-
-    Raises:
-        InputError: naming a tensor that would be missing, unexpected, or of another shape.
-    """
-    first = parents.checkpoint(parents.models[0])
-    kinds = {in_layer(name, 0) for name in plan.shapes}
-    stored = {n: spec.shape for n, spec in first.specs.items() if in_layer(n, 0) in kinds}
-    model = empty_model(first.config)
-    if model is None or not loads(model, stored):
-        return
-    stack = empty_model(plan.config)
-    if stack is None:
-        raise InputError("transformers cannot build the stack's configuration; merge whole models")
-    try:
-        Conversion(stack, plan.shapes)
-    except InputError as error:
-        raise InputError(
-            f"a stack must have the tensors that its config.json means: {error}; merge whole models"
-        ) from None

@@ -5,8 +5,9 @@ from mergesearch.parents.architecture import (
     configuration,
     destinations,
     empty_model,
+    untied,
 )
-from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec, read_json
+from mergesearch.parents.checkpoint import EMBEDDINGS, HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
 from mergesearch.parents.fused import Group, groups
 from mergesearch.parents.held import HeldTensors
@@ -24,6 +25,7 @@ from mergesearch.parents.tokenizer import load_tokenizer, tokenizer_of
 from mergesearch.parents.vocabulary import Policy
 
 __all__ = [
+    "EMBEDDINGS",
     "HEAD",
     "LANGUAGE_KEYS",
     "Alignment",
@@ -55,4 +57,5 @@ __all__ = [
     "tokenizer_of",
     "tower_depths",
     "tower_of",
+    "untied",
 ]

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from mergesearch.parents.adapter import Adapter
+from mergesearch.parents.architecture import untied
 from mergesearch.parents.change import Change
-from mergesearch.parents.checkpoint import HEAD, TOKENIZER, Checkpoint, TensorSpec
-from mergesearch.parents.tables import LANGUAGE_KEYS, n_rows, with_vocab_size
+from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint, TensorSpec
+from mergesearch.parents.tables import n_rows, with_vocab_size
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -24,6 +25,7 @@ class AdaptedCheckpoint(Checkpoint):
 
     def __init__(self, base: Checkpoint, adapter: Adapter) -> None:
         self.folder = base.folder
+        self.head = base.head
         self._base = base
         self._adapter = adapter
         self.config = self._adapted_config()
@@ -54,11 +56,11 @@ class AdaptedCheckpoint(Checkpoint):
 
     def untie(self) -> None:
         """Take the embeddings, as the adapter makes them, for the output head as well."""
-        if HEAD not in self.specs and (embeddings := self.embeddings) is not None:
+        if self.head not in self.specs and (embeddings := self.embeddings) is not None:
             self.base.untie()
-            self.specs[HEAD] = self.specs[embeddings]
+            self.specs[self.head] = self.specs[embeddings]
             if embeddings in self._changes:
-                self._changes[HEAD] = self._changes[embeddings]
+                self._changes[self.head] = self._changes[embeddings]
 
     def read(self, name: str) -> Tensor:
         """Give a tensor: float32 where the adapter changes it, else as the base stores it.
@@ -90,7 +92,5 @@ class AdaptedCheckpoint(Checkpoint):
         if self._adapter.n_rows != n_rows(self.base):
             config = with_vocab_size(config, self._adapter.n_rows)
         if self._adapter.unties:
-            parts = {key: config[key] for key in LANGUAGE_KEYS if isinstance(config.get(key), dict)}
-            config |= {key: {**of, "tie_word_embeddings": False} for key, of in parts.items()}
-            config["tie_word_embeddings"] = False
+            config = untied(config)
         return config

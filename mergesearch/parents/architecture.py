@@ -9,6 +9,8 @@ import torch
 
 from mergesearch.errors import InputError
 
+#: Where a configuration has that of the language model of a vision-language model.
+LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
 #: Errors by which classes of transformers refuse a configuration, or find it wrong in the making.
 NOT_MADE = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, InputError, LookupError),
@@ -54,9 +56,13 @@ def empty_model(config: Mapping[str, Any]) -> Any:
     """
     import transformers
 
-    names = config.get("architectures") or [""]
-    architecture = getattr(transformers, str(names[0]), None)
-    if architecture is None:
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    architecture = getattr(transformers, name, None) if isinstance(name, str) else None
+    # a file may name whatever transformers has: a function, or a class that is no model's
+    if not (
+        isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)
+    ):
         return None
     try:
         with torch.device("meta"):
@@ -183,6 +189,31 @@ def tower_names(config: Mapping[str, Any], names: Iterable[str]) -> frozenset[st
     known = model.state_dict(keep_vars=True)
     found = destinations(model, names).items()
     return frozenset(name for name, to in found if id(known[to.parameter]) not in inside)
+
+
+def head_name(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Find the output head among the names of a checkpoint's tensors, by its class.
+
+    Args:
+        config: the model's `config.json`.
+        names: of its tensors, as stored.
+
+    Returns:
+        None where it stores none, or the class is not known.
+    """
+    if (model := empty_model(untied(config))) is None:
+        return None
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    known = model.state_dict(keep_vars=True)
+    found = destinations(model, names).items()
+    return next((name for name, to in found if known[to.parameter] is head), None)
+
+
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in a configuration, and its language model's, that the output head is its own."""
+    parts = {key: config[key] for key in LANGUAGE_KEYS if isinstance(config.get(key), dict)}
+    changed = {key: {**of, "tie_word_embeddings": False} for key, of in parts.items()}
+    return {**config, **changed, "tie_word_embeddings": False}
 
 
 def conversion_rules(model: Any) -> list[Any]:

@@ -82,6 +82,9 @@ class Checkpoint:
             or of a dtype that is not merged.
     """
 
+    #: The output head's name, which all models of a study give it; see `ModelFiles`.
+    head = HEAD
+
     def __init__(self, folder: Path, held: HeldTensors | None = None) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
@@ -140,9 +143,9 @@ class Checkpoint:
 
     def untie(self) -> None:
         """Take the embeddings of a tied model for its output head as well, under its name."""
-        if HEAD not in self.specs and (embeddings := self.embeddings) is not None:
-            self.specs[HEAD] = self.specs[embeddings]
-            self._stored[HEAD] = self._stored.get(embeddings, embeddings)
+        if self.head not in self.specs and (embeddings := self.embeddings) is not None:
+            self.specs[self.head] = self.specs[embeddings]
+            self._stored[self.head] = self._stored.get(embeddings, embeddings)
 
     def release_all(self) -> None:
         """Let go of the memory that reading took so far."""
@@ -237,10 +240,10 @@ class Checkpoint:
 
         A stored head with values of its own is a head of its own, whatever the configuration says.
         """
-        if not self.says_tied or HEAD not in self.specs:
+        if not self.says_tied or self.head not in self.specs:
             return self.says_tied
-        head, shape = self.read(HEAD), self.specs[HEAD].shape
-        same = [n for n, of in self.specs.items() if n != HEAD and of.shape == shape]
+        head, shape = self.read(self.head), self.specs[self.head].shape
+        same = [n for n, of in self.specs.items() if n != self.head and of.shape == shape]
         return any(torch.equal(head, self.read(n)) for n in same if layer_of(n) is None)
 
     @property

@@ -8,11 +8,18 @@ from torch import Tensor
 from mergesearch.errors import InputError
 from mergesearch.parents.adapted import AdaptedCheckpoint
 from mergesearch.parents.adapter import Adapter
-from mergesearch.parents.architecture import destinations, empty_model, spelled_as, tower_names
+from mergesearch.parents.architecture import (
+    destinations,
+    empty_model,
+    head_name,
+    spelled_as,
+    tower_names,
+)
 from mergesearch.parents.change import Change
 from mergesearch.parents.checkpoint import HEAD, Checkpoint, Remade
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
+from mergesearch.parents.layers import layer_of
 from mergesearch.parents.planned import checkpoint_of
 from mergesearch.parents.remade import remade
 from mergesearch.recipe import ModelPath, ModelRef
@@ -56,6 +63,7 @@ class ModelFiles:
         for ref in self.models[1:]:
             self._check_family(ref)
         _agree_on_names(list(bases.values()))
+        _name_head(list(bases.values()))
         self._adapted: dict[ModelRef, AdaptedCheckpoint] = {}
         for ref in self.models:
             if ref.lora is not None:
@@ -158,9 +166,24 @@ def _agree_on_names(checkpoints: Sequence[Checkpoint]) -> None:
             other.remake(remade(first, other))
 
 
+def _name_head(checkpoints: Sequence[Checkpoint]) -> None:
+    """Find what the output head is called, which a class is asked only where it may be stored."""
+    if any(HEAD in of.specs for of in checkpoints):
+        return
+    for of in checkpoints:
+        if of.embeddings is None:
+            continue
+        shape = of.specs[of.embeddings].shape
+        alike = {n for n, spec in of.specs.items() if spec.shape == shape and layer_of(n) is None}
+        if alike - {of.embeddings} and (head := head_name(of.config, of.specs)) is not None:
+            for checkpoint in checkpoints:
+                checkpoint.head = head
+            return
+
+
 def _agree_on_heads(checkpoints: Sequence[Checkpoint]) -> None:
     """Give each tied model an output head by itself, if any has one of its own."""
-    if any(HEAD in of.specs and not of.is_tied for of in checkpoints):
+    if any(of.head in of.specs and not of.is_tied for of in checkpoints):
         for checkpoint in checkpoints:
             if checkpoint.says_tied:
                 checkpoint.untie()

@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mergesearch.parents.architecture import LANGUAGE_KEYS
 from mergesearch.parents.checkpoint import EMBEDDINGS, Checkpoint
 
 #: The last parts of the names of tensors that have one row a token.
 TABLES = (
     *(*EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight"),
     *("lm_head.decoder.weight", "lm_head.decoder.bias", "predictions.bias"),
-    *("predictions.decoder.weight", "predictions.decoder.bias"),
+    *("predictions.decoder.weight", "predictions.decoder.bias", "shared_head.head.weight"),
 )
-
-#: Where a configuration has that of the language model of a vision-language model.
-LANGUAGE_KEYS = ("text_config", "llm_config", "language_config")
 
 
 def with_vocab_size(config: Mapping[str, Any], n_rows: int) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer("a")  # one without a token for what it does not know fails here at the latest
+        _ = tokenizer.all_special_ids  # or here, where its unknown token is itself not known
         return tokenizer
     except Exception as error:  # tokenizers raises no other class for a file that it cannot read
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

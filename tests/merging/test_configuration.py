@@ -13,7 +13,7 @@ from mergesearch import merge
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.exporting import write_checkpoint
 from mergesearch.merging import build, merge_into, plan_merge
-from mergesearch.merging.configuration import _of_layers
+from mergesearch.merging.layered import of_layers
 from mergesearch.parents import Parents
 from mergesearch.recipe import read_recipe
 from tests import tiny
@@ -104,7 +104,7 @@ def test_layers_that_a_configuration_names_follow_the_stacking(tmp_path: Path) -
         "text_config": {"num_hidden_layers": 4, "layer_types": ["a", "b", "c", "d"]},
     }
     layers = [(config, 0), (config, 1), (config, 1), (config, 3), (config, 3)]
-    assert _of_layers(config, layers, 4) == {
+    assert of_layers(config, layers, 4) == {
         "num_hidden_layers": 5,
         "max_window_layers": 5,
         "num_decoder_layers": 5,
@@ -137,7 +137,7 @@ def test_what_is_not_written_is_said(models: Path, tmp_path: Path) -> None:
 def test_a_stack_that_its_configuration_would_not_load_is_refused(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mergesearch.merging.configuration._COUNTS", ("nothing",))
+    monkeypatch.setattr("mergesearch.merging.layered._COUNTS", ("nothing",))
     for name in ("u-one", "u-two"):
         shutil.copytree(models / name, tmp_path / name)
     recipe = read_recipe(recipes.STACK.format(p="u-")).resolved(tmp_path)
@@ -187,3 +187,24 @@ def test_a_stored_head_is_merged_as_transformers_loads_it(
     live = build(plan, torch.device("cpu"))
     merge_into(live, recipe, Parents(recipe.models))
     assert torch.allclose(live.lm_head.weight, expected, atol=1e-6)  # and is scored so
+
+
+def test_what_quantization_left_goes_from_all_parts_and_dtypes_are_the_recipes(
+    models: Path, tmp_path: Path
+) -> None:
+    stale = {"quantization_config": {"quant_method": "gptq"}, "compression_config": {"bits": 4}}
+    for name in ("one", "two"):
+        shutil.copytree(models / f"u-{name}", tmp_path / name)
+        path = tmp_path / name / "config.json"
+        config = json.loads(path.read_text())
+        parts = {"text_config": {**stale, "torch_dtype": "float16"}, "vision_config": {**stale}}
+        path.write_text(json.dumps(config | stale | parts | {"torch_dtype": "float16"}))
+    text = "{merge_method: linear, parameters: {weight: 1}, models: [{model: one}, {model: two}]"
+    for dtype, expected in (("", ("float32", "float16")), (", dtype: bfloat16", ("bfloat16",) * 2)):
+        recipe = read_recipe(text + dtype + "}").resolved(tmp_path)
+        said = plan_merge(recipe, Parents(recipe.models)).config
+        assert not stale.keys() & said.keys()
+        assert said["text_config"] == {"torch_dtype": expected[1]}
+        assert said["vision_config"] == {}
+        assert said["dtype"] == expected[0]
+        assert ("torch_dtype" in said) == (not dtype)

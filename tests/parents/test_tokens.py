@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.exporting import write_checkpoint
 from mergesearch.merging import plan_merge
-from mergesearch.parents import Parents, tokenizer_of
+from mergesearch.parents import Parents, load_tokenizer, tokenizer_of
+from mergesearch.parents.tokenizer_settings import TokenizerSettings
 from mergesearch.parents.vocabulary import Given, Vocabulary, align, unify
 from mergesearch.recipe import Recipe, read_recipe
 from tests import tiny
@@ -168,3 +169,13 @@ def test_a_recipe_that_means_another_tokenizer_is_refused(folder: Path) -> None:
     for end in ("tokenizer_source: base", "tokenizer: {source: one, pad_to_multiple_of: 64}"):
         with pytest.raises(RecipeError, match=r"got tokenizer_source .* instead of .*one; open"):
             plan_merge(recipe(folder, end), parents)
+
+
+def test_a_tokenizer_that_looks_a_token_up_without_end_is_one_line(tmp_path: Path) -> None:
+    """As where its unknown token is empty, and so itself unknown."""
+    tiny.tokenizer().save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unk_token": ""}))
+    with pytest.raises(InputError, match="no tokenizer that transformers can load: maximum"):
+        load_tokenizer(tmp_path)
+    assert TokenizerSettings.of(tmp_path) is None
