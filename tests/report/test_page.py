@@ -145,7 +145,7 @@ def test_what_is_no_run_is_one_line_and_writes_nothing(tmp_path: Path, cli: Cli)
 
 def test_a_diagnosis_in_the_folder_is_a_section(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", MODELS)
-    assert "Diagnosis" not in page([run])
+    assert "run-1-diagnosis" not in page([run])
     pair = Pair(first="one", second="<b>", cosine=0.25, shared=4, opposite=2, overlap=0.5)
     part = Part(
         layer=0,
@@ -161,13 +161,16 @@ def test_a_diagnosis_in_the_folder_is_a_section(tmp_path: Path) -> None:
         n_layers=1,
         blocks=((0, 1),),
         parts=(part,),
+        differences=("rope_theta is 1e4 (one), 1e6 (<b>)",),
         advice=(Advice(rule="conflict", text="one & <b> conflict in the mlp"),),
     )
     (run / "diagnosis.json").write_text(found.to_json())
     text = page([run])
     assert "one &amp; &lt;b&gt; conflict in the mlp" in text
     assert all(table.title in text for table in tables_of(found))
-    assert "10.00%  rank 2.0" in text
+    assert "<li>rope_theta is 1e4 (one), 1e6 (&lt;b&gt;)</li>" in text
+    assert '<a href="#run-1-diagnosis">Diagnosis</a>' in text
+    assert '<td class="number" data-value="0.1">10.00%</td>' in text
     (run / "diagnosis.json").write_text("{}")
     with pytest.raises(InputError, match=r"diagnosis\.json"):
         page([run])
