@@ -35,11 +35,11 @@ def run_of(folder: Path, n_trials: int, models: list[Model] = MODELS) -> Path:
     storage = JournalStorage(JournalFileBackend(str(run / "journal.log")))
     name = f"run-0-{record.suite.objective}"
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    study.add_trials(_trials(n_trials, record.recipe_hashes[0]))
+    study.add_trials(trials(n_trials, record.recipe_hashes[0]))
     return run
 
 
-def _trials(n: int, recipe_hash: str) -> Iterator[optuna.trial.FrozenTrial]:
+def trials(n: int, recipe_hash: str) -> Iterator[optuna.trial.FrozenTrial]:
     unit = FloatDistribution(0.0, 1.0)
     space: dict[str, BaseDistribution] = {f"weight.{k}": unit for k in range(6)} | {
         "method": CategoricalDistribution(["linear", "ties"])

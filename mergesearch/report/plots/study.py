@@ -3,7 +3,6 @@
 import warnings
 from typing import TYPE_CHECKING
 
-from mergesearch.logs import quiet
 from mergesearch.report.plots.style import PALETTE, RISING, figure, plain, styled
 from mergesearch.report.run import RunView
 
@@ -109,8 +108,7 @@ def _best_of(run: RunView, n: int) -> "Study":
 
     assert run.method_study is not None
     trials = run.method_study.get_trials(deepcopy=False)
-    with quiet():
-        study = optuna.create_study(directions=run.method_study.directions)
+    study = optuna.create_study(directions=run.method_study.directions)
     study.add_trials(sorted(trials, key=_score, reverse=True)[:n])
     return study
 
