@@ -8,7 +8,15 @@ import typer
 from mergesearch.cli.options import RunFolder
 
 Kind = Literal[
-    "history", "coefficients", "importances", "parallel", "slices", "front", "tasks", "trust"
+    "history",
+    "coefficients",
+    "spread",
+    "importances",
+    "parallel",
+    "slices",
+    "front",
+    "tasks",
+    "trust",
 ]
 
 

@@ -10,6 +10,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
+from mergesearch.diagnosis import Diagnosis, Pair, Part
 from mergesearch.runs import Contrast, Example, Record, write_contrasts
 from mergesearch.runs.told import DOCUMENTS, RECIPE, SECONDS, SHARE, TOTAL
 from tests.report.hand_made import Model, make_run, right
@@ -66,3 +67,25 @@ def with_texts(run: Path, ours: str, theirs: str, text: str) -> None:
     answers = {ours: text, theirs: "other"}
     examples = tuple(Example("dev", i, f"prompt {text}", text, answers) for i in range(2))
     write_contrasts(run, [Contrast(s, recipes, examples) for s in ("search_full", "held_out")])
+
+
+def diagnosis(*sizes: float) -> Diagnosis:
+    """A diagnosis of two parents with one group in layers of such deltas."""
+    pair = Pair(
+        first="one", second="two", cosine=0.25, shared=4, opposite=2, overlap=0.5, chance=0.1
+    )
+    parts = tuple(
+        Part(
+            layer=layer,
+            group="mlp",
+            n_entries=9,
+            base=1.0,
+            deltas={"one": size, "two": 0.5},
+            ranks={"one": 2.0, "two": 1.0},
+            pairs=(pair,),
+        )
+        for layer, size in enumerate(sizes)
+    )
+    n = len(sizes)
+    blocks = tuple((layer, layer + 1) for layer in range(n))
+    return Diagnosis(parents=("one", "two"), n_layers=n, blocks=blocks, parts=parts)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 
 from mergesearch.errors import InputError
 from mergesearch.recipe import read_recipe
@@ -13,6 +14,7 @@ from mergesearch.report import RunView, write_page
 from mergesearch.report.coefficients import OTHERS, coefficients, spread
 from mergesearch.report.dashboard import annotated
 from mergesearch.report.plots import PLOTS, write_plot, writing
+from mergesearch.report.plots.style import whole_ticks
 from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore, largest_changes, summary
 from tests.cli.conftest import Cli, cli
 from tests.report.runs import run_of, trials
@@ -105,6 +107,37 @@ def test_a_picture_without_kaleido_is_one_line(
     with pytest.raises(InputError, match=r"png needs the package kaleido; pip install 'merge"):
         write_plot(run_of(tmp_path / "run", 2), "history", tmp_path / "p.png")
     assert not (tmp_path / "p.png").exists()
+
+
+def test_whole_numbers_are_ticked_at_whole_numbers() -> None:
+    assert whole_ticks(0, 0) == {"tick0": 0, "dtick": 1, "tickformat": ",d"}  # of one layer
+    assert whole_ticks(1, 3)["dtick"] == 1 and whole_ticks(0, 47)["dtick"] == 5
+
+
+def test_a_parameter_of_whole_numbers_has_whole_labels(tmp_path: Path) -> None:
+    view = RunView.of(run_of(tmp_path / "run", 8))
+    study = optuna.create_study()
+    whole = IntDistribution(1, 3)
+    for n, trial in enumerate(trials(8, view.record.recipe_hashes[0])):
+        params = {"weight.0": trial.params["weight.0"], "layers.in_a_block": 1 + n % 3}
+        of = {"weight.0": trial.distributions["weight.0"], "layers.in_a_block": whole}
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=trial.value, params=params, distributions=of, user_attrs=trial.user_attrs
+            )
+        )
+    vars(view)["method_study"] = study
+    drawn = PLOTS["parallel"].draw(view)
+    assert drawn is not None
+    (x,) = [n for n, text in enumerate(drawn.layout.xaxis.ticktext) if "in_a" in text]
+    labels = [a.text for a in drawn.layout.annotations if a.x == x]
+    assert labels == ["1", "2", "3"]
+    assert drawn.layout.xaxis.ticktext[x] == "layers.in_a_<br>block"
+    assert all(a.font.color is None for a in drawn.layout.annotations)
+    slices = PLOTS["slices"].draw(view)
+    assert slices is not None
+    ticks = {axis.title.text: axis.dtick for axis in slices.select_xaxes()}
+    assert ticks["layers.in_a_block"] == 1 and ticks["weight.0"] is None
 
 
 def test_a_file_says_its_format_by_its_ending(tmp_path: Path, cli: Cli) -> None:

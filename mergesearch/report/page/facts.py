@@ -31,10 +31,12 @@ def spent(run: RunView) -> list[tuple[str, str]]:
         facts.append(("Failed", f"{failed:,}"))
     if n_documents := sum(trial.n_documents for trial in trials):
         facts.append(("Documents answered", f"{n_documents:,}"))
+    # trials are charged with both
+    of_which, beside = ("of which in", "of which for") if n_documents else ("Answers in",) * 2
     if n_learned := run.record.n_answers_learning:
-        facts.append(("Answers in learning", f"{n_learned:,}"))
+        facts.append((f"{of_which} learning", f"{n_learned:,}"))
     if n_statistics := sum(run.record.statistics.values()):
-        facts.append(("Answers for statistics", f"{n_statistics:,}"))
+        facts.append((f"{beside} statistics", f"{n_statistics:,}"))
     if seconds := sum(trial.seconds for trial in trials):
         facts.append(("Time in trials", _time(seconds)))
     return facts
