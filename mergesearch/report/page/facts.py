@@ -64,13 +64,18 @@ def cuts(run: RunView) -> list[Cut]:
     ]
 
 
-def origins(run: RunView) -> list[tuple[str, str]]:
-    """List what made the run: commands, versions and hardware, the last first."""
+def origins(run: RunView, *, commands: bool = True) -> list[tuple[str, str]]:
+    """List what made the run: commands, versions and hardware, the last first.
+
+    Args:
+        run: of a search, or what else made a model.
+        commands: list them, with whatever paths they have.
+    """
     if not run.record.processes:
         return []
     last, *before = run.record.processes[::-1]
-    facts = [("Command", last.command)]
-    facts += [("Command before", process.command) for process in before[:3]]
+    facts = [("Command", last.command)] if commands else []
+    facts += [("Command before", process.command) for process in before[:3] if commands]
     facts.append(("Versions", ", ".join(f"{k} {v}" for k, v in last.versions.items())))
     return facts + [(name.capitalize(), text) for name, text in last.hardware.items() if text]
 
