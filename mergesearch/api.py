@@ -180,23 +180,15 @@ def compare(
         InputError: something in the space is wrong, or the folder is another run's or in use.
         CandidateError: a model's weights or scores are NaN or infinite.
     """
-    from mergesearch.diagnosis import FILE, check_comparable, diagnose
-    from mergesearch.files import write_whole
-    from mergesearch.searching import Silent, open_run
+    from mergesearch.diagnosis import check_comparable, diagnose
+    from mergesearch.searching import Silent, diagnose_run, open_run
 
     observer, where = observer or Silent(), Runtime.of(runtime)
     check_comparable(space, scored=out is not None)
     if out is None:
         return diagnose(space, where, observer.stage)
-    with open_run(space, out, where, observer) as (_, candidates):
-        scores = {}
-        for name, model in {"base": space.base, **space.parents}.items():
-            if model is not None:
-                observer.stage(f"scoring {name} on the search split")
-                scores[name] = candidates.score(space.soup([model])).scores
-        diagnosis = diagnose(space, where, observer.stage, scores)
-        write_whole(out / FILE, diagnosis.to_json())
-        return diagnosis
+    with open_run(space, out, where, observer) as (setup, candidates):
+        return diagnose_run(setup, candidates, where, observer)
 
 
 def search(
@@ -212,7 +204,8 @@ def search(
 
     Where the suite's search tasks, limits or weights have changed since, a new search begins with
     the best trials of the last one, and only documents that are new are scored. At its end the
-    folder has a page, `report.html`, of all that is known of the run.
+    folder has the parents' diagnosis, of what has been scored, and a page, `report.html`, of all
+    that is known of the run.
 
     Args:
         space: what to search; its `search.trials` is the budget, trials of earlier calls included.
@@ -234,21 +227,23 @@ def search(
         StatusFile,
         confirm,
         keep_contrasts,
+        keep_diagnosis,
         open_run,
         open_search,
     )
 
-    observer = observer or Silent()
+    observer, where = observer or Silent(), Runtime.of(runtime)
     if live:
         observer = LivePage(out, observer)
     with (
-        open_run(space, out, Runtime.of(runtime), observer) as (setup, candidates),
+        open_run(space, out, where, observer) as (setup, candidates),
         StatusFile(out) as status,
     ):
         told = Observers(observer, status)
         history = open_search(setup, candidates, told, storage).run()
         best = confirm(history, space, candidates, told)
         keep_contrasts(candidates, told)
+        keep_diagnosis(setup, candidates, where, told)
         write_page([out])
     return Outcome(out, best)
 

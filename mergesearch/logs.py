@@ -1,6 +1,7 @@
 """Silence for what other libraries have to warn of."""
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
 
@@ -26,3 +27,10 @@ def quiet_optuna() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Draw no progress bars of the libraries below, where they offer no switch."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -74,10 +74,10 @@ def _show(diagnosis: Diagnosis, out: Path | None, *, scorable: bool) -> None:
         table = Table(title=of.title, caption=of.note or None, box=None, header_style="bold")
         table.title_justify = table.caption_justify = "left"
         table.title_style = "bold"
-        for n, name in enumerate(of.columns):
-            table.add_column(escape(name), justify="right" if n else "left")
+        for name, numeric in zip(of.columns, of.numeric, strict=True):
+            table.add_column(escape(name), justify="right" if numeric else "left")
         for row in of.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(cell.text) for cell in row))
         console.print(table)
         console.print()
     for difference in diagnosis.differences:

@@ -8,7 +8,15 @@ import typer
 from mergesearch.cli.options import RunFolder
 
 Kind = Literal[
-    "history", "coefficients", "importances", "parallel", "slices", "front", "tasks", "trust"
+    "history",
+    "coefficients",
+    "spread",
+    "importances",
+    "parallel",
+    "slices",
+    "front",
+    "tasks",
+    "trust",
 ]
 
 
@@ -31,7 +39,10 @@ def report(
 def plot(
     run: RunFolder,
     kind: Annotated[Kind, typer.Option(help="Of the plot.")] = "history",
-    form: Annotated[Literal["png", "svg", "html"], typer.Option("--format")] = "png",
+    form: Annotated[
+        Literal["png", "svg", "html"] | None,
+        typer.Option("--format", show_default="by the file's ending, or png"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="KIND.FORMAT in RUN")
     ] = None,
@@ -39,7 +50,7 @@ def plot(
     """Draw one plot of a run as a file, for papers."""
     from mergesearch.report.plots import write_plot
 
-    path = out or run / f"{kind}.{form}"
+    path = out or run / f"{kind}.{form or 'png'}"
     write_plot(run, kind, path, form)
     typer.echo(path)
 

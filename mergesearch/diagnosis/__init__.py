@@ -1,14 +1,15 @@
 """The diagnosis of parents before a search: weights, settings, answers, advice."""
 
-from mergesearch.diagnosis.diagnose import check_comparable, diagnose
+from mergesearch.diagnosis.diagnose import check_comparable, diagnose, with_answers
 from mergesearch.diagnosis.model import FILE, Advice, Answers, Diagnosis, Pair, Part, together
-from mergesearch.diagnosis.tables import NO_ADVICE, Table, markdown, tables_of
+from mergesearch.diagnosis.tables import NO_ADVICE, Cell, Table, markdown, tables_of
 
 __all__ = [
     "FILE",
     "NO_ADVICE",
     "Advice",
     "Answers",
+    "Cell",
     "Diagnosis",
     "Pair",
     "Part",
@@ -18,4 +19,5 @@ __all__ = [
     "markdown",
     "tables_of",
     "together",
+    "with_answers",
 ]

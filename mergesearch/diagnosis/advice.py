@@ -12,12 +12,17 @@ from mergesearch.diagnosis.model import Advice, Diagnosis, Part
 
 #: From this overlap on, two deltas are said to respond to the same inputs.
 OVERLAP = 0.25
+#: And from this many times what chance gives on: deltas of many ranks overlap whatever they are.
+OVER_CHANCE = 1.5
 #: Below this ratio of the smallest delta's norm to the largest's, deltas are said to be uneven.
 UNEVEN = 0.85
 #: From this cosine on, two deltas are said to be one.
 SAME = 0.95
 #: Up to this share of a task's documents, a parent is said to add nothing.
 NOTHING = 0.01
+#: From this share of a delta's square on, and this many times each other parent's, it is said
+#: to move a part outside the layers.
+MOVED, MORE = 0.1, 2.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Conflict:
     row: str
     pair: tuple[str, str]
     overlap: float
+    #: What chance gives, as far as it is known.
+    chance: float | None
 
 
 def advise(diagnosis: Diagnosis) -> tuple[Advice, ...]:
@@ -34,18 +41,19 @@ def advise(diagnosis: Diagnosis) -> tuple[Advice, ...]:
     whole = diagnosis.whole
     found = [*_conflicts(diagnosis)]
     if whole is not None:
-        found = [*_idle(whole), *_same(whole), *_uneven(whole), *found]
+        found = [*_idle(whole), *_same(whole), *_uneven(whole), *_moved(diagnosis, whole), *found]
     return (*found, *_useless(diagnosis))
 
 
 def conflicts(diagnosis: Diagnosis) -> tuple[Conflict, ...]:
-    """Find parts in whose layers two deltas overlap, the largest overlap first."""
+    """Find parts whose deltas overlap beyond chance, the largest overlap first."""
     found = [
-        Conflict(row, (pair.first, pair.second), pair.overlap)
+        Conflict(row, (pair.first, pair.second), pair.overlap, pair.chance)
         for row, part in diagnosis.rows
         if part.layer is not None or row != part.group  # in layers
         for pair in part.pairs
-        if pair.overlap is not None and pair.overlap >= OVERLAP
+        if pair.overlap is not None
+        and pair.overlap >= max(OVERLAP, OVER_CHANCE * (pair.chance or 0.0))
     ]
     return tuple(sorted(found, key=lambda conflict: -conflict.overlap))
 
@@ -55,13 +63,40 @@ def _conflicts(diagnosis: Diagnosis) -> Iterator[Advice]:
     for conflict in conflicts(diagnosis):
         by_row.setdefault(conflict.row, []).append(conflict)
     for row, those in by_row.items():
-        pairs = ", ".join(f"{' and '.join(c.pair)} (overlap {c.overlap:.0%})" for c in those)
+        pairs = ", ".join(f"{' and '.join(c.pair)} ({_overlap(c)})" for c in those)
         yield Advice(
             rule="conflict",
             text=f"{row}: {pairs} change how the model responds to the same inputs, so that adding "
             "one's delta changes the other's answers; give this part weights of its own "
             "(granularity: blocks and groups)",
         )
+
+
+def _overlap(of: Conflict) -> str:
+    chance = "" if of.chance is None else f", {of.chance:.0%} by chance"
+    return f"overlap {of.overlap:.0%}{chance}"
+
+
+def _moved(diagnosis: Diagnosis, whole: Part) -> Iterator[Advice]:
+    """Name parents that change embeddings or the head much more than the others do."""
+    for part in diagnosis.parts:
+        if part.layer is not None or not any(part.ranks.values()):  # norms are no matrices
+            continue
+        shares = {
+            name: (delta / whole.deltas[name]) ** 2 if whole.deltas[name] else 0.0
+            for name, delta in part.deltas.items()
+        }
+        if len(shares) < 2:
+            continue
+        second, first = sorted(shares, key=shares.__getitem__)[-2:]
+        if shares[first] >= max(MOVED, MORE * shares[second]):
+            yield Advice(
+                rule="moved",
+                text=f"{first} moves {part.group}: {shares[first]:.0%} of its delta's square lies "
+                f"there ({part.size(first):.2%} of the base's norm), of the others' at most "
+                f"{shares[second]:.0%} ({second}, {part.size(second):.2%}); give {part.group} a "
+                "weight of its own (granularity: groups)",
+            )
 
 
 def _idle(whole: Part) -> Iterator[Advice]:

@@ -43,6 +43,8 @@ def diagnose(
     runtime: "Runtime",
     say: Callable[[str], None],
     scores: "Mapping[str, Scores] | None" = None,
+    *,
+    weights: bool = True,
 ) -> Diagnosis:
     """Compare a space's parents, and say what follows.
 
@@ -52,13 +54,13 @@ def diagnose(
         runtime: where weights are compared, and in how much memory.
         say: is told how far it has come.
         scores: of the base and of each parent by name, on the same documents, if they have any.
+        weights: compare them, too, which takes its time where models are large.
 
     Raises:
         InputError: a model cannot be opened, or is no relative of the others.
         RecipeError: the models have other tensors, or other shapes.
         CandidateError: a model has NaN or infinite entries.
     """
-    from mergesearch.diagnosis.answers import compare_answers
     from mergesearch.diagnosis.weights import compare_weights
     from mergesearch.parents import Parents
 
@@ -71,7 +73,7 @@ def diagnose(
         memory_budget=runtime.memory_budget,
         allow_mismatch=runtime.allow_mismatch,
     )
-    parts = compare_weights(space, parents, say) if space.base is not None else ()
+    parts = compare_weights(space, parents, say) if weights and space.base is not None else ()
     n_layers = 1 + max((part.layer for part in parts if part.layer is not None), default=-1)
     found = Diagnosis(
         parents=tuple(space.parents),
@@ -79,8 +81,20 @@ def diagnose(
         blocks=_blocks(n_layers, space.granularity),
         parts=parts,
         differences=(*parents.alignment.notes, *map(str, parents.differences)),
-        answers=compare_answers(scores) if scores else (),
     )
+    return with_answers(found, scores)
+
+
+def with_answers(known: Diagnosis, scores: "Mapping[str, Scores] | None") -> Diagnosis:
+    """Bring a diagnosis up to date in its answers, and in its advice.
+
+    Args:
+        known: whose weights and settings are those of the same models.
+        scores: as for `diagnose`; without any there are no answers.
+    """
+    from mergesearch.diagnosis.answers import compare_answers
+
+    found = known.model_copy(update={"answers": compare_answers(scores) if scores else ()})
     return found.model_copy(update={"advice": advise(found)})
 
 

@@ -29,6 +29,9 @@ class Pair(Config):
     #: tr(G H) / (|G| |H|) with G = DᵀD of one delta and H of the other, in [0, 1]: 0 where the
     #: inputs that the two respond to are orthogonal; None of vectors.
     overlap: float | None
+    #: The overlap that two deltas of these effective ranks have by chance, their directions drawn
+    #: at random: sqrt(rank rank) by the number of inputs. None where there is no overlap.
+    chance: float | None = None
 
     @property
     def conflict(self) -> float | None:
@@ -83,6 +86,7 @@ def together(parts: Sequence[Part]) -> Part:
                 shared=sum(pair.shared for pair, _ in own),
                 opposite=sum(pair.opposite for pair, _ in own),
                 overlap=_mean((pair.overlap, weight) for pair, weight in own),
+                chance=_mean((pair.chance, weight) for pair, weight in own),
             )
         )
     ranks = {n: _mean((p.ranks[n], p.deltas[n] ** 2) for p in parts) for n in parents}

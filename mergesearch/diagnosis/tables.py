@@ -1,24 +1,39 @@
 """The diagnosis as tables of words, for a terminal, a page or Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from mergesearch.diagnosis.model import Answers, Diagnosis, Part
+from mergesearch.diagnosis.model import Answers, Diagnosis, Pair, Part
 
 #: Pairs of parents that a table has columns for.
 _N_PAIRS = 3
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, and the number that it is sorted by."""
+
+    text: str
+    #: None where it is sorted as text.
+    number: float | None = None
+
+
+@dataclass(frozen=True)
 class Table:
-    """One table, its first column the name of each row."""
+    """One table, its first columns the name of each row."""
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    #: The meaning of its numbers; that of tables alike is said once, by the last.
+    rows: tuple[tuple[Cell, ...], ...]
+    #: The meaning of its numbers, in sentences; that of tables alike is said once, by the last.
     note: str
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Tell of each column whether its cells are numbers."""
+        columns = range(len(self.columns))
+        return tuple(any(row[n].number is not None for row in self.rows) for n in columns)
 
 
 def tables_of(diagnosis: Diagnosis) -> tuple[Table, ...]:
@@ -33,23 +48,28 @@ def tables_of(diagnosis: Diagnosis) -> tuple[Table, ...]:
         found.append(_tasks(diagnosis))
         several = [of for of in diagnosis.answers if len(of.ahead) > 1]
         found += (_ahead(of, last=of is several[-1]) for of in several)
+        if several:
+            found.append(_agreement(several))
     return tuple(found)
 
 
 def _deltas(diagnosis: Diagnosis, rows: list[tuple[str, Part]]) -> Table:
+    columns = [column for name in diagnosis.parents for column in (name, f"{name}, rank")]
     return Table(
         "What fine-tuning changed",
-        ("", *diagnosis.parents),
-        tuple((name, *(_delta(part, p) for p in diagnosis.parents)) for name, part in rows),
-        "the norm of each parent's delta beside the base's; its effective rank",
+        ("", *columns),
+        tuple(
+            (Cell(name), *(cell for p in diagnosis.parents for cell in _delta(part, p)))
+            for name, part in rows
+        ),
+        "The norm of each parent's delta beside the base's, and its effective rank.",
     )
 
 
-def _delta(part: Part, parent: str) -> str:
-    rank = part.ranks[parent]
+def _delta(part: Part, parent: str) -> tuple[Cell, Cell]:
     if not part.deltas[parent]:
-        return "-"
-    return f"{part.size(parent):.2%}" + ("" if rank is None else f"  rank {rank:.1f}")
+        return Cell("-"), Cell("-")
+    return _cell(part.size(parent), ".2%"), _cell(part.ranks[parent], ".1f")
 
 
 def _pairs(diagnosis: Diagnosis, rows: list[tuple[str, Part]]) -> Table:
@@ -59,15 +79,18 @@ def _pairs(diagnosis: Diagnosis, rows: list[tuple[str, Part]]) -> Table:
     cut = len(pairs) > _N_PAIRS
     if cut:
         pairs.sort(key=lambda pair: -_largest_overlap(rows, *pair))
-    more = f"; {_N_PAIRS} of {len(pairs)} pairs, those of the largest overlap" if cut else ""
-    pairs = pairs[:_N_PAIRS]
+    more = f" {_N_PAIRS} of {len(pairs)} pairs, those of the largest overlap." if cut else ""
     return Table(
         "How the changes lie to each other",
-        ("", *(" and ".join(pair) for pair in pairs)),
-        tuple((name, *(_pair(part, *pair) for pair in pairs)) for name, part in rows),
-        "the cosine between two deltas; the share of opposite signs among the entries that are "
+        ("", "parents", "cosine", "opposite signs", "overlap", "by chance"),
+        tuple(
+            (Cell(name), Cell(" and ".join(pair)), *_pair(part.pair(*pair)))
+            for name, part in rows
+            for pair in pairs[:_N_PAIRS]
+        ),
+        "The cosine between two deltas; the share of opposite signs among the entries that are "
         "among the largest fifth of both, 50 % by chance; the overlap of the inputs that the two "
-        f"respond to{more}",
+        f"respond to, and what deltas of their ranks have by chance.{more}",
     )
 
 
@@ -75,13 +98,15 @@ def _largest_overlap(rows: list[tuple[str, Part]], first: str, second: str) -> f
     return max((part.pair(first, second).overlap or 0.0 for _, part in rows), default=0.0)
 
 
-def _pair(part: Part, first: str, second: str) -> str:
-    pair = part.pair(first, second)
+def _pair(pair: Pair) -> tuple[Cell, ...]:
     if pair.cosine is None:
-        return "-"
-    conflict = "-" if pair.conflict is None else f"{pair.conflict:.0%}"
-    overlap = "-" if pair.overlap is None else f"{pair.overlap:.1%}"
-    return f"{pair.cosine:+.3f}  {conflict}  {overlap}"
+        return (Cell("-"),) * 4
+    return (
+        _cell(pair.cosine, "+.3f"),
+        _cell(pair.conflict, ".0%"),
+        _cell(pair.overlap, ".1%"),
+        _cell(pair.chance, ".1%"),
+    )
 
 
 def _tasks(diagnosis: Diagnosis) -> Table:
@@ -91,15 +116,17 @@ def _tasks(diagnosis: Diagnosis) -> Table:
         ("task", *names, "best of all", "documents"),
         tuple(
             (
-                f"{of.task} ({of.metric}{'' if of.higher_is_better else ', lower is better'})",
-                *(_number(of.values[name]) for name in names),
-                _number(of.best),
-                str(of.n_documents),
+                Cell(
+                    f"{of.task} ({of.metric}{'' if of.higher_is_better else ', lower is better'})"
+                ),
+                *(_cell(of.values[name], ".3f") for name in names),
+                _cell(of.best, ".3f"),
+                _cell(of.n_documents, ""),
             )
             for of in diagnosis.answers
         ),
-        "best of all: the best parent on each document, which a perfect merge could reach; right "
-        "guesses count",
+        "Best of all: the best parent on each document, which a perfect merge could reach; right "
+        "guesses count.",
     )
 
 
@@ -110,21 +137,38 @@ def _ahead(of: Answers, *, last: bool) -> Table:
         ("", *(f"not {name}" for name in parents), "alone"),
         tuple(
             (
-                name,
-                *("" if name == other else f"{of.ahead[name][other]:.1%}" for other in parents),
-                f"{of.alone[name]:.1%}",
+                Cell(name),
+                *(
+                    Cell("") if name == other else _cell(of.ahead[name][other], ".1%")
+                    for other in parents
+                ),
+                _cell(of.alone[name], ".1%"),
             )
             for name in parents
         ),
-        "the share of documents on which the parent of the row is right and that of the column is "
-        "not; on which it is right alone"
+        "The share of documents on which the parent of the row is right and that of the column is "
+        "not; on which it is right alone."
         if last
         else "",
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _agreement(several: Sequence[Answers]) -> Table:
+    return Table(
+        "How far the parents agree",
+        ("task", "parents", "agreement"),
+        tuple(
+            (Cell(of.task), Cell(" and ".join(pair)), _cell(of.agreement(*pair), ".1%"))
+            for of in several
+            for pair in combinations(of.ahead, 2)
+        ),
+        "The share of documents on which two parents are equally right: where they agree on nearly "
+        "all, one adds little to the other.",
+    )
+
+
+def _cell(value: float | None, form: str) -> Cell:
+    return Cell("-") if value is None else Cell(format(value, form), float(value))
 
 
 def markdown(diagnosis: Diagnosis) -> str:
@@ -142,9 +186,13 @@ def _sections(diagnosis: Diagnosis) -> Iterator[str]:
         yield "\n".join(f"- {difference}" for difference in diagnosis.differences)
     for table in tables_of(diagnosis):
         yield f"## {table.title}"
-        yield tabulate(table.rows, table.columns, tablefmt="pipe", disable_numparse=True)
+        rows = [[cell.text for cell in row] for row in table.rows]
+        aligned = ["right" if numeric else "left" for numeric in table.numeric]
+        yield tabulate(
+            rows, table.columns, tablefmt="pipe", disable_numparse=True, colalign=aligned
+        )
         if table.note:
-            yield f"{table.note[0].upper()}{table.note[1:]}."
+            yield table.note
 
 
 #: What is said where no rule has anything to say.

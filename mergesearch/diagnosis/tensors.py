@@ -31,6 +31,8 @@ class TensorNumbers:
     #: ||D_i D_jᵀ||², (n, n): zero where two read from subspaces that are orthogonal; None of a
     #: vector.
     spectral: Tensor | None
+    #: Inputs that its rows respond to.
+    n_inputs: int
 
 
 def compare_tensor(inputs: Inputs) -> TensorNumbers:
@@ -47,7 +49,8 @@ def compare_tensor(inputs: Inputs) -> TensorNumbers:
     spectral = None
     if inputs.n_dims > 1:
         spectral = _of_factors(inputs.factors) if inputs.factors else _of_deltas(inputs)
-    return TensorNumbers(square_of(inputs.base), gram(inputs), shared, opposite, spectral)
+    n_inputs = inputs.shape[1]
+    return TensorNumbers(square_of(inputs.base), gram(inputs), shared, opposite, spectral, n_inputs)
 
 
 def square_of(tensor: Tensor) -> float:

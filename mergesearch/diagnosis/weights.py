@@ -51,7 +51,7 @@ def compare_weights(
         done += job.n_entries
         if done / most >= said + _SAID or done == most:
             said = done / most
-            say(f"compared {said:.0%} of {most / 1e6:,.1f} M parameters")
+            say(f"compared {said:.0%} of {_count(most)} parameters")
     return tuple(sums[key].part(*key, list(space.parents)) for key in sums)
 
 
@@ -69,10 +69,11 @@ class _Sums:
     ranks: Tensor = field(init=False)
     squares: Tensor = field(init=False)
     overlaps: Tensor = field(init=False)
+    chances: Tensor = field(init=False)
     scales: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("products", "shared", "opposite", "overlaps", "scales"):
+        for name in ("products", "shared", "opposite", "overlaps", "chances", "scales"):
             setattr(self, name, torch.zeros(self.n, self.n, dtype=torch.float64))
         self.ranks, self.squares = torch.zeros(2, self.n, dtype=torch.float64)
 
@@ -91,7 +92,9 @@ class _Sums:
         # of zero deltas nothing is added
         self.overlaps[at] += torch.where(norms > 0, numbers.spectral / norms * scale, 0.0)
         self.scales[at] += scale
-        self.ranks[models] += torch.where(own > 0, square**3 / own, 0.0)
+        ranks = torch.where(own > 0, square**2 / own, 0.0)
+        self.chances[at] += (ranks[:, None] * ranks).sqrt() / numbers.n_inputs * scale
+        self.ranks[models] += ranks * square
         self.squares[models] += square
 
     def part(self, layer: int | None, group: str, names: Sequence[str]) -> Part:
@@ -112,10 +115,15 @@ class _Sums:
                     shared=int(self.shared[i, j]),
                     opposite=int(self.opposite[i, j]),
                     overlap=_ratio(self.overlaps[i, j], self.scales[i, j]),
+                    chance=_ratio(self.chances[i, j], self.scales[i, j]),
                 )
                 for i, j in combinations(range(self.n), 2)
             ),
         )
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e6:,.1f} M" if n >= 10**6 else f"{n:,}"
 
 
 def _squares(job: Job) -> int:

@@ -1,8 +1,6 @@
 """Scores of any number of candidates on a suite, whose tasks are built once."""
 
-import contextlib
 import copy
-import io
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +11,7 @@ from mergesearch.engines import ENGINES, Cost, Engine, engine_of
 from mergesearch.errors import InputError
 from mergesearch.evaluation.stores import DocumentStore, NoStore
 from mergesearch.evaluation.turn import Scorer, Turn, Turns
-from mergesearch.logs import quiet
+from mergesearch.logs import quiet, without_bars
 from mergesearch.runtime import Runtime
 from mergesearch.scores import DocumentScore, Scores
 from mergesearch.tasks import Suite
@@ -248,7 +246,7 @@ def _build(suite: Suite, tokenizer: "PreTrainedTokenizerBase") -> "Splits":
     from mergesearch.tasks import build_tasks  # slow to import
 
     # Only here do lm-eval and datasets draw progress bars, and offer no switch.
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):
+    with quiet(), without_bars():
         return build_tasks(suite, tokenizer)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mergesearch.errors import InputError
 from mergesearch.exporting.evaluations import RESULTS_FOLDER, metadata_of, result_files
@@ -11,6 +11,9 @@ from mergesearch.exporting.formats import CHECKPOINT, export_format
 from mergesearch.exporting.selected import ExportOptions, Selected
 from mergesearch.recipe import ModelRef
 from mergesearch.runs import Record, identity_of
+
+if TYPE_CHECKING:
+    from mergesearch.report import Entry
 
 
 def export(
@@ -57,10 +60,10 @@ def export(
     elif trial is not None:
         wanted = _one_trial(run, record, trial)
     else:
-        wanted = _best(run, record, top)
+        wanted = best_of(run, record, top)
     # a card says by itself in what its own models differ
     entries = [replace(entry, differences=()) for entry in entries_of(run)]
-    notes = f"\n## Scores\n\n{markdown(entries)}\n"
+    scores = markdown(entries)
     folders = []
     for name, recipe_hash in wanted:
         folder = (out or run / "export") / (name if form == CHECKPOINT else f"{name}-{form}")
@@ -72,15 +75,13 @@ def export(
             digest=digest,
             base=base,
             allow_mismatch=record.allow_mismatch,
-            notes=notes,
+            scores=scores,
             metadata=metadata_of(entry) if entry else {},
+            results=_results(entry) if entry else {},
         )
         for line in written.write(selected, folder):
             if say is not None:
                 say(f"{folder}: {line}")
-        for file, text in (result_files(entry) if entry else {}).items():
-            (folder / RESULTS_FOLDER).mkdir(exist_ok=True)
-            (folder / RESULTS_FOLDER / file).write_text(text)
         folders.append(folder)
     return folders
 
@@ -103,11 +104,21 @@ def _one_trial(run: Path, record: Record, number: int) -> list[tuple[str, str]]:
     raise InputError(f"{run} has no scored trial {number}; there are {len(scored)}: {scored}")
 
 
-def _best(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
+def _results(entry: "Entry") -> dict[str, str]:
+    return {f"{RESULTS_FOLDER}/{file}": text for file, text in result_files(entry).items()}
+
+
+def best_of(run: Path, record: Record, top: int) -> list[tuple[str, str]]:
     """Rank the winner, the front, the finalists, then trials; each model once.
 
     Of trials, those that keep the constraints come first, then those scored on all documents, then
     those of higher score.
+
+    Returns:
+        For each a folder's name, and the hash of the recipe.
+
+    Raises:
+        InputError: there are fewer than `top`.
     """
 
     def of_role(role: str) -> list[str]:

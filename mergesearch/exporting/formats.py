@@ -21,7 +21,8 @@ class ExportFormat:
     >>> nothing = ExportFormat(lambda selected, out: (f"{out}: not written",))
     """
 
-    #: From a model and a folder, which it makes whole or not at all, to lines for the user.
+    #: From a model and a folder, which it makes whole or not at all, to lines for the user. Where
+    #: what it writes is not the model that was scored, the card is that of `Selected.approximated`.
     write: Callable[[Selected, Path], tuple[str, ...]]
 
 
@@ -36,6 +37,7 @@ def _checkpoint(selected: Selected, out: Path) -> tuple[str, ...]:
         allow_mismatch=selected.allow_mismatch,
         metadata=selected.metadata,
     )
+    selected.write_results(out)
     return ()
 
 

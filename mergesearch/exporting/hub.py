@@ -7,9 +7,12 @@ from pathlib import Path
 import yaml
 
 from mergesearch.errors import InputError
+from mergesearch.exporting.checkpoint import RECIPE_FILE
 from mergesearch.exporting.evaluations import RESULTS_FOLDER
-from mergesearch.exporting.export import export
-from mergesearch.runs import is_run
+from mergesearch.exporting.export import best_of, export
+from mergesearch.exporting.published import published
+from mergesearch.recipe import load_recipe
+from mergesearch.runs import Record, is_run
 
 _CARD = "README.md"
 #: One of these makes a folder a model: a checkpoint, an adapter, a GGUF file.
@@ -60,8 +63,8 @@ def push(
     """
     _check_name(repo_id)
     folder = _folder_of(source, dry_run, say)
-    card = _checked_card(folder, base_models)
-    beside = {_CARD: card, **(_beside(source) if is_run(source) else {})}
+    card, texts = published(folder, _checked_card(folder, base_models), base_models)
+    beside = {_CARD: card, **texts, **(_beside(source) if is_run(source) else {})}
     files = {name: len(text.encode()) for name, text in beside.items()}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         files.setdefault(path.relative_to(folder).as_posix(), path.stat().st_size)
@@ -95,7 +98,9 @@ def _folder_of(source: Path, dry_run: bool, say: Callable[[str], None] | None) -
     folder = source
     if is_run(source):
         folder = source / "export" / "top-1"
-        if not folder.exists():
+        if folder.exists():
+            _check_winner(source, folder)
+        else:
             if dry_run:
                 raise InputError(f"{folder} is not there yet; `mergesearch export {source}` first")
             if say is not None:
@@ -109,6 +114,34 @@ def _folder_of(source: Path, dry_run: bool, say: Callable[[str], None] | None) -
             "export RUN` or `mergesearch merge RECIPE.yaml OUT_DIR`"
         )
     return folder
+
+
+def _check_winner(run: Path, folder: Path) -> None:
+    """Refuse an export of a model that is no longer the run's best.
+
+    Raises:
+        InputError: it is, with both hashes.
+    """
+    record = Record(run, writable=False)
+    ((_, wanted),) = best_of(run, record, 1)
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        return  # what it lacks is said hereafter
+    try:
+        best, there = record.recipe(wanted), load_recipe(path)
+    except InputError as error:
+        raise InputError(
+            f"{folder} cannot be compared with the run's best model: {error}; push the folder by "
+            "its own name"
+        ) from None
+    # an export spells its dtypes out
+    there = there.model_copy(update={"dtype": best.dtype, "out_dtype": best.out_dtype})
+    if there.hash != best.hash:
+        raise InputError(
+            f"{folder} is not the run's best model, {wanted[:12]}: the search went on after the "
+            "export; remove the folder, and the same command writes it anew, or push it by its own "
+            "name"
+        )
 
 
 def _beside(run: Path) -> dict[str, str]:

@@ -19,6 +19,8 @@ from mergesearch.merging import Digest, Plan, conversion_of, plan_merge, run
 from mergesearch.parents import HEAD, Parents
 from mergesearch.recipe import ModelRef, Recipe, copy_of, write_recipe
 
+#: Up to this relative error an adapter is the merge, but for the rounding of float32.
+_EXACT = 1e-4
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model that it wraps
 
@@ -121,6 +123,10 @@ def write_lora(selected: Selected, out: Path) -> tuple[str, ...]:
         )
     if not adapter.targets and not adapter.saved:
         raise InputError(f"the merge is {base} itself: there is nothing that an adapter could hold")
+    if adapter.error.relative > _EXACT:
+        selected = selected.approximated(
+            f"this adapter (relative error {adapter.error.relative:.2g})"
+        )
     try:
         with whole_folder(out) as folder:
             _write(adapter, selected, base, folder)
@@ -241,3 +247,4 @@ def _write(adapter: _Adapter, selected: Selected, base: ModelRef, folder: Path) 
     held = "".join(f"\n{line[0].upper()}{line[1:]}.\n" for line in adapter.lines())
     notes = f"\n## Adapter\n{held}{selected.notes}"
     (folder / "README.md").write_text(model_card(selected.recipe, text, notes, metadata=metadata))
+    selected.write_results(folder)

@@ -7,7 +7,7 @@ from mergesearch.recipe.mergekit_yaml import load_recipe, read_recipe, write_rec
 from mergesearch.recipe.model import DType, Recipe, Slice, Source, Towers
 from mergesearch.recipe.reference import ModelPath, ModelRef
 from mergesearch.recipe.setting import Conditional, Setting, evaluate
-from mergesearch.recipe.stages import Stage, load_stages, references, write_stages
+from mergesearch.recipe.stages import Stage, load_stages, references, renamed, write_stages
 from mergesearch.recipe.tokenizer import (
     RowOfToken,
     RowSource,
@@ -44,6 +44,7 @@ __all__ = [
     "load_stages",
     "read_recipe",
     "references",
+    "renamed",
     "resolved_file",
     "soup_recipe",
     "task_arithmetic_recipe",

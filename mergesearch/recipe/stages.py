@@ -1,7 +1,7 @@
 """Several merges in one file, as mergekit-multi has them: stages of one result."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -73,7 +73,7 @@ def load_stages(path: Path) -> tuple[Stage, ...]:
     return tuple(stages[i] for i in order if i in wanted)
 
 
-def write_stages(stages: Sequence[Stage], folder: Path) -> str:
+def write_stages(stages: Sequence[Stage], folder: Path | None = None) -> str:
     """Write merges as YAML that mergekit-multi runs and `load_stages` reads back.
 
     Args:
@@ -83,6 +83,25 @@ def write_stages(stages: Sequence[Stage], folder: Path) -> str:
     heads = ["" if s.name is None else yaml.safe_dump({"name": s.name}) for s in stages]
     texts = (write_recipe(stage.recipe, folder) for stage in stages)
     return "---\n".join(head + text for head, text in zip(heads, texts, strict=True))
+
+
+def renamed(text: str, change: Callable[[ModelRef], ModelRef], where: str = "recipe") -> str:
+    """Write a file's merges with other names of its models; those of its stages stay.
+
+    Args:
+        text: YAML of one merge or several, whose paths are not resolved.
+        change: gives the name of each model.
+        where: what to call the text in an error.
+
+    Raises:
+        InputError: it holds no recipe.
+    """
+    stages = [_read(part, where) for part in documents(text)]
+
+    def named(ref: ModelRef) -> ModelRef:
+        return ref if any(stage.makes(ref) for stage in stages) else change(ref)
+
+    return write_stages([Stage(s.name, s.recipe.with_paths(named)) for s in stages])
 
 
 def references(recipe: Recipe) -> tuple[ModelRef, ...]:

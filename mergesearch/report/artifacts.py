@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mergesearch.logs import quiet_optuna
 from mergesearch.report.entries import entries_of
 from mergesearch.report.formats import leaderboard
 
@@ -15,6 +14,6 @@ def artifacts(run: Path) -> dict[str, str]:
     """
     from mergesearch.report.page import page  # slow to import
 
-    quiet_optuna()
-    text = page([run], texts=False)  # a data set's texts are not ours to publish
+    # a data set's texts are not ours to publish, and paths are nobody's business
+    text = page([run], texts=False, paths=False)
     return {"leaderboard.json": leaderboard(entries_of(run), "json"), "report.html": text}

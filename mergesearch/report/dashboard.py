@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mergesearch.errors import InputError
+from mergesearch.files import drop_torn_line
 from mergesearch.recipe import write_recipe
 from mergesearch.report.plots import PLOTS
-from mergesearch.report.run import RunView
+from mergesearch.report.run import JOURNAL, RunView, damaged
 from mergesearch.report.verdict import verdict
 from mergesearch.runs import TrialRecord
 
@@ -31,7 +32,7 @@ def serve(run: Path, port: int, say: Callable[[str], None]) -> None:
 
     Raises:
         InputError: optuna-dashboard is not installed, the folder is no run's or has no journal, or
-            the port is taken.
+            the port is taken, or the journal is damaged.
     """
     try:
         import optuna_dashboard
@@ -68,10 +69,14 @@ def annotated(run: RunView, folder: Path) -> "optuna.Study":
             f"{run.folder} has no journal of a search: search its space, or open what --storage "
             "named by optuna-dashboard itself"
         )
-    shutil.copy(run.folder / "journal.log", folder / "journal.log")
+    shutil.copy(run.folder / JOURNAL, folder / JOURNAL)
+    drop_torn_line(folder / JOURNAL)  # of a search under way, or one that was killed
     study = RunView(folder, run.label, run.record, run.entries, run.space).study
     assert study is not None, "a copy has what it was copied from"
-    save_note(study, f"{verdict(list(run.entries))}\n")
+    try:
+        save_note(study, f"{verdict(list(run.entries))}\n")
+    except ValueError:  # Optuna passes over a last line that it cannot read, until there is another
+        raise damaged(run.folder / JOURNAL) from None
     records = {trial.number: trial for trial in run.trials}
     for trial in study.get_trials(deepcopy=False):
         if trial.number in records:

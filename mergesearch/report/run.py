@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from mergesearch.logs import quiet
+from mergesearch.errors import InputError
+from mergesearch.logs import quiet_optuna
 from mergesearch.objectives import SCORE
 from mergesearch.recipe import ModelRef, Recipe
 from mergesearch.report.entries import Entry, entries_of
@@ -15,7 +16,15 @@ from mergesearch.runs import Contrast, Record, TrialRecord, identity_of, read_co
 if TYPE_CHECKING:
     import optuna
 
-_JOURNAL = "journal.log"
+JOURNAL = "journal.log"
+
+
+def damaged(journal: Path) -> InputError:
+    """Say that a journal cannot be read."""
+    return InputError(
+        f"{journal} is damaged: a line of it is no operation of a study; restore it from a copy, "
+        "or move it away: the record has the trials but for costs and parameters"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +58,26 @@ class RunView:
 
     @cached_property
     def study(self) -> "optuna.Study | None":
-        """The Optuna study of the present suite; None where no journal has one."""
-        path = self.folder / _JOURNAL
+        """The Optuna study of the present suite; None where no journal has one.
+
+        Raises:
+            InputError: the journal is damaged.
+        """
+        path = self.folder / JOURNAL
         if not path.exists() or path.stat().st_size == 0:
             return None  # soups and learned merges have none, and --storage keeps it elsewhere
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        storage = JournalStorage(JournalFileBackend(str(path)))
+        quiet_optuna()
         ours = f"-{self.record.suite.objective}"
-        names = [n for n in optuna.get_all_study_names(storage) if n.endswith(ours)]
-        return optuna.load_study(study_name=names[0], storage=storage) if names else None
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            names = [n for n in optuna.get_all_study_names(storage) if n.endswith(ours)]
+            return optuna.load_study(study_name=names[0], storage=storage) if names else None
+        except (ValueError, KeyError, TypeError):
+            raise damaged(path) from None
 
     @cached_property
     def method_study(self) -> "optuna.Study | None":
@@ -72,8 +89,7 @@ class RunView:
         trials = self.study.get_trials(deepcopy=False)
         best = next(t for t in trials if t.number == self.best_trials[0].number)
         method, scored = best.params.get("method"), {t.number for t in self.best_trials}
-        with quiet():  # Optuna has a line for each study
-            study = optuna.create_study(directions=self.study.directions)
+        study = optuna.create_study(directions=self.study.directions)
         study.add_trials(
             t for t in trials if t.number in scored and t.params.get("method") == method
         )
@@ -88,7 +104,11 @@ class RunView:
         from mergesearch.samplers.trials import finished
 
         method = next(iter(self.space["methods"]))
-        return [record_of(trial, self.objectives, method) for trial in finished(self.study)]
+        trials = [record_of(trial, self.objectives, method) for trial in finished(self.study)]
+        known = {None, *self.record.recipe_hashes}
+        while len(known) > 1 and trials and trials[-1].recipe_hash not in known:
+            trials.pop()  # it has ended since the record was read
+        return trials
 
     @cached_property
     def best_trials(self) -> Sequence[TrialRecord]:

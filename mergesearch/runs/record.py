@@ -94,8 +94,17 @@ class Record:
         return None if digest is None else digest.partition("+")[0]
 
     def recipe(self, recipe_hash: str) -> Recipe:
-        """Read a recipe that was merged before, its paths absolute."""
+        """Read a recipe that was merged before, its paths absolute.
+
+        Raises:
+            InputError: a model of it is gone, or the record has lost it.
+        """
         if recipe_hash not in self._read:
+            if recipe_hash not in self._recipes:
+                raise InputError(
+                    f"{self._path} has no candidate {recipe_hash[:12]}, which the run has scored: "
+                    "it was cut or emptied; restore it from a copy, or give --out another name"
+                )
             text = self._recipes[recipe_hash]
             self._read[recipe_hash] = read_recipe(text, f"{self._path}").resolved(self.folder)
         return self._read[recipe_hash]

@@ -11,6 +11,7 @@ To run a search without its confirmation and to look at its trials:
 from mergesearch.runs import TrialRecord
 from mergesearch.searching.candidates import Candidate, CandidateEvaluator
 from mergesearch.searching.contrasts import keep_contrasts
+from mergesearch.searching.diagnosing import diagnose_run, keep_diagnosis
 from mergesearch.searching.finalists import (
     N_FINALISTS,
     best_recipes,
@@ -54,10 +55,12 @@ __all__ = [
     "TrialRecord",
     "best_recipes",
     "confirm",
+    "diagnose_run",
     "estimate",
     "goals_of",
     "greedy_soup",
     "keep_contrasts",
+    "keep_diagnosis",
     "open_learner",
     "open_run",
     "open_search",

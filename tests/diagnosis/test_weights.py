@@ -6,9 +6,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mergesearch.diagnosis import Part, together
+from mergesearch.diagnosis import Part, diagnose, together
 from mergesearch.diagnosis.weights import compare_weights
 from mergesearch.parents import Parents
+from mergesearch.runtime import Runtime
 from mergesearch.space import SearchSpace
 from tests import tiny
 
@@ -118,3 +119,21 @@ def test_every_pair_of_three_is_there(family: Path) -> None:
     found = [(pair.first, pair.second) for pair in part.pairs]
     assert found == list(combinations(("one", "two", "three"), 2))
     assert all(0 < (pair.overlap or 0) <= 1 for pair in part.pairs)
+
+
+def test_relatives_by_chance_overlap_as_chance_says(family: Path) -> None:
+    parts = compared(family)
+    for layer in range(4):
+        for group in ("self_attn", "mlp"):
+            (pair,) = parts[layer, group].pairs
+            assert pair.overlap is not None and pair.chance is not None
+            assert pair.overlap == pytest.approx(pair.chance, rel=0.12)
+    assert parts[None, "norm"].pairs[0].chance is None
+    space = SearchSpace.load(family / "space.yaml")
+    assert diagnose(space, Runtime(device="cpu"), lambda line: None).advice == ()
+
+
+def test_few_parameters_are_counted_whole(family: Path) -> None:
+    said: list[str] = []
+    compared(family, said)
+    assert said[-1] == "compared 100% of 8,336 parameters"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import EvalResult
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -111,12 +112,51 @@ def model(folder: Path, family: str = "llama", words: Any = None, **changes: Any
     return folder
 
 
+#: As a hub's card has it.
+RESULT = EvalResult("text-generation", "own", "own", "acc", 0.9)
+
+
 def written(folder: Path, out: Path, outtype: OutType = "f16") -> Path:
     """The GGUF file of a model."""
     recipe = copy_of(ModelRef.model_validate(str(folder)))
     write_gguf(Selected(recipe, ExportOptions(outtype=outtype)), out)
     (file,) = out.glob("*.gguf")
     return file
+
+
+@pytest.mark.parametrize(
+    ("dtype", "outtype", "is_exact"),
+    [
+        ("float32", "f16", False),
+        ("bfloat16", "f16", True),
+        ("bfloat16", "bf16", True),
+        ("bfloat16", "q8_0", False),
+    ],
+)
+def test_a_rounded_file_has_no_scores_of_the_merge(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    dtype: str,
+    outtype: OutType,
+    is_exact: bool,
+) -> None:
+    ref = ModelRef.model_validate(str(model(tmp_path / "model")))
+    recipe = copy_of(ref).model_copy(update={"out_dtype": dtype})
+    scored = Selected(
+        recipe,
+        ExportOptions(outtype=outtype),
+        scores="| model | 0.9 |",
+        metadata={"model_name": "winner", "eval_results": [RESULT]},
+        results={".eval_results/a.yaml": "- 0.9"},
+    )
+    capfd.readouterr()
+    write_gguf(scored, tmp_path / "out")
+    assert capfd.readouterr().err == ""  # and no bar
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert ("model-index:" in card) is is_exact
+    assert (tmp_path / "out" / ".eval_results/a.yaml").exists() is is_exact
+    rounded = f"and not of this file, rounded to {outtype.upper()}, which was not scored"
+    assert (rounded in card) is not is_exact
 
 
 def logits(loaded: Any) -> torch.Tensor:

@@ -1,6 +1,8 @@
 """Models pushed to a hub that this machine serves."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
 from mergesearch.errors import InputError
 from mergesearch.exporting import RECIPE_FILE, export, push
 from mergesearch.exporting.evaluations import RESULTS_FOLDER, metadata_of, result_files
+from mergesearch.exporting.published import published
 from mergesearch.report import entries_of
+from mergesearch.runs import Record
 from tests.exporting.hub import Hub, serving
 from tests.report.hand_made import make_run, right
 
@@ -62,7 +66,13 @@ def test_a_runs_winner_goes_up_with_card_recipe_and_leaderboard(searched: Path, 
     exported = searched / "run" / "export" / "top-1"
     written = {path.name: path.read_bytes() for path in exported.iterdir()}
     assert hub.files.keys() == written.keys() | {"leaderboard.json", "report.html"}
-    assert all(hub.files[name] == written[name] for name in written if name != "README.md")
+    renamed = {"README.md", RECIPE_FILE}
+    assert all(hub.files[name] == written[name] for name in written if name not in renamed)
+    for name in (*renamed, "report.html"):
+        assert b"../" not in hub.files[name] and str(searched).encode() not in hub.files[name]
+    assert hub.files[RECIPE_FILE].startswith(b"# of models on the disk where this was merged")
+    assert b"base_model: org/base\n" in hub.files[RECIPE_FILE]
+    assert hub.files[RECIPE_FILE] in hub.files["README.md"]
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert not any(TOKEN.encode() in data for data in hub.files.values())
     (searched / "card.md").write_bytes(hub.files["README.md"])
@@ -124,6 +134,55 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(searched: Path, hub: Hub
     assert {"README.md", "model.safetensors", RECIPE_FILE, "leaderboard.json"} <= set(names)
     assert "model-index:" in card
     assert not hub.requests
+
+
+def test_an_export_of_a_winner_before_is_refused_with_the_remedy(searched: Path) -> None:
+    run = searched / "run"
+    export(run)
+    push(run, "a/b", dry_run=True)
+    record = Record(run)
+    rows = [row for row in record.rows if row.role in ("winner", "finalist")]
+    other = next(row for row in rows if row.role == "finalist")
+    record.set_best([replace(other, label="winner", role="winner")])
+    with pytest.raises(InputError, match="is not the run's best model") as refused:
+        push(run, "a/b", dry_run=True)
+    assert other.recipe_hash[:12] in str(refused.value) and "remove the folder" in str(
+        refused.value
+    )
+    push(run / "export" / "top-1", "a/b", dry_run=True)
+    shutil.rmtree(run / "export")
+    export(run)
+    push(run, "a/b", dry_run=True)
+
+
+def test_models_are_published_by_their_names(tmp_path: Path) -> None:
+    for name in ("a/base", "a/final", "b/final"):
+        (tmp_path / name).mkdir(parents=True)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    text = """merge_method: task_arithmetic
+base_model: ../a/base
+models:
+- model: ../a/final
+- model: ../a/base+../b/final
+- model: org/other@main
+- model: ../gone/away
+"""
+    (folder / RECIPE_FILE).write_text(text)
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(tmp_path / "a/base"), "r": 8})
+    )
+    card, texts = published(folder, f"# Card\n{text}", ["someone/Base"])
+    head, *lines = texts[RECIPE_FILE].splitlines()
+    assert head.endswith("the names of the folders: final-1, final-2, away; write where yours are")
+    named = [line.split(": ")[1] for line in lines if "model" in line and ": " in line]
+    assert named == ["someone/Base", "final-1", "someone/Base+final-2", "org/other@main", "away"]
+    assert card == f"# Card\n{texts[RECIPE_FILE]}"
+    assert json.loads(texts["adapter_config.json"]) == {
+        "base_model_name_or_path": "someone/Base",
+        "r": 8,
+    }
+    assert str(tmp_path) not in "".join(texts.values()) and "../" not in "".join(texts.values())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Merges as adapters: what peft makes of them, and the error that they state."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import EvalResult
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -68,6 +70,29 @@ def test_a_merge_of_adapters_is_exact_at_the_sum_of_their_ranks(tmp_path: Path) 
     ours = Parents((own.models[0], adapted), keep=False)
     name = "model.layers.1.mlp.down_proj.weight"
     torch.testing.assert_close(ours.read(adapted, name), merged(recipe)[name])
+
+
+def test_scores_of_the_full_merge_are_no_metadata_of_an_approximation(tmp_path: Path) -> None:
+    recipe = of_adapters(tmp_path, 1.0, 1.0)
+    scored = Selected(
+        recipe,
+        scores="| model | 0.9 |",
+        metadata={
+            "model_name": "winner",
+            "eval_results": [EvalResult("text-generation", "own", "own", "acc", 0.9)],
+        },
+        results={".eval_results/a.yaml": "- 0.9"},
+    )
+    for rank, is_exact in ((8, True), (3, False)):
+        out = tmp_path / f"rank-{rank}"
+        write_lora(replace(scored, options=ExportOptions(rank=rank)), out)
+        card = (out / "README.md").read_text()
+        assert ("model-index:" in card) is is_exact
+        assert (out / ".eval_results/a.yaml").exists() is is_exact
+        assert "| model | 0.9 |" in card
+        assert ("\n## Scores\n" in card) is is_exact
+        of_other = "Of the full merge, and not of this adapter (relative error 0."
+        assert (of_other in card) is not is_exact
 
 
 def test_the_error_that_is_stated_is_the_error(tmp_path: Path) -> None:

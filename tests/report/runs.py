@@ -10,6 +10,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
+from mergesearch.diagnosis import Diagnosis, Pair, Part
 from mergesearch.runs import Contrast, Example, Record, write_contrasts
 from mergesearch.runs.told import DOCUMENTS, RECIPE, SECONDS, SHARE, TOTAL
 from tests.report.hand_made import Model, make_run, right
@@ -35,11 +36,11 @@ def run_of(folder: Path, n_trials: int, models: list[Model] = MODELS) -> Path:
     storage = JournalStorage(JournalFileBackend(str(run / "journal.log")))
     name = f"run-0-{record.suite.objective}"
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    study.add_trials(_trials(n_trials, record.recipe_hashes[0]))
+    study.add_trials(trials(n_trials, record.recipe_hashes[0]))
     return run
 
 
-def _trials(n: int, recipe_hash: str) -> Iterator[optuna.trial.FrozenTrial]:
+def trials(n: int, recipe_hash: str) -> Iterator[optuna.trial.FrozenTrial]:
     unit = FloatDistribution(0.0, 1.0)
     space: dict[str, BaseDistribution] = {f"weight.{k}": unit for k in range(6)} | {
         "method": CategoricalDistribution(["linear", "ties"])
@@ -66,3 +67,25 @@ def with_texts(run: Path, ours: str, theirs: str, text: str) -> None:
     answers = {ours: text, theirs: "other"}
     examples = tuple(Example("dev", i, f"prompt {text}", text, answers) for i in range(2))
     write_contrasts(run, [Contrast(s, recipes, examples) for s in ("search_full", "held_out")])
+
+
+def diagnosis(*sizes: float) -> Diagnosis:
+    """A diagnosis of two parents with one group in layers of such deltas."""
+    pair = Pair(
+        first="one", second="two", cosine=0.25, shared=4, opposite=2, overlap=0.5, chance=0.1
+    )
+    parts = tuple(
+        Part(
+            layer=layer,
+            group="mlp",
+            n_entries=9,
+            base=1.0,
+            deltas={"one": size, "two": 0.5},
+            ranks={"one": 2.0, "two": 1.0},
+            pairs=(pair,),
+        )
+        for layer, size in enumerate(sizes)
+    )
+    n = len(sizes)
+    blocks = tuple((layer, layer + 1) for layer in range(n))
+    return Diagnosis(parents=("one", "two"), n_layers=n, blocks=blocks, parts=parts)

@@ -9,8 +9,10 @@ import pytest
 
 from mergesearch.diagnosis import Advice, Diagnosis, Pair, Part, tables_of
 from mergesearch.errors import InputError
-from mergesearch.report import entries_of, leaderboard, page, write_page
-from mergesearch.runs import Record
+from mergesearch.report import RunView, entries_of, leaderboard, page, write_page
+from mergesearch.report.page import render
+from mergesearch.report.page.facts import spent
+from mergesearch.runs import PassEntry, Record
 from tests.cli.conftest import Cli, cli
 from tests.report.hand_made import Model, make_run, right
 from tests.report.runs import MODELS, ODD, run_of, with_texts
@@ -107,12 +109,17 @@ def test_a_run_of_one_trial(tmp_path: Path) -> None:
     assert 'data-plot="run-1-history"' in text
 
 
-def test_a_run_that_was_killed_half_way(searched: Path) -> None:
-    run = searched / "run"
+def killed(run: Path) -> Path:
+    """A finished run as a kill would have left it before its end."""
     lines = (run / "record.jsonl").read_text().splitlines(keepends=True)
     confirmed = next(i for i, line in enumerate(lines) if '"kind": "best"' in line)
     stopped = next(i for i, line in enumerate(lines) if '"kind": "stop"' in line)
     (run / "record.jsonl").write_text("".join(lines[: min(confirmed, stopped)]) + '{"kind": "ca')
+    return run
+
+
+def test_a_run_that_was_killed_half_way(searched: Path) -> None:
+    run = killed(searched / "run")
     text = page([run], live=True)
     assert "Nothing is confirmed yet. The best trial so far is number" in text
     assert "The search is under way, or was interrupted" in text
@@ -145,7 +152,7 @@ def test_what_is_no_run_is_one_line_and_writes_nothing(tmp_path: Path, cli: Cli)
 
 def test_a_diagnosis_in_the_folder_is_a_section(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", MODELS)
-    assert "Diagnosis" not in page([run])
+    assert "run-1-diagnosis" not in page([run])
     pair = Pair(first="one", second="<b>", cosine=0.25, shared=4, opposite=2, overlap=0.5)
     part = Part(
         layer=0,
@@ -161,16 +168,48 @@ def test_a_diagnosis_in_the_folder_is_a_section(tmp_path: Path) -> None:
         n_layers=1,
         blocks=((0, 1),),
         parts=(part,),
+        differences=("rope_theta is 1e4 (one), 1e6 (<b>)",),
         advice=(Advice(rule="conflict", text="one & <b> conflict in the mlp"),),
     )
     (run / "diagnosis.json").write_text(found.to_json())
     text = page([run])
     assert "one &amp; &lt;b&gt; conflict in the mlp" in text
     assert all(table.title in text for table in tables_of(found))
-    assert "10.00%  rank 2.0" in text
+    assert "<li>rope_theta is 1e4 (one), 1e6 (&lt;b&gt;)</li>" in text
+    assert '<a href="#run-1-diagnosis">Diagnosis</a>' in text
+    assert '<td class="number" data-value="0.1">10.00%</td>' in text
     (run / "diagnosis.json").write_text("{}")
     with pytest.raises(InputError, match=r"diagnosis\.json"):
         page([run])
+
+
+def test_hashes_are_short_and_whole_in_a_title(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", MODELS)
+    text = page([run])
+    for recipe_hash in Record(run, writable=False).recipe_hashes:
+        assert f'title="{recipe_hash}">{recipe_hash[:12]}</td>' in text
+
+
+def test_a_long_recipe_has_its_button_beside_the_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", MODELS)
+    assert "<details><summary>50 lines</summary>" not in page([run])
+    monkeypatch.setattr(render, "write_recipe", lambda *_: "# line\n" * 50)
+    code = re.search(r'<div class="code">.*?</div>', page([run]), re.DOTALL)
+    assert code is not None
+    assert 0 < code[0].index("</button>") < code[0].index("<details><summary>50 lines</summary>")
+
+
+def test_answers_in_learning_are_a_part_of_those_that_trials_took(searched: Path) -> None:
+    run = RunView.of(searched / "run")
+    entry = PassEntry("key", "h", 1, {}, 300, 1, 1.0)
+    run.record.add_pass(entry)
+    with_trials = dict(spent(run))
+    assert with_trials["of which in learning"] == "300" and "Documents answered" in with_trials
+    (searched / "run" / "journal.log").unlink()
+    alone = dict(spent(RunView.of(searched / "run")))
+    assert alone["Answers in learning"] == "300" and "Documents answered" not in alone
 
 
 def test_a_stop_holds_until_there_is_another_trial(searched: Path) -> None:

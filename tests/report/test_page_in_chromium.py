@@ -1,5 +1,6 @@
 """The page in a browser: it draws, sorts and filters, and asks nobody for anything."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,11 @@ import pytest
 
 from mergesearch.report import write_page
 from tests.report.hand_made import Model, make_run, right
-from tests.report.runs import MODELS, ODD, run_of, with_texts
-from tests.report.test_page import SECTIONS
+from tests.report.runs import MODELS, ODD, diagnosis, run_of, with_texts
+from tests.report.test_page import SECTIONS, killed
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, FloatRect, Locator, Page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -117,6 +118,59 @@ def test_three_objectives_have_a_panel_for_each_pair(browser: "Browser", tmp_pat
     shown = opened(browser, write_page([run]))
     assert shown.locator("[data-plot$=front] .subplot").count() == 3
     assert shown.locator("[data-plot$=front] .errorbar").count() >= 6
+
+    tops = [box["y"] for box in map(box_of, shown.locator("[data-plot$=front] .plot").all())]
+    titles = shown.locator("[data-plot$=front] text[class^=x][class$=title]").all()
+    ends = [box["y"] + box["height"] for box in map(box_of, titles)]
+    assert len(titles) == 3 and all(end < top for end, top in zip(ends, tops[1:], strict=False))
+
+
+def box_of(found: "Locator") -> "FloatRect":
+    box = found.bounding_box()
+    assert box is not None
+    return box
+
+
+def test_a_run_that_was_killed_half_way(browser: "Browser", searched: Path) -> None:
+    run = killed(searched / "run")
+    with (run / "journal.log").open("ab") as journal:
+        journal.write(b'{"op_code": 4, "wor')
+    for name in ("report.html", "examples.json", "diagnosis.json"):
+        (run / name).unlink()
+    shown = opened(browser, write_page([run]), 400)
+    assert "was interrupted" in shown.locator("#run-1-search").inner_text()
+    assert "Nothing is confirmed yet" in shown.locator("#run-1-verdict").inner_text()
+
+
+def test_a_run_of_one_trial(browser: "Browser", tmp_path: Path) -> None:
+    shown = opened(browser, write_page([run_of(tmp_path / "run", 1)]), 400)
+    assert shown.locator("[data-plot$=history] .point").count() == 1
+    ticks = shown.locator("[data-plot$=history] .xtick text").all_text_contents()
+    assert ticks and all(re.fullmatch(r"[\d,]+", tick) for tick in ticks)
+    assert len(ticks) == len(set(ticks))
+
+
+def test_a_diagnosis_sorts_by_its_numbers_and_plots_can_be_read_in_the_dark(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    run = run_of(tmp_path / "run", 8)
+    (run / "diagnosis.json").write_text(diagnosis(9.0, 10.0, 200.0).to_json())
+    shown = opened(browser, write_page([run]), 400, "dark")
+    ink = "rgb(231, 235, 239)"
+    label = shown.locator("[data-plot$=parallel] .annotation-text").first
+    assert label.evaluate("e => getComputedStyle(e).fill") == ink
+    whisker = shown.locator("[data-plot$=tasks] .errorbar path").first
+    assert whisker.evaluate("e => getComputedStyle(e).stroke") == ink
+    shown.locator("nav a", has_text="Diagnosis").click()
+    table = shown.locator("#run-1-diagnosis table").first
+    head = table.locator("th", has_text="one").first
+    sizes = table.locator("tbody td:nth-child(2)")
+    assert sizes.all_inner_texts() == ["900.00%", "1000.00%", "20000.00%"]
+    for order in ("descending", "ascending"):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == order
+        wanted = ["20000.00%", "1000.00%", "900.00%"][:: 1 if order == "descending" else -1]
+        assert sizes.all_inner_texts() == wanted
 
 
 def test_two_thousand_trials_are_drawn(browser: "Browser", tmp_path: Path) -> None:

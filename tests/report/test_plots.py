@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 
 from mergesearch.errors import InputError
 from mergesearch.recipe import read_recipe
-from mergesearch.report import RunView
+from mergesearch.report import RunView, write_page
 from mergesearch.report.coefficients import OTHERS, coefficients, spread
 from mergesearch.report.dashboard import annotated
-from mergesearch.report.plots import PLOTS, write_plot
+from mergesearch.report.plots import PLOTS, write_plot, writing
+from mergesearch.report.plots.style import whole_ticks
 from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore, largest_changes, summary
 from tests.cli.conftest import Cli, cli
-from tests.report.runs import run_of
+from tests.report.runs import run_of, trials
 
 __all__ = ["cli"]
 
@@ -105,6 +107,120 @@ def test_a_picture_without_kaleido_is_one_line(
     with pytest.raises(InputError, match=r"png needs the package kaleido; pip install 'merge"):
         write_plot(run_of(tmp_path / "run", 2), "history", tmp_path / "p.png")
     assert not (tmp_path / "p.png").exists()
+
+
+def test_whole_numbers_are_ticked_at_whole_numbers() -> None:
+    assert whole_ticks(0, 0) == {"tick0": 0, "dtick": 1, "tickformat": ",d"}  # of one layer
+    assert whole_ticks(1, 3)["dtick"] == 1 and whole_ticks(0, 47)["dtick"] == 5
+
+
+def test_a_parameter_of_whole_numbers_has_whole_labels(tmp_path: Path) -> None:
+    view = RunView.of(run_of(tmp_path / "run", 8))
+    study = optuna.create_study()
+    whole = IntDistribution(1, 3)
+    for n, trial in enumerate(trials(8, view.record.recipe_hashes[0])):
+        params = {"weight.0": trial.params["weight.0"], "layers.in_a_block": 1 + n % 3}
+        of = {"weight.0": trial.distributions["weight.0"], "layers.in_a_block": whole}
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=trial.value, params=params, distributions=of, user_attrs=trial.user_attrs
+            )
+        )
+    vars(view)["method_study"] = study
+    drawn = PLOTS["parallel"].draw(view)
+    assert drawn is not None
+    (x,) = [n for n, text in enumerate(drawn.layout.xaxis.ticktext) if "in_a" in text]
+    labels = [a.text for a in drawn.layout.annotations if a.x == x]
+    assert labels == ["1", "2", "3"]
+    assert drawn.layout.xaxis.ticktext[x] == "layers.in_a_<br>block"
+    assert all(a.font.color is None for a in drawn.layout.annotations)
+    slices = PLOTS["slices"].draw(view)
+    assert slices is not None
+    ticks = {axis.title.text: axis.dtick for axis in slices.select_xaxes()}
+    assert ticks["layers.in_a_block"] == 1 and ticks["weight.0"] is None
+
+
+def test_a_file_says_its_format_by_its_ending(tmp_path: Path, cli: Cli) -> None:
+    run = run_of(tmp_path / "run", 2)
+    write_plot(run, "history", tmp_path / "p.html")
+    assert "<html>" in (tmp_path / "p.html").read_text()
+    said = cli("plot", run, "--out", tmp_path / "p.svg", "--format", "html")
+    assert said.code == 2 and said.err == (
+        "mergesearch: a file that ends in .svg is not written as html; name it p.html, or leave "
+        "--format out\n"
+    )
+    assert not (tmp_path / "p.svg").exists()
+
+
+def test_a_picture_is_of_its_files_format_and_has_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def picture(figure: object, form: str) -> bytes:
+        drawn.append(form)
+        return b"drawn"
+
+    monkeypatch.setattr(writing, "_picture", picture)
+    run = run_of(tmp_path / "run", 2)
+    for name in ("p.svg", "p.png", "p"):
+        write_plot(run, "history", tmp_path / name)
+    assert drawn == ["svg", "png", "png"]
+    with pytest.raises(InputError, match=r"cannot write .*p\.svg: No such file or directory"):
+        write_plot(run, "history", tmp_path / "no" / "dir" / "p.svg")
+
+
+@pytest.mark.parametrize("verb", ["report", "plot"])
+def test_optuna_has_nothing_to_say(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], verb: str
+) -> None:
+    run = run_of(tmp_path / "run", 8)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    if verb == "report":
+        write_page([run])
+    else:
+        write_plot(run, "parallel", tmp_path / "p.html")
+    assert "A new study" not in "".join(capfd.readouterr())
+
+
+def test_a_torn_line_is_dropped_from_the_dashboards_copy(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    run = run_of(tmp_path / "run", 8)
+    journal, copy = run / "journal.log", tmp_path / "copy"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 4, "wor')
+    copy.mkdir()
+    assert len(annotated(RunView.of(run), copy).get_trials()) == 8
+
+
+@pytest.mark.parametrize("place", [3, -1])
+def test_a_damaged_journal_is_one_line(tmp_path: Path, place: int) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    run = run_of(tmp_path / "run", 8)
+    lines = (run / "journal.log").read_bytes().splitlines(keepends=True)
+    lines[place] = b'{"op_code": 4,\n'
+    (run / "journal.log").write_bytes(b"".join(lines))
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(InputError, match=r"journal\.log is damaged: a line of it is no operation"):
+        annotated(RunView.of(run), tmp_path / "copy")
+
+
+def test_an_emptied_record_is_one_line(tmp_path: Path, cli: Cli) -> None:
+    run = run_of(tmp_path / "run", 5)
+    record = run / "record.jsonl"
+    first, *_ = record.read_text().splitlines(keepends=True)
+    for left in ("", first):
+        record.write_text(left)
+        said = cli("report", run, "--out", tmp_path / "page.html")
+        assert (said.code, said.out) == (2, "")
+        assert said.err.count("\n") == 1 and "record.jsonl has no candidate " in said.err
+
+
+def test_a_trial_that_ended_while_the_run_was_read_is_not_in_it(tmp_path: Path) -> None:
+    run = RunView.of(run_of(tmp_path / "run", 5))
+    assert run.study is not None
+    run.study.add_trial(next(trials(1, "0" * 64)))
+    assert len(run.trials) == 5
 
 
 def test_the_dashboard_has_notes_and_plots_in_a_copy(tmp_path: Path) -> None:

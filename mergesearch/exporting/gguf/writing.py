@@ -21,12 +21,15 @@ from mergesearch.exporting.gguf.architectures import (
 from mergesearch.exporting.gguf.tokenizer import Vocabulary
 from mergesearch.exporting.selected import OutType, Selected
 from mergesearch.files import folder_beside, whole_folder
-from mergesearch.logs import quiet
+from mergesearch.logs import quiet, without_bars
 from mergesearch.merging import plan_merge
 from mergesearch.parents import Checkpoint, Parents, configuration
 
 #: Beyond it a number is infinite in float16.
 _LARGEST = 65504.0
+#: By the type of a file the dtypes whose numbers it keeps; what is too small for float16's steps is
+#: nothing beside the others.
+_KEPT = {"f16": {torch.float16, torch.bfloat16}, "bf16": {torch.bfloat16}}
 #: In the tensor maps of the package gguf.
 _FREQUENCIES = "rope_freqs.weight"
 
@@ -46,9 +49,12 @@ def write_gguf(selected: Selected, out: Path) -> tuple[str, ...]:
     _require_gguf()
     parents = Parents.of(selected.recipe, keep=False, allow_mismatch=selected.allow_mismatch)
     # before anything is merged
-    architecture_of(configuration(plan_merge(selected.recipe, parents).config))
+    plan = plan_merge(selected.recipe, parents)
+    architecture_of(configuration(plan.config))
     Vocabulary(parents.tokenizer_folder)
     outtype = selected.options.outtype
+    if {job.dtype for job in plan.jobs} - _KEPT.get(outtype, set()):
+        selected = selected.approximated(f"this file, rounded to {outtype.upper()}")
     try:
         with folder_beside(out) as beside, whole_folder(out) as folder:
             checkpoint = beside / "checkpoint"
@@ -65,6 +71,7 @@ def write_gguf(selected: Selected, out: Path) -> tuple[str, ...]:
             check(checkpoint, file)
             for name in (RECIPE_FILE, "README.md"):
                 shutil.copy(checkpoint / name, folder / name)
+            selected.write_results(folder)
             if (checkpoint / PROMPTS_FOLDER).is_dir():
                 shutil.copytree(checkpoint / PROMPTS_FOLDER, folder / PROMPTS_FOLDER)
     except OSError as error:
@@ -130,7 +137,7 @@ def check(folder: Path, file: Path) -> None:
     config = configuration(checkpoint.config)
     architecture = architecture_of(config)
     try:
-        with quiet():
+        with quiet(), without_bars():
             model = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32
             )

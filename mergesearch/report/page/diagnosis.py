@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mergesearch.diagnosis import Diagnosis, Table, tables_of
+from mergesearch.diagnosis import NO_ADVICE, Diagnosis, Table, tables_of
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,8 @@ class Findings:
 
     #: Sentences, each with its reason.
     advice: Sequence[str]
+    #: Settings that are not the same, a line each.
+    differences: Sequence[str]
     tables: Sequence[Table]
 
 
@@ -25,4 +27,5 @@ def findings_of(folder: Path) -> Findings | None:
     found = Diagnosis.of_run(folder)
     if found is None:
         return None
-    return Findings([advice.text for advice in found.advice], tables_of(found))
+    advice = [advice.text for advice in found.advice] or [NO_ADVICE]
+    return Findings(advice, found.differences, tables_of(found))

@@ -31,10 +31,12 @@ def spent(run: RunView) -> list[tuple[str, str]]:
         facts.append(("Failed", f"{failed:,}"))
     if n_documents := sum(trial.n_documents for trial in trials):
         facts.append(("Documents answered", f"{n_documents:,}"))
+    # trials are charged with both
+    of_which, beside = ("of which in", "of which for") if n_documents else ("Answers in",) * 2
     if n_learned := run.record.n_answers_learning:
-        facts.append(("Answers in learning", f"{n_learned:,}"))
+        facts.append((f"{of_which} learning", f"{n_learned:,}"))
     if n_statistics := sum(run.record.statistics.values()):
-        facts.append(("Answers for statistics", f"{n_statistics:,}"))
+        facts.append((f"{beside} statistics", f"{n_statistics:,}"))
     if seconds := sum(trial.seconds for trial in trials):
         facts.append(("Time in trials", _time(seconds)))
     return facts
@@ -62,13 +64,18 @@ def cuts(run: RunView) -> list[Cut]:
     ]
 
 
-def origins(run: RunView) -> list[tuple[str, str]]:
-    """List what made the run: commands, versions and hardware, the last first."""
+def origins(run: RunView, *, commands: bool = True) -> list[tuple[str, str]]:
+    """List what made the run: commands, versions and hardware, the last first.
+
+    Args:
+        run: of a search, or what else made a model.
+        commands: list them, with whatever paths they have.
+    """
     if not run.record.processes:
         return []
     last, *before = run.record.processes[::-1]
-    facts = [("Command", last.command)]
-    facts += [("Command before", process.command) for process in before[:3]]
+    facts = [("Command", last.command)] if commands else []
+    facts += [("Command before", process.command) for process in before[:3] if commands]
     facts.append(("Versions", ", ".join(f"{k} {v}" for k, v in last.versions.items())))
     return facts + [(name.capitalize(), text) for name, text in last.hardware.items() if text]
 

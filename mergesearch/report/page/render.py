@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.files import write_whole
-from mergesearch.recipe import write_recipe
+from mergesearch.recipe import ModelRef, Recipe, write_recipe
 from mergesearch.report.entries import caution, path_labels, ranked
 from mergesearch.report.page.assets import asset, packed_plotly, script_json
 from mergesearch.report.page.board import board
@@ -27,13 +27,17 @@ PAGE = "report.html"
 _RELOAD = 10
 
 
-def page(runs: Sequence[Path], *, live: bool = False, texts: bool = True) -> str:
+def page(
+    runs: Sequence[Path], *, live: bool = False, texts: bool = True, paths: bool = True
+) -> str:
     """Write the page of one run or several as HTML.
 
     Args:
         runs: their folders, each once.
         live: the page loads itself again every few seconds.
         texts: with the documents of largest change in words; without, it quotes no data set.
+        paths: with folders and commands as they are on this disk; without, models are called by
+            their names in the space, and the run by that of its folder.
 
     Raises:
         InputError: one is no run folder, or is damaged.
@@ -42,7 +46,7 @@ def page(runs: Sequence[Path], *, live: bool = False, texts: bool = True) -> str
     views = [RunView.of(run, labels[run.resolve()]) for run in runs]
     entries = ranked([entry for view in views for entry in view.entries])
     figures: dict[str, Any] = {}
-    sections = [_section(n, view, figures, texts) for n, view in enumerate(views, start=1)]
+    sections = [_section(n, view, figures, texts, paths) for n, view in enumerate(views, start=1)]
     return _template().render(
         title=", ".join(view.label for view in views),
         runs=sections,
@@ -76,7 +80,9 @@ def write_page(
     return path
 
 
-def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict[str, Any]:
+def _section(
+    n: int, run: RunView, figures: dict[str, Any], texts: bool, paths: bool
+) -> dict[str, Any]:
     """Gather what the template says of a run, its figures among the page's."""
     heights: dict[str, int] = {}
     for kind, plot in PLOTS.items():
@@ -84,7 +90,8 @@ def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict
             figures[f"run-{n}-{kind}"] = figure
             heights[kind] = figure.layout.height
     recipe, warning = run.best_recipe, caution(list(run.entries))
-    folder = shlex.quote(str(run.folder))
+    place = str(run.folder) if paths else run.label
+    folder = shlex.quote(place)
     best = run.best_trials[0] if run.best_trials else None
     which = "" if run.merge or best is None else f" --trial {best.number}"
     return {
@@ -93,11 +100,11 @@ def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict
         "caution": warning,
         "verdict": [line for line in verdict_lines(list(run.entries)) if line != warning],
         "best": best,
-        "recipe": write_recipe(recipe, run.folder) if recipe else None,
+        "recipe": _recipe(run, recipe, paths) if recipe else None,
         "recipe_hash": recipe.hash[:12] if recipe else None,
         "in_mergekit": bool(recipe and not recipe.beyond_mergekit),
         "export": f"mergesearch export {folder}{which}",
-        "folder": folder,
+        "place": place,
         "board": board(list(run.entries)) if run.entries else None,
         "heights": heights,
         "top": _best(run),
@@ -107,11 +114,21 @@ def _section(n: int, run: RunView, figures: dict[str, Any], texts: bool) -> dict
         "examples": examples(run) if texts else {},
         "texts": texts,
         "cuts": [(c.model, c.split, c.task, f"{100 * c.share:.1f}") for c in cuts(run)],
-        "origins": origins(run),
+        "origins": origins(run, commands=paths),
         "hashes": hashes(run),
         "tasks": fingerprints(run),
         "diagnosis": findings_of(run.folder),
     }
+
+
+def _recipe(run: RunView, recipe: Recipe, paths: bool) -> str:
+    """Write a recipe with the paths of its models, or with their names."""
+
+    def named(ref: ModelRef) -> ModelRef:
+        is_here = ref.model.is_local or (ref.lora is not None and ref.lora.is_local)
+        return ModelRef.model_validate(run.name_of(ref)) if is_here else ref
+
+    return write_recipe(recipe if paths else recipe.with_paths(named), run.folder)
 
 
 def _best(run: RunView, n: int = 10) -> list[tuple[Any, ...]]:

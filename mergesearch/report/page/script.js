@@ -43,6 +43,7 @@ for (const button of document.querySelectorAll(".copy")) {
     try {
       await navigator.clipboard.writeText(code.textContent);
     } catch {
+      code.closest("details")?.setAttribute("open", ""); // what is folded cannot be selected
       const range = document.createRange(); // where pages from disk may not write to the clipboard
       range.selectNodeContents(code);
       getSelection().removeAllRanges();
@@ -108,6 +109,7 @@ function themed(figure, width) {
     },
   };
   const data = figure.data.map((trace) => {
+    if (trace.type === "bar" && trace.error_y) return { ...trace, error_y: { ...trace.error_y, color: colour("--ink") } };
     if (!trace.meta) return trace;
     const colorscale = scale("--" + trace.meta);
     if (trace.type === "heatmap") return { ...trace, colorscale };

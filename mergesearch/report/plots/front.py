@@ -12,6 +12,9 @@ from mergesearch.scores import interval
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+#: Pixels of a pair of objectives, and of what lies between two: ticks and the axis's title.
+_PANEL, _GAP = 360, 84
+
 
 def front(run: RunView) -> "Figure | None":
     """Draw a panel for each pair of objectives.
@@ -27,7 +30,8 @@ def front(run: RunView) -> "Figure | None":
         return None
     pairs = list(combinations(run.objectives, 2))
     models = [entry for entry in run.entries if entry.role in ("winner", "front")]
-    drawn = make_subplots(rows=len(pairs), cols=1, vertical_spacing=0.14 / len(pairs))
+    height = _PANEL * len(pairs)
+    drawn = make_subplots(rows=len(pairs), cols=1, vertical_spacing=_GAP / height)
     for row, (across, up) in enumerate(pairs, start=1):
         dots = Scatter(
             x=[t.objectives[across] for t in trials],
@@ -59,7 +63,7 @@ def front(run: RunView) -> "Figure | None":
         drawn.add_trace(named, row, 1)
         drawn.update_xaxes(title_text=plain(across), row=row)
         drawn.update_yaxes(title_text=plain(up), row=row)
-    drawn.update_layout(**styled(height=340 * len(pairs)))
+    drawn.update_layout(**styled(height=height))
     return drawn
 
 

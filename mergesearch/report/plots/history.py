@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from mergesearch.report.plots.style import MUTED, figure, plain
+from mergesearch.report.plots.style import MUTED, figure, plain, whole_ticks
 from mergesearch.report.run import RunView
 from mergesearch.runs import TrialRecord
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+#: Below it an axis is ticked one by one.
+_FEW = 8
 
 
 def history(run: RunView) -> "Figure | None":
@@ -51,12 +54,15 @@ def history(run: RunView) -> "Figure | None":
         line={"shape": "hv", "width": 2, "color": MUTED},
         hoverinfo="skip",
     )
-    return figure(
+    drawn = figure(
         *([line] if best else []),
         *dots,
         xaxis_title="documents answered" if known else "trial",
         yaxis_title="search score",
     )
+    if max(at.values()) - min(at.values()) < _FEW:  # or there are ticks at halves
+        drawn.update_xaxes(**whole_ticks(min(at.values()), max(at.values())))
+    return drawn
 
 
 def _best_so_far(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -1,10 +1,10 @@
 """Parameters of the best method's trials, by Optuna's own plots."""
 
+import re
 import warnings
 from typing import TYPE_CHECKING
 
-from mergesearch.logs import quiet
-from mergesearch.report.plots.style import PALETTE, RISING, figure, plain, styled
+from mergesearch.report.plots.style import PALETTE, RISING, figure, plain, styled, whole_ticks
 from mergesearch.report.run import RunView
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ def parallel(run: RunView) -> "Figure | None":
     study = _best_of(run, _MOST_LINES)
     drawn = plot_parallel_coordinate(study, params=names, target=_score, target_name="score")
     drawn.update_layout(**styled(height=420), title_text="")
-    drawn.update_layout(margin={"l": 40, "r": 60, "t": 40, "b": 40})
+    drawn.update_layout(margin={"l": 40, "r": 60, "t": 40, "b": 40 + 14 * _most_lines(names)})
+    order = ["score", *sorted(names)]
+    drawn.update_xaxes(ticktext=[_broken(name) for name in order], tickangle=0)
+    drawn.update_annotations(font_color=None)  # of the page
+    _tick_whole(drawn, study, order)
     for line in drawn.data:  # its colours are for white paper only
         if line.mode == "lines":
             line.line.color = PALETTE[0]
@@ -72,11 +76,53 @@ def slices(run: RunView) -> "Figure | None":
     drawn = plot_slice(study, params=names, target=_score, target_name="score")
     drawn.update_layout(**styled(height=320), title_text="", width=max(360, 80 + 190 * len(names)))
     bar = {**_BAR, "title": "trial"}
+    for axis in drawn.select_xaxes():
+        if (span := _whole_span(study, axis.title.text)) is not None:
+            axis.update(**whole_ticks(*span))
     drawn.update_traces(
         meta="rising",
         marker={"colorscale": RISING, "size": 6, "line": {"width": 0}, "colorbar": bar},
     )
     return drawn
+
+
+def _broken(name: str, most: int = 14) -> str:
+    """Break a parameter's name at its signs, into lines that lie below an axis."""
+    parts = re.findall(r"[^._]+[._]?|[._]", name)
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(map(plain, lines))
+
+
+def _most_lines(names: list[str]) -> int:
+    return max(_broken(name).count("<br>") for name in names)
+
+
+def _whole_span(study: "Study", name: str) -> tuple[int, int] | None:
+    """Give the least and the largest value of a parameter of whole numbers."""
+    from optuna.distributions import IntDistribution
+
+    trials = [t for t in study.get_trials(deepcopy=False) if name in t.params]
+    if not trials or not all(isinstance(t.distributions[name], IntDistribution) for t in trials):
+        return None
+    values = [t.params[name] for t in trials]
+    return min(values), max(values)
+
+
+def _tick_whole(drawn: "Figure", study: "Study", order: list[str]) -> None:
+    """Label axes of whole numbers at these alone; Optuna labels five equal steps."""
+    for x, name in enumerate(order):
+        if (span := _whole_span(study, name)) is None or span[0] == span[1]:
+            continue
+        low, high = span
+        old = [a for a in drawn.layout.annotations if a.x == x]
+        drawn.layout.annotations = [a for a in drawn.layout.annotations if a.x != x]
+        for value in range(low, high + 1, whole_ticks(low, high)["dtick"]):
+            look = {**old[0].to_plotly_json(), "text": str(value)}
+            drawn.add_annotation(**{**look, "y": (value - low) / (high - low)})
 
 
 def _importances(run: RunView) -> dict[str, float]:
@@ -109,8 +155,7 @@ def _best_of(run: RunView, n: int) -> "Study":
 
     assert run.method_study is not None
     trials = run.method_study.get_trials(deepcopy=False)
-    with quiet():
-        study = optuna.create_study(directions=run.method_study.directions)
+    study = optuna.create_study(directions=run.method_study.directions)
     study.add_trials(sorted(trials, key=_score, reverse=True)[:n])
     return study
 

@@ -1,5 +1,6 @@
 """The look that all plots share, light and dark."""
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.report.entries import Entry
@@ -58,6 +59,11 @@ def styled(height: int = 380) -> dict[str, Any]:
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "dragmode": False,
     }
+
+
+def whole_ticks(low: float, high: float) -> dict[str, Any]:
+    """Tick an axis of whole numbers at whole numbers, at some ten of them at most."""
+    return {"tick0": ceil(low), "dtick": max(1, ceil((high - low) / 10)), "tickformat": ",d"}
 
 
 def colour_of(run: RunView, entry: Entry) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mergesearch.errors import InputError
-from mergesearch.report.plots.coefficients import coefficient_map
+from mergesearch.report.plots.coefficients import coefficient_map, spread_map
 from mergesearch.report.plots.front import front
 from mergesearch.report.plots.history import history
 from mergesearch.report.plots.study import importances, parallel, slices
@@ -33,6 +33,11 @@ PLOTS = {
     "history": Plot(history, "Score against documents", "a scored trial"),
     "coefficients": Plot(
         coefficient_map, "Coefficients by layer, tensor group and parent", "a merge with weights"
+    ),
+    "spread": Plot(
+        spread_map,
+        "Spread of the coefficients over the best trials",
+        "a merge with weights, and several scored trials that have the same",
     ),
     "importances": Plot(
         importances,

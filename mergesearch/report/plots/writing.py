@@ -13,19 +13,22 @@ FORMATS = ("png", "svg", "html")
 _WIDTH = 900
 
 
-def write_plot(run: Path, kind: str, out: Path, form: str = "png") -> None:
+def write_plot(run: Path, kind: str, out: Path, form: str | None = None) -> None:
     """Draw a plot of a run into a file.
 
     Args:
         run: the run's folder.
         kind: a key of `PLOTS`.
         out: the file.
-        form: one of `FORMATS`; a picture is drawn by the browser that kaleido finds.
+        form: one of `FORMATS`, that of the file's ending if none is named; a picture is drawn by
+            the browser that kaleido finds.
 
     Raises:
-        InputError: there is no such plot or format, the run has nothing to draw, or a picture is
-            asked for and kaleido or its browser is missing.
+        InputError: there is no such plot or format, the file ends in another, it cannot be written,
+            the run has nothing to draw, or a picture is asked for and kaleido or its browser is
+            missing.
     """
+    form = _form_of(out, form)
     for what, name, known in (("plot", kind, PLOTS), ("format", form, FORMATS)):
         if name not in known:
             raise InputError(unknown(what, name, known))
@@ -34,8 +37,28 @@ def write_plot(run: Path, kind: str, out: Path, form: str = "png") -> None:
     if form == "html":
         write_whole(out, figure.to_html(include_plotlyjs=True))
         return
-    with whole_file(out) as file:
-        file.write(_picture(figure, form))
+    picture = _picture(figure, form)
+    try:
+        with whole_file(out) as file:
+            file.write(picture)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from None
+
+
+def _form_of(out: Path, form: str | None) -> str:
+    """Take a format from a file's ending, png without one.
+
+    Raises:
+        InputError: the two say different things.
+    """
+    ending = out.suffix.lower().removeprefix(".")
+    named = ending if ending in FORMATS else None
+    if form is not None and named not in (None, form):
+        raise InputError(
+            f"a file that ends in .{named} is not written as {form}; name it {out.stem}.{form}, or "
+            "leave --format out"
+        )
+    return form or named or "png"
 
 
 def _picture(figure: object, form: str) -> bytes:
