@@ -47,7 +47,7 @@ def n_layers(parents: Parents, model: ModelRef, *, whole: bool = False) -> int:
 
 
 def _depth_of_class(config: Mapping[str, Any]) -> int | None:
-    """Ask a class how deep the language model of a configuration is, under whatever name."""
+    """Ask a class how deep its language model is, under whatever name."""
     try:
         of = configuration(config).get_text_config()
     except (InputError, ValueError):  # of several language models there is no one
@@ -108,7 +108,7 @@ def _stacked(
 
 
 def _settled(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
-    """Say in all parts of a configuration that the weights are plain, and of one dtype."""
+    """Say in all parts of a configuration that weights are plain, and of one dtype."""
     settled: dict[str, Any] = {}
     for key, value in config.items():
         if key in _STALE:

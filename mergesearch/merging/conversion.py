@@ -108,7 +108,7 @@ class Conversion:
 
 
 def missing(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """List the parameters that transformers would make at random, as tensors do not give them.
+    """List the parameters that tensors do not give, and transformers makes at random.
 
     Args:
         model: a transformers model.
@@ -159,7 +159,7 @@ def _matches(patterns: Iterable[str] | None, name: str) -> bool:
 
 
 def _unwritten(model: Any, names: Iterable[str]) -> list[str]:
-    """List a model's parameters that are none of some tensors of it, tied ones counted as one."""
+    """List a model's parameters that are none of some tensors, tied ones as one."""
     known = model.state_dict(keep_vars=True)
     written = {id(known[name]) for name in names if name in known}
     return [name for name, parameter in model.named_parameters() if id(parameter) not in written]

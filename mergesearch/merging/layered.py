@@ -95,7 +95,7 @@ def of_layers(
 
 
 def check_said(config: Mapping[str, Any], lists: frozenset[str]) -> None:
-    """Refuse a stack whose class makes other layers of its configuration than are meant.
+    """Refuse a stack whose class makes other layers of it than are meant.
 
     Raises:
         RecipeError: naming a list that the class makes of other fields, whatever is said.
@@ -150,7 +150,7 @@ def _deeper(config: Mapping[str, Any], depth: int) -> dict[str, Any]:
 
 
 def _language_keys(config: Mapping[str, Any]) -> set[str]:
-    """List the parts whose layers are moved: of a model with towers the language model's."""
+    """List the parts whose layers are moved: beside towers the language model's."""
     parts = {key for key, value in config.items() if isinstance(value, dict)}
     return parts & set(LANGUAGE_KEYS) or parts
 

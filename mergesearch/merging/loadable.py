@@ -1,4 +1,4 @@
-"""Merges compared with the classes that will load them, before anything is written."""
+"""Merges compared with the classes that will load them."""
 
 from mergesearch.errors import InputError
 from mergesearch.merging.conversion import Conversion, loads, missing
@@ -51,7 +51,7 @@ def check_loads(plan: Plan, parents: Parents) -> None:
 
 
 def _loads_itself(plan: Plan, parents: Parents) -> bool:
-    """Tell if a class loads the first model of a stack, of the kinds of tensors that it has."""
+    """Tell if a class loads the first model of a stack by itself."""
     first = parents.checkpoint(parents.models[0])
     kinds = {in_layer(name, 0) for name in plan.shapes}
     stored = {n: spec.shape for n, spec in first.specs.items() if in_layer(n, 0) in kinds}

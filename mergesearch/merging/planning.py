@@ -184,8 +184,7 @@ class _Planner:
 
     def _n_layers(self, model: ModelRef) -> int:
         """Count a model's layers; where all are merged whole, by its tensors if need be."""
-        sources = (source for part in self._recipe.slices for source in part.sources)
-        whole = all(source.layer_range is None for source in sources)
+        whole = not any(s.layer_range for part in self._recipe.slices for s in part.sources)
         return n_layers(self._parents, model, whole=whole)
 
     def _with_ranges(self, part: Slice) -> Slice:

@@ -210,7 +210,7 @@ def head_name(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Say in a configuration, and its language model's, that the output head is its own."""
+    """Say in a configuration, and its language model's, that the head is its own."""
     parts = {key: config[key] for key in LANGUAGE_KEYS if isinstance(config.get(key), dict)}
     changed = {key: {**of, "tie_word_embeddings": False} for key, of in parts.items()}
     return {**config, **changed, "tie_word_embeddings": False}

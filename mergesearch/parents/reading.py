@@ -167,7 +167,7 @@ def _agree_on_names(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def _name_head(checkpoints: Sequence[Checkpoint]) -> None:
-    """Find what the output head is called, which a class is asked only where it may be stored."""
+    """Name the output head, by the class only where one may be stored."""
     if any(HEAD in of.specs for of in checkpoints):
         return
     for of in checkpoints:
