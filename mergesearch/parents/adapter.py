@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mergesearch.errors import InputError
 from mergesearch.parents.architecture import NOT_MADE, configuration, destinations
 from mergesearch.parents.change import ADAPTER, Change, Part, Piece
-from mergesearch.parents.checkpoint import HEAD, Checkpoint, read_json
+from mergesearch.parents.checkpoint import Checkpoint, read_json
 from mergesearch.parents.fused import Group, groups
 from mergesearch.parents.mapping import read_header
 from mergesearch.parents.tables import has_rows, n_rows
@@ -140,7 +140,7 @@ class Adapter:
             for part in (config, config.get_text_config()):
                 if self.n_rows != n_rows(base):
                     part.vocab_size = self.n_rows
-                if HEAD in base.specs and not base.is_tied:
+                if base.head in base.specs and not base.is_tied:
                     part.tie_word_embeddings = False
             with torch.device("meta"):
                 return self._class_of(config)(config).float()

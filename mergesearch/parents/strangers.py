@@ -8,7 +8,7 @@ import torch
 
 from mergesearch.errors import InputError
 from mergesearch.parents.architecture import NOT_MADE, configuration, destinations, empty_model
-from mergesearch.parents.checkpoint import HEAD, Checkpoint, TensorSpec
+from mergesearch.parents.checkpoint import Checkpoint, TensorSpec
 from mergesearch.parents.layers import layer_of
 
 #: Names of heads that training adds, and of what predicts further tokens, before any number.
@@ -32,7 +32,7 @@ def refuse_strangers(checkpoints: Sequence[Checkpoint]) -> None:
     """
     everywhere = set.intersection(*(set(of.specs) for of in checkpoints))
     for checkpoint in checkpoints:
-        odd = checkpoint.specs.keys() - everywhere - {HEAD}
+        odd = checkpoint.specs.keys() - everywhere - {checkpoint.head}
         odd -= {name for name in odd if is_computed(name, checkpoint.specs[name])}
         if strange := sorted(_unexplained(checkpoint, odd)) if odd else []:
             first, n = strange[0], len(strange) - 1
