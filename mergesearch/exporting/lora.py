@@ -16,7 +16,7 @@ from mergesearch.exporting.low_rank import Error, factors
 from mergesearch.exporting.selected import ExportOptions, Selected
 from mergesearch.files import whole_folder
 from mergesearch.merging import Digest, Plan, conversion_of, plan_merge, run
-from mergesearch.parents import HEAD, Parents
+from mergesearch.parents import Parents
 from mergesearch.recipe import ModelRef, Recipe, copy_of, write_recipe
 
 #: Up to this relative error an adapter is the merge, but for the rounding of float32.
@@ -206,7 +206,8 @@ def _modules(plan: Plan) -> Iterator[tuple[str, tuple[str, str]]]:
 
     model = skeleton(plan, torch.device("meta"))
     embeddings = model.get_input_embeddings()
-    tied = HEAD not in plan.shapes
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is embeddings.weight
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         for leaf in own:

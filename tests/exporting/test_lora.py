@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mergesearch.errors import ExportMismatchError, InputError
 from mergesearch.exporting import ExportOptions, Selected, export, extract_lora
@@ -133,6 +133,30 @@ def test_untied_embeddings_and_heads_are_expressed(tmp_path: Path) -> None:
     assert (
         missed(load_file(model / "model.safetensors"), by_peft(base, tmp_path / "out"), base) < 1e-5
     )
+
+
+def test_embeddings_are_expressed_whatever_the_untied_head_is_called(tmp_path: Path) -> None:
+    config = GPTNeoXConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=False,
+    )
+    folders = tmp_path / "base", tmp_path / "model"
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        GPTNeoXForCausalLM(config).save_pretrained(folder)
+        tiny.tokenizer().save_pretrained(folder)
+    base, model = folders
+    extract_lora(ref(model), ref(base), tmp_path / "out", rank=16)
+    found, expected = by_peft(base, tmp_path / "out"), load_file(model / "model.safetensors")
+    for name, stored in (
+        ("gpt_neox.embed_in.weight", "gpt_neox.embed_in.weight"),
+        ("lm_head.weight", "embed_out.weight"),
+    ):
+        torch.testing.assert_close(found[name], expected[stored], atol=1e-5, rtol=1e-4)
 
 
 def test_matrices_of_columns_by_rows_are_transposed(tmp_path: Path) -> None:
