@@ -172,7 +172,10 @@ SPACES: dict[str, tuple[Mischief, str]] = {
         another_model(intermediate_size=32),
         "model.layers.0.mlp.down_proj.weight must have one shape in all models, got [16, 24] in",
     ),
-    "tensors of another name": (renamed_tensor, "a tensor that only some models have must be one that"),
+    "tensors of another name": (
+        renamed_tensor,
+        "a tensor that only some models have must be one that",
+    ),
     "no checkpoint": (without("models", "two"), "no such model"),
     "no weights": (
         without("models", "two", "model.safetensors"),
