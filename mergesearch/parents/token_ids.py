@@ -27,12 +27,15 @@ class TokenIds:
 
     def __init__(self, checkpoints: Iterable[Checkpoint], *, needed: bool) -> None:
         self._ids = {of.tokenizer_folder: of.vocabulary for of in checkpoints}
-        files = {folder: _files(folder) for folder in self._ids}
-        files = {folder: own for folder, own in files.items() if own.keys() - {_SETTINGS}}
+        names = {folder: _names(folder) for folder in self._ids}
+        names = {folder: own for folder, own in names.items() if own - {_SETTINGS}}
         #: The folders of tokenizers of which nothing is known but that they are others.
         self.unknown: tuple[Path, ...] = ()
-        old = [folder for folder, own in files.items() if TOKENIZER not in own]
-        if not old or not (needed or _differ(list(files.values()))):
+        old = [folder for folder, own in names.items() if TOKENIZER not in own]
+        if not old:
+            return  # and no file is read
+        files = {folder: _hashes(folder, own) for folder, own in names.items()}
+        if not (needed or _differ(list(files.values()))):
             return
         loaded = {folder: _loaded(folder) for folder in files}
         self._ids |= {folder: ids for folder, ids in loaded.items() if ids is not None}
@@ -47,13 +50,13 @@ class TokenIds:
         return self._ids[checkpoint.tokenizer_folder]
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    """Hash the files of a tokenizer: of its tokens, and of how it is loaded."""
-    return {
-        file.name: sha256(file.read_bytes()).digest()
-        for file in sorted(folder.iterdir())
-        if file.is_file() and _may_have_tokens(file)
-    }
+def _names(folder: Path) -> set[str]:
+    """List the files of a tokenizer: of its tokens, and of how it is loaded."""
+    return {file.name for file in folder.iterdir() if file.is_file() and _may_have_tokens(file)}
+
+
+def _hashes(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    return {name: sha256((folder / name).read_bytes()).digest() for name in names}
 
 
 def _may_have_tokens(file: Path) -> bool:
