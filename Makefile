@@ -3,7 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PEERS := .venv-mergekit
 VLLM := .venv-vllm
-# modules are compiled when they are first imported: most never are
+# Modules are compiled when they are first imported, since most never are; and that is kept, also
+# where the surroundings say otherwise: each of a suite's processes would compile thousands anew.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 comma := ,
 # Processes that run tests, or searches of a benchmark, side by side. Each computes on one core,

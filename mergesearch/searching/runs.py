@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mergesearch.calibration import PROMPTS_FOLDER
 from mergesearch.errors import InputError
+from mergesearch.logs import quiet
 from mergesearch.merging import digest_of, generation_hash
 from mergesearch.parents import Parents
 from mergesearch.recipe import ModelRef
@@ -94,7 +95,7 @@ def open_run(
     """
     observer = observer or Silent()
     setup = prepare(space, runtime, **learning)
-    with hold(out, identity(setup, out)):
+    with hold(out, identity(setup, out)), quiet():  # at once, since each block would
         lines = setup.curriculum.lines() if setup.curriculum else ()
         if setup.calibration is not None:
             lines = (*lines, *setup.calibration.lines())

@@ -13,7 +13,7 @@ from mergesearch.engines import Cost, differentiable
 from mergesearch.errors import InputError
 from mergesearch.evaluation import Evaluator
 from mergesearch.learning import Curriculum, Portion, Subject, largest_portion
-from mergesearch.logs import quiet_optuna
+from mergesearch.logs import quiet_optuna, quiet_process
 from mergesearch.merging import (
     Plan,
     Spread,
@@ -264,6 +264,7 @@ def start_worker(
         budget = default_budget(n_sharing)
         runtime = runtime.model_copy(update={"memory_budget": budget})
     quiet_optuna()
+    quiet_process()
     setup = prepare(space, runtime, shared=shared)
     return worker_of(setup, runtime, shared.statistics)
 
