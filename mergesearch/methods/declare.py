@@ -203,11 +203,12 @@ class Method:
             return 0
         if self.whole == "ranks":  # the rank of each entry in its row, for each model
             return n_models
-        return 2 * n_models + 6
+        # what solves for matrices does so in float64
+        return (4 * n_models + 12) if self.squares else (2 * n_models + 6)
 
     def n_squares(self, name: str, n_dims: int, n_models: int) -> int:
         """Count the float32 squares of a tensor's columns that its formula holds at once."""
-        return n_models + 6 if self.squares and is_matrix(name, n_dims) else 0
+        return 3 * n_models + 14 if self.squares and is_matrix(name, n_dims) else 0
 
     @property
     def n_chosen(self) -> int:

@@ -20,22 +20,62 @@ from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.subspace import add_direction, mean_direction, task_vectors
 from mergesearch.methods.task_arithmetic import add_deltas
 
+#: A Gram matrix of activations is stored in float32, and summed up in it, too.
+_STORED = 8 * torch.finfo(torch.float32).eps
+
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A symmetric matrix S Q diag(values) Q^T S, and what is divided by it."""
+    """A symmetric matrix S^-1 Q diag(values) Q^T S^-1, and what is divided by it.
 
-    #: (columns,).
+    It is taken apart in float64: the weak directions, of which a ridge or a shrinkage decides, are
+    lost in a float32 matrix's own rounding. What then costs each candidate a product is float32.
+    """
+
+    #: Eigenvalues, none negative: float64 (columns,).
     values: Tensor
-    #: Numerators in the eigenvectors, (rows, columns) each.
+    #: Smaller than this an eigenvalue may be rounding: ().
+    noise: Tensor
+    #: Numerators in the eigenvectors, float32 (rows, columns) each.
     numerators: tuple[Tensor, ...]
-    #: Back to the columns: Q^T S^-1, (columns, columns).
+    #: Back to the columns: Q^T S, float32 (columns, columns).
     back: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        matrix: Tensor,
+        numerators: Sequence[Tensor],
+        scale: Tensor | None = None,
+        *,
+        exact_to: float,
+    ) -> "Spectrum":
+        """Take a matrix apart, and bring numerators into its eigenvectors.
+
+        Args:
+            matrix: float64 (columns, columns).
+            numerators: float64 (rows, columns) each.
+            scale: the diagonal of S, (columns,); None is ones.
+            exact_to: what the matrix is known to, as a part of its largest eigenvalue.
+        """
+        n = len(matrix)
+        scale = torch.ones(n, dtype=matrix.dtype) if scale is None else scale
+        if not all(bool(torch.isfinite(part).all()) for part in (matrix, *numerators)):
+            # LAPACK says so by an error of its own
+            nan = torch.full((n,), torch.nan, dtype=matrix.dtype)
+            shown = tuple(torch.full_like(part, torch.nan).float() for part in numerators)
+            return cls(nan, nan[0], shown, torch.eye(n))
+        values, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
+        return cls(
+            values.clamp(min=0),
+            values.max() * exact_to,
+            tuple(((part * scale) @ vectors).float() for part in numerators),
+            (vectors.T * scale).float(),
+        )
 
     def solve(self, numerator: Tensor, values: Tensor) -> Tensor:
         """Divide by values along the eigenvectors; along those of zero there is nothing."""
-        zero = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
-        inverse = torch.where(values > zero, 1 / values, 0.0)
+        inverse = torch.where(values <= self.noise, 0.0, 1 / values).float()
         return (numerator * inverse) @ self.back
 
 
@@ -75,18 +115,16 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
         return Formula(mean, constants)
 
     def compute() -> Spectrum:
-        models = [model.float().cpu() for model in inputs.models]
+        models = [model.double().cpu() for model in inputs.models]
         centre = scaled_sum(models, shares)
-        weighted = [share * gram for share, gram in zip(shares, grams, strict=True)]
-        total = sum_of(weighted)
-        # C = D^-1/2 G D^-1/2 has ones on its diagonal, so that shrinkage is alpha C + (1 - alpha) I
-        scale = _inverse_root(total.diagonal())
-        values, vectors = torch.linalg.eigh(scale[:, None] * total * scale)
+        weighted = [share * gram.double() for share, gram in zip(shares, grams, strict=True)]
         apart = list(zip([model - centre for model in models], weighted, strict=True))
         whole = sum_of([delta @ gram for delta, gram in apart])
         diagonal = sum_of([delta * gram.diagonal() for delta, gram in apart])
-        numerators = tuple((part * scale) @ vectors for part in (whole, diagonal))
-        return Spectrum(values, numerators, vectors.T * scale)
+        total = sum_of(weighted)
+        # C = D^-1/2 G D^-1/2 has ones on its diagonal, so that shrinkage is alpha C + (1 - alpha) I
+        scale = _inverse_root(total.diagonal())
+        return Spectrum.of(total, (whole, diagonal), scale, exact_to=_STORED)
 
     spectrum = _recalled(inputs, f"regmean {kind}", shares, compute)
     whole, diagonal = spectrum.numerators
@@ -111,9 +149,10 @@ def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula
         return mean_direction(inputs, lambda_)
 
     def compute() -> Spectrum:
-        deltas = task_vectors(inputs)
+        deltas = [delta.double() for delta in task_vectors(inputs)]
         grams = _own_grams(deltas)
-        return _spectrum(sum_of([d @ g for d, g in zip(deltas, grams, strict=True)]), sum_of(grams))
+        whole = sum_of([d @ g for d, g in zip(deltas, grams, strict=True)])
+        return Spectrum.of(sum_of(grams), [whole], exact_to=_computed(len(whole[0])))
 
     spectrum = inputs.recall("wudi", compute)
     direction = _ridged(spectrum, ridge).to(inputs.device)
@@ -165,16 +204,18 @@ def _bmm(
         return Formula(add_deltas, scale, heavy=True)
 
     def compute() -> Spectrum:
-        deltas = task_vectors(inputs)
+        deltas = [delta.double() for delta in task_vectors(inputs)]
         grams = (_own_grams(deltas) if kind is None else _grams(kind, inputs)) or []
-        weighted = [share * gram for share, gram in zip(shares, grams, strict=True)]
+        weighted = [share * gram.double() for share, gram in zip(shares, grams, strict=True)]
         # (W_i - A) G_i for any scale of the anchor
         whole = sum_of([d @ gram for d, gram in zip(deltas, weighted, strict=True)])
-        return _spectrum(whole, sum_of(weighted), scaled_sum(deltas, shares))
+        numerators = whole, scaled_sum(deltas, shares)
+        exact_to = _STORED if kind else _computed(len(whole[0]))
+        return Spectrum.of(sum_of(weighted), numerators, exact_to=exact_to)
 
     spectrum = _recalled(inputs, f"bmm {kind}", shares, compute)
     whole, centre = spectrum.numerators
-    numerator = whole - anchor * centre * spectrum.values
+    numerator = whole - anchor * centre * spectrum.values.float()
     delta = _ridged(spectrum, ridge, numerator).to(inputs.device)
     return Formula(add_to_anchor, {**scale, "delta": ByRow(delta)}, heavy=True)
 
@@ -218,6 +259,11 @@ def _grams(kind: str, inputs: Inputs) -> list[Tensor] | None:
     return grams if len(grams) == len(found) else None
 
 
+def _computed(n_columns: int) -> float:
+    """Bound the rounding of a Gram matrix in float64, as a part of its largest eigenvalue."""
+    return n_columns * torch.finfo(torch.float64).eps
+
+
 def _own_grams(deltas: Sequence[Tensor]) -> list[Tensor]:
     """T_i^T T_i / |T_i|^2; zero where there is no task vector."""
     grams = []
@@ -226,16 +272,6 @@ def _own_grams(deltas: Sequence[Tensor]) -> list[Tensor]:
         trace = gram.trace()
         grams.append(torch.where(trace == 0, gram, gram / trace))
     return grams
-
-
-def _spectrum(whole: Tensor, gram: Tensor, *others: Tensor) -> Spectrum:
-    """Take a Gram matrix apart, and bring numerators into its eigenvectors."""
-    if not bool(torch.isfinite(whole).all()):  # LAPACK says so by an error of its own
-        nan = torch.full_like(whole, torch.nan)
-        return Spectrum(torch.ones(len(gram)), (nan,) * (1 + len(others)), torch.eye(len(gram)))
-    values, vectors = torch.linalg.eigh(gram)
-    numerators = tuple(part @ vectors for part in (whole, *others))
-    return Spectrum(values.clamp(min=0), numerators, vectors.T)
 
 
 def _ridged(spectrum: Spectrum, ridge: float, numerator: Tensor | None = None) -> Tensor:

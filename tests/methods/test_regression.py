@@ -114,6 +114,48 @@ def test_wudi_solves_its_normal_equation() -> None:
     torch.testing.assert_close(merged, whole @ torch.linalg.inv(gram + ridge), rtol=1e-4, atol=1e-4)
 
 
+def spiked(seed: int) -> Tensor:
+    """A task vector whose strongest direction hides all others from float32."""
+    strong = torch.outer(randn(30, seed=7), 1 + 0.1 * randn(80, seed=8))
+    return 0.01 * randn(30, 80, seed=seed) + strong
+
+
+def test_a_weak_ridge_decides_what_lies_in_weak_directions() -> None:
+    """In float32 these would be lost below n eps of the strongest, whatever the ridge."""
+    models = [spiked(1), 1.1 * spiked(2)]
+    tasks = [model.double() for model in models]
+    grams = [t.T @ t / (t * t).sum() for t in tasks]
+    gram = sum(grams, torch.zeros(80, 80).double())
+    whole = sum((t @ g for t, g in zip(tasks, grams, strict=True)), torch.zeros(30, 80).double())
+    for ridge in (1e-6, 1e-3):
+        lifted = gram + ridge * gram.trace() / 80 * torch.eye(80)
+        expected = whole @ torch.linalg.inv(lifted)
+        merged = run("wudi", models, base=torch.zeros(30, 80), ridge=ridge)
+        assert float((merged - expected).norm() / expected.norm()) < 1e-6
+
+
+def test_a_channel_that_dwarfs_all_others_hides_none_of_them() -> None:
+    """As massive activations of language models do."""
+    outlier = 30 * torch.outer(randn(400, seed=2), randn(100, seed=3))
+    x = (randn(400, 100, seed=1) + outlier).double()
+    gram = (x.T @ x / 400).float()
+    models = [randn(ROWS, 100, seed=seed) for seed in (4, 5)]
+    grams = [gram, gram.diagonal().diag()]
+    for alpha in (0.9, 0.999):
+        shrunk = [alpha * g.double() + (1 - alpha) * g.double().diagonal().diag() for g in grams]
+        whole = models[0].double() @ shrunk[0] + models[1].double() @ shrunk[1]
+        expected = whole @ torch.linalg.inv(shrunk[0] + shrunk[1])
+        merged = run("regmean", models, grams, alpha=alpha)
+        assert float((merged - expected).norm() / expected.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["regmean", "bmm_data"])
+def test_a_gram_matrix_that_is_not_finite_shows(name: str) -> None:
+    base = torch.zeros(2, 2) if name == "bmm_data" else None
+    merged = run(name, TASKS, [ZERO, torch.full((2, 2), torch.inf)], base)
+    assert not torch.isfinite(merged).any()
+
+
 @pytest.mark.parametrize("name", ["bmm", "bmm_data"])
 def test_bmm_goes_from_the_regression_to_its_anchor(name: str) -> None:
     grams = [m([[1, 0], [0, 0]]), m([[0, 0], [0, 1]])]  # for both: those of the task vectors
