@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from mergesearch.calibration.activations import gram, magnitude, summed
-from mergesearch.calibration.folder import Entry, Kept, written
+from mergesearch.calibration.folder import Entry, Kept, check_finite, written
 from mergesearch.calibration.information import fisher
 from mergesearch.calibration.kinds import KINDS
 from mergesearch.calibration.layers import Layers
 from mergesearch.calibration.merged import merged_grams
-from mergesearch.calibration.texts import N_TOKENS, Encoded, Texts, encode, hash_of
+from mergesearch.calibration.texts import N_TOKENS, Encoded, Texts, encode
 from mergesearch.errors import InputError
 from mergesearch.files import in_turn
 from mergesearch.merging import LiveModel, n_layers
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Of what the files hold; another version may compute another.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ class Calibrator:
         self._folder = folder
         self._say = say
         self._texts: dict[str, Texts] = {}
+        #: Of each model's tensors, and its settings; and a hash of both and tokens.
         self._digests: dict[ModelRef, str] = {}
+        self._hashes: dict[tuple[ModelRef, Texts], str] = {}
         self._kept: dict[str, Kept] = {}
 
     def prepare(self, recipe: Recipe, live: LiveModel) -> tuple[Computed, ...]:
@@ -110,6 +112,7 @@ class Calibrator:
         Raises:
             InputError: the recipe names no prompts, or they cannot be read, or an architecture has
                 no such statistics.
+            CandidateError: what a model computes is not finite.
         """
         recipe = recipe.with_paths(self._parents.resolve)
         parts = [part for kind in recipe.statistics for part in self._parts(kind, recipe, live)]
@@ -126,7 +129,7 @@ class Calibrator:
             )
         is_joint = KINDS[kind].is_joint
         texts = self._texts_of(kind, recipe)
-        about = [(self._digest(recipe, ref, live), hash_of(of)) for ref, of in texts.items()]
+        about = [self._about(recipe, ref, of, live) for ref, of in texts.items()]
         parts = []
         for (ref, of), own in zip(texts.items(), about, strict=True):
             what = [_FORMAT, kind, own, about if is_joint else None]
@@ -135,11 +138,13 @@ class Calibrator:
         if all(self._is_kept(part, recipe) for part in parts):
             return parts
         with self._in_turn():  # and others find what this one has computed
-            missing = [part for part in parts if not self._is_kept(part, recipe)]
+            # of models that are the same once
+            missing = {part.key: part for part in parts if not self._is_kept(part, recipe)}
             if missing:
                 start = time.perf_counter()
-                self._compute(kind, recipe, texts, parts if is_joint else missing, live)
-                n = sum(len(texts[part.model]) for part in missing)
+                todo = parts if is_joint else list(missing.values())
+                self._compute(kind, recipe, texts, todo, live)
+                n = sum(len(texts[part.model]) for part in missing.values())
                 self._say(f"{kind} from {n} texts: {time.perf_counter() - start:.1f} s")
         return parts
 
@@ -176,11 +181,23 @@ class Calibrator:
             )
         return {ref: self._texts[files[ref]] for ref in merged}
 
-    def _digest(self, recipe: Recipe, ref: ModelRef, live: LiveModel) -> str:
-        """Hash a model's tensors."""
+    def _about(self, recipe: Recipe, ref: ModelRef, texts: Texts, live: LiveModel) -> str:
+        """Hash what a model's statistics follow from: its tensors and settings, and tokens."""
         if ref not in self._digests:
-            self._digests[ref] = live.become(_alone(recipe, ref)).partition("+")[0]
-        return self._digests[ref]
+            digest = live.become(_alone(recipe, ref)).partition("+")[0]
+            settings = json.dumps(dict(live.plan.config), sort_keys=True, default=str)
+            self._digests[ref] = f"{digest} {settings}"
+        if (ref, texts) not in self._hashes:
+            tokens = json.dumps([text.identity for text in self._encoded(ref, texts)])
+            about = f"{self._digests[ref]} {tokens}"
+            self._hashes[ref, texts] = hashlib.sha256(about.encode()).hexdigest()
+        return self._hashes[ref, texts]
+
+    def _encoded(self, ref: ModelRef, texts: Texts) -> list[Encoded]:
+        """Encode texts, each no longer than the model reads."""
+        limit = self._parents.checkpoint(ref).config.get("max_position_embeddings")
+        most = min(N_TOKENS, limit) if isinstance(limit, int) and limit > 0 else N_TOKENS
+        return encode(texts, self._tokenizer, most)
 
     def _is_kept(self, part: Computed, recipe: Recipe) -> bool:
         """Look for statistics where they may be: beside the prompts, or in the own folder."""
@@ -203,7 +220,7 @@ class Calibrator:
     ) -> None:
         """Compute the statistics of a kind, and keep them."""
         folders = {part.model: self._folder / part.key for part in parts}
-        encoded = {ref: encode(texts[ref], self._tokenizer, self._most(ref)) for ref in folders}
+        encoded = {ref: self._encoded(ref, texts[ref]) for ref in folders}
         with workers(self._parents.device) as pool:
             if KINDS[kind].is_joint:
                 alone = {ref: _alone(recipe, ref) for ref in folders}
@@ -226,21 +243,22 @@ class Calibrator:
         folders: Mapping[ModelRef, Path],
         layers: Iterable[Mapping[ModelRef, list[Entry]]],
     ) -> None:
-        """Write what comes layer by layer, of several models side by side."""
+        """Write what comes layer by layer, of several models side by side.
+
+        Raises:
+            CandidateError: of a model it is not finite.
+        """
+        models = {folder: ref for ref, folder in folders.items()}  # one of those that are the same
         with ExitStack() as stack:
             is_symmetric = KINDS[kind].is_symmetric
             add = {
                 ref: stack.enter_context(written(folder, is_symmetric=is_symmetric))
-                for ref, folder in folders.items()
+                for folder, ref in models.items()
             }
             for by_model in layers:
-                for ref, entries in by_model.items():
-                    add[ref](entries)
-
-    def _most(self, ref: ModelRef) -> int:
-        """Bound the tokens of a text by what a model reads."""
-        limit = self._parents.checkpoint(ref).config.get("max_position_embeddings")
-        return min(N_TOKENS, limit) if isinstance(limit, int) and limit > 0 else N_TOKENS
+                for ref, add_entries in add.items():
+                    check_finite(kind, ref, by_model[ref])
+                    add_entries(by_model[ref])
 
 
 def _statistics(

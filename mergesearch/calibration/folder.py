@@ -1,7 +1,7 @@
-"""Statistics on disk: a folder of one model and kind, a file for each layer."""
+"""Statistics on disk: a folder of one model and kind, a file for each layer, and an index."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mergesearch.errors import InputError
+from mergesearch.errors import CandidateError, InputError
 from mergesearch.files import whole_folder
+from mergesearch.recipe import ModelRef
 
-#: The key of a file's metadata under which names stand that share a tensor.
-_SHARES = "shares"
+#: By each tensor's name the file of its statistic, and the name that it is there under.
+_INDEX = "index.json"
 
 #: Names that a statistic is of, and the statistic.
 Entry = tuple[tuple[str, ...], Tensor]
@@ -37,17 +38,18 @@ class Kept:
         """Read which tensors have a statistic.
 
         Raises:
-            InputError: a file is damaged.
+            InputError: a file is gone or damaged.
         """
-        places = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            try:
-                with safe_open(file, framework="pt") as opened:
-                    shares = json.loads(opened.metadata()[_SHARES])
-            except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-                raise _damaged(file) from None
-            for name, kept in shares.items():
-                places[name] = file.name, kept
+        file = folder / _INDEX
+        try:
+            index = json.loads(file.read_bytes())
+            places = {str(name): (str(of), str(kept)) for name, (of, kept) in index.items()}
+            for of in sorted({of for of, _ in places.values()}):
+                file = folder / of
+                with safe_open(file, framework="pt"):
+                    pass  # it says itself if its end is missing
+        except (OSError, SafetensorError, AttributeError, TypeError, ValueError):
+            raise _damaged(file) from None
         return cls(folder, places, is_symmetric)
 
     def read(self, name: str) -> Tensor | None:
@@ -82,24 +84,39 @@ def written(folder: Path, *, is_symmetric: bool) -> Iterator[Callable[[list[Entr
         InputError: the device is full, or the folder cannot be written.
     """
     numbers = count()
+    index: dict[str, tuple[str, str]] = {}
 
     def add(entries: list[Entry]) -> None:
-        number = next(numbers)
+        file = f"{next(numbers):04}.safetensors"
         if entries:
-            shares = {name: names[0] for names, _ in entries for name in names}
+            index.update({name: (file, names[0]) for names, _ in entries for name in names})
             tensors = {names[0]: packed(t) if is_symmetric else t for names, t in entries}
-            metadata = {_SHARES: json.dumps(shares)}
-            save_file(tensors, made / f"{number:04}.safetensors", metadata)
+            save_file(tensors, made / file)
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(folder) as made:
             yield add
+            (made / _INDEX).write_text(json.dumps(index))
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
             f"cannot write {folder}: {reason}; make room and run the same command again to go on"
         ) from None
+
+
+def check_finite(kind: str, model: ModelRef, entries: Iterable[Entry]) -> None:
+    """Refuse statistics of a model that overflows.
+
+    Raises:
+        CandidateError: an entry is NaN or infinite.
+    """
+    for names, value in entries:
+        if not bool(torch.isfinite(value).all()):
+            raise CandidateError(
+                f"{model} computes NaN or infinite values from its prompts (the {kind} of "
+                f"{names[0]}); leave the model out, or give other prompts"
+            )
 
 
 def packed(matrix: Tensor) -> Tensor:

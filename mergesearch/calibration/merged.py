@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from mergesearch.calibration.activations import gram, summed
-from mergesearch.calibration.folder import Entry
+from mergesearch.calibration.folder import Entry, check_finite
 from mergesearch.calibration.layers import Layers
 from mergesearch.calibration.texts import Encoded
 from mergesearch.errors import RecipeError
@@ -56,6 +56,7 @@ def merged_grams(
 
     Raises:
         RecipeError: the models have not one depth.
+        CandidateError: what a model computes is not finite.
     """
     depths = {ref: n_layers(parents, ref) for ref in alone}
     if len(set(depths.values())) > 1:
@@ -72,6 +73,7 @@ def merged_grams(
         for ref, plan in own.items():
             live.overwrite(_only(plan, kept))
             found[ref] = summed(layers.inputs(i, passages[ref], advance=False), gram, names, pool)
+            check_finite("merged gram", ref, found[ref])
         grams = {ref: {n: g for of, g in entries for n in of} for ref, entries in found.items()}
         before, parents.statistics = parents.statistics, _OfLayer(grams)
         try:

@@ -32,6 +32,11 @@ class Encoded:
     #: Tokens before those that the text's loss counts; at least 1.
     n_context: int
 
+    @property
+    def identity(self) -> tuple[list[int], int]:
+        """All that statistics follow from, as JSON."""
+        return self.ids[0].tolist(), self.n_context
+
 
 def lines_of(texts: Texts) -> str:
     """Write texts as JSON lines, which `read_texts` reads back."""
@@ -43,13 +48,18 @@ def hash_of(texts: Texts) -> str:
     return hashlib.sha256(lines_of(texts).encode()).hexdigest()[:16]
 
 
+def file_name(texts: Texts) -> str:
+    """Name the file of some texts by what they say."""
+    return f"{hash_of(texts)}.jsonl"
+
+
 def write_texts(texts: Texts, folder: Path) -> Path:
     """Write texts into a file that is named by their hash, unless it is there.
 
     Raises:
         InputError: it cannot be written.
     """
-    path = folder / f"{hash_of(texts)}.jsonl"
+    path = folder / file_name(texts)
     if not path.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +72,9 @@ def write_texts(texts: Texts, folder: Path) -> Path:
 def encode(
     texts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase", most: int = N_TOKENS
 ) -> list[Encoded]:
-    """Encode texts; those without a token are left out.
+    """Encode texts; those of which the tokenizer reads nothing are left out.
+
+    It reads something where a token is no special one, as that of unknown words is.
 
     Args:
         texts: to encode.
@@ -70,19 +82,20 @@ def encode(
         most: tokens of a text, at most.
 
     Raises:
-        InputError: no text has a token.
+        InputError: it reads none of them.
     """
-    encoded = []
+    special, encoded = {*tokenizer.all_special_ids}, []
     for text in texts:
         ids = tokenizer(text.prompt + text.continuation)["input_ids"]
         n = len(tokenizer(text.prompt)["input_ids"]) if text.continuation else 1
         n -= max(0, len(ids) - most)  # of what is cut off
-        if ids := ids[-most:]:
+        ids = ids[-most:]
+        if not special.issuperset(ids):
             n_context = max(1, min(n, len(ids) - 1))
             encoded.append(Encoded(torch.tensor([ids], dtype=torch.int64), n_context))
     if not encoded:
         raise InputError(
-            f"the tokenizer must read some token in the prompts, got none in all {len(texts)} of "
+            f"the tokenizer must know a token in the prompts, got none in all {len(texts)} of "
             "them; give other prompts"
         )
     return encoded

@@ -66,12 +66,19 @@ def _from_json(path: Path, lines: list[str]) -> Iterator[Text]:
         if not line.strip():
             continue
         prompt, continuation = _prompt(line)
-        if not (isinstance(prompt, str) and prompt.strip() and isinstance(continuation, str)):
+        if not (_is_text(prompt) and prompt.strip() and _is_text(continuation)):
             raise InputError(
                 f"{path}, line {number}: must be a JSON string, or an object with a text under "
                 f"{' or '.join(map(repr, _KEYS))}; got {line[:40]!r}"
             )
         yield Text(prompt, continuation)
+
+
+def _is_text(value: Any) -> bool:
+    """Tell text from all else, and from half of a character, which JSON may escape."""
+    return isinstance(value, str) and not any(
+        "\ud800" <= character <= "\udfff" for character in value
+    )
 
 
 def _prompt(line: str) -> tuple[Any, Any]:

@@ -1,5 +1,7 @@
 """Statistics beside those of transformers' own forward and backward passes."""
 
+import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from mergesearch.calibration import Calibrator, calibrated, disk_bytes
-from mergesearch.errors import InputError
+from mergesearch.errors import CandidateError, InputError
 from mergesearch.merging import LiveModel, digest_of, merged_tensors, plan_merge
 from mergesearch.parents import Parents, tokenizer_of
 from mergesearch.recipe import ModelRef, Recipe
@@ -93,7 +95,7 @@ def test_gram_matrices_are_those_of_plain_forward_passes(
 def test_inputs_that_layers_share_are_stored_once(of_method: OfMethod, tmp_path: Path) -> None:
     recipe = of_method("regmean")
     owner = Owner(recipe, tmp_path)
-    files = sorted((tmp_path / owner.computed[0].key).iterdir())
+    files = sorted((tmp_path / owner.computed[0].key).glob("*.safetensors"))
     assert len(files) == 4
     with safe_open(files[0], framework="pt") as opened:
         assert len(opened.keys()) == 4  # of seven: q, k, v are one, and gate, up
@@ -181,6 +183,52 @@ def test_they_are_computed_once_for_a_model_and_its_prompts(
     assert other.computed[0] == first.computed[0]
 
 
+@pytest.mark.parametrize("setting", ["rms_norm_eps", "max_position_embeddings"])
+def test_another_setting_of_a_model_makes_other_statistics(
+    setting: str, relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    for name in ("base", "one", "two"):
+        shutil.copytree(relatives / "models" / name, tmp_path / "models" / name)
+    recipe = of_method("regmean").with_paths(
+        lambda ref: ModelRef.model_validate(str(tmp_path / "models" / Path(str(ref)).name))
+    )
+    first = Owner(recipe, tmp_path / "kept").computed
+    file = tmp_path / "models" / "one" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {setting: {"rms_norm_eps": 0.1}.get(setting, 3)}))
+    after = Owner(recipe, tmp_path / "kept").computed
+    assert (first[0].key != after[0].key, first[1].key == after[1].key) == (True, True)
+
+
+@pytest.mark.parametrize("method", ["regmean", "regmean_pp", "fisher"])
+def test_models_that_are_the_same_have_theirs_once(
+    method: str, relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    shutil.copytree(relatives / "models" / "one", tmp_path / "same")
+    same = ModelRef.model_validate(str(tmp_path / "same"))
+    recipe = of_method(method).with_paths(lambda ref: same if "two" in str(ref) else ref)
+    owner = Owner(recipe.with_files(lambda _: str(relatives / "one.txt")), tmp_path / "kept")
+    assert len({one.key for one in owner.computed}) == 1
+    name = "model.layers.1.mlp.up_proj.weight"
+    merged = dict(merged_tensors(owner.recipe, owner.parents))
+    assert torch.equal(merged[name], loaded(relatives / "models" / "one").get_parameter(name))
+
+
+def test_what_a_model_computes_must_be_finite(
+    relatives: Path, of_method: OfMethod, tmp_path: Path
+) -> None:
+    huge = loaded(relatives / "models" / "two")
+    for projection in (huge.model.layers[2].mlp.gate_proj, huge.model.layers[2].mlp.up_proj):
+        projection.weight.data.mul_(1e20)  # their product overflows
+    huge.save_pretrained(tmp_path / "huge")
+    tiny.tokenizer().save_pretrained(tmp_path / "huge")
+    ref = ModelRef.model_validate(str(tmp_path / "huge"))
+    for method in ("regmean", "regmean_pp", "fisher"):
+        recipe = of_method(method).with_paths(lambda old: ref if "two" in str(old) else old)
+        with pytest.raises(CandidateError, match=r"huge computes NaN or infinite values from its"):
+            Owner(recipe, tmp_path / "kept")
+
+
 @pytest.mark.parametrize("method", ["regmean", "regmean_pp", "fisher"])
 def test_no_number_of_threads_changes_a_bit(method: str, of_method: OfMethod) -> None:
     recipe, digests = of_method(method), set()
@@ -196,7 +244,11 @@ def test_a_damaged_file_is_named(of_method: OfMethod, tmp_path: Path) -> None:
     owner = Owner(of_method("regmean"), tmp_path)
     file = sorted((tmp_path / owner.computed[0].key).iterdir())[1]
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(InputError, match=rf"{file.name} is gone or damaged; remove its folder"):
+    damaged = rf"{file.name} is gone or damaged; remove its folder"
+    with pytest.raises(InputError, match=damaged):
+        Owner(of_method("regmean"), tmp_path)
+    file.unlink()  # as a copy that was broken off leaves a folder
+    with pytest.raises(InputError, match=damaged):
         Owner(of_method("regmean"), tmp_path)
 
 
@@ -229,6 +281,11 @@ def test_bad_prompts_are_one_line(of_method: OfMethod, tmp_path: Path) -> None:
         (tmp_path / "bad.txt").write_bytes(content)
         bad = recipe.with_files(lambda _: str(tmp_path / "bad.txt"))
         assert said in refused(bad)
+    (tmp_path / "bad.txt").write_text("an unknown tongue\nand <s> more\n")
+    assert "must know a token in the prompts, got none in all 2" in refused(bad)
+    (tmp_path / "bad.jsonl").write_text(r'"w1 \ud800"')
+    half = recipe.with_files(lambda _: str(tmp_path / "bad.jsonl"))
+    assert "line 1: must be a JSON string" in refused(half)
 
 
 def test_models_without_linear_layers_are_refused(tmp_path: Path) -> None:
