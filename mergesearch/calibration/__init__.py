@@ -4,7 +4,7 @@ from mergesearch.calibration.calibrated import PROMPTS_FOLDER, calibrated, with_
 from mergesearch.calibration.calibrator import Calibrator, Computed
 from mergesearch.calibration.kinds import KINDS
 from mergesearch.calibration.sizes import disk_bytes, n_tokens, peak_bytes, statistics_bytes
-from mergesearch.calibration.texts import Texts, hash_of, write_texts
+from mergesearch.calibration.texts import Texts, file_name, hash_of, write_texts
 
 __all__ = [
     "KINDS",
@@ -14,6 +14,7 @@ __all__ = [
     "Texts",
     "calibrated",
     "disk_bytes",
+    "file_name",
     "hash_of",
     "n_tokens",
     "peak_bytes",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,6 +81,7 @@ class Calibrator:
         folder: where statistics are kept that are not beside their prompts; other processes may
             compute into it, too, one at a time.
         say: is told what is computed.
+        texts: by the names of their files, which then need not be there.
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class Calibrator:
         tokenizer: "PreTrainedTokenizerBase",
         folder: Path,
         say: Callable[[str], None] = lambda line: None,
+        texts: Mapping[str, Texts] = MappingProxyType({}),
     ) -> None:
         self._parents = parents
         self._tokenizer = tokenizer
         self._folder = folder
         self._say = say
+        self._at_hand = texts
         self._texts: dict[str, Texts] = {}
         #: Of each model's tensors, and its settings; and a hash of both and tokens.
         self._digests: dict[ModelRef, str] = {}
@@ -120,6 +124,10 @@ class Calibrator:
             found = {(part.kind, part.model): self._kept[part.key] for part in parts}
             self._parents.statistics = Prepared(found)
         return tuple(parts)
+
+    def folder_of(self, key: str) -> Path:
+        """Give the folder of statistics that were computed or found."""
+        return self._kept[key].folder
 
     def _parts(self, kind: str, recipe: Recipe, live: LiveModel) -> list[Computed]:
         """Prepare one kind."""
@@ -168,7 +176,8 @@ class Calibrator:
         files = {file.model: file.path for file in recipe.calibration}
         for path in files.values():
             if path not in self._texts:
-                self._texts[path] = read_texts(Path(path))
+                file = Path(path)
+                self._texts[path] = self._at_hand.get(file.name) or read_texts(file)
         if kind == "activation":  # any prompts do
             assert recipe.aim is not None
             texts = (text for path in files.values() for text in self._texts[path])
@@ -182,7 +191,7 @@ class Calibrator:
         return {ref: self._texts[files[ref]] for ref in merged}
 
     def _about(self, recipe: Recipe, ref: ModelRef, texts: Texts, live: LiveModel) -> str:
-        """Hash what a model's statistics follow from: its tensors and settings, and tokens."""
+        """Hash what statistics follow from: tensors, settings and tokens."""
         if ref not in self._digests:
             digest = live.become(_alone(recipe, ref)).partition("+")[0]
             settings = json.dumps(dict(live.plan.config), sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""Statistics on disk: a folder of one model and kind, a file for each layer, and an index."""
+"""Statistics on disk: a folder of one model and kind, a file for each layer."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator

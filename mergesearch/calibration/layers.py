@@ -48,12 +48,12 @@ class Layers:
         #: Its name in the model, with a dot behind it.
         self.prefix, self.modules = _decoder(model, depth)
 
-    def linears(self, i: int) -> dict[str, nn.Linear]:
+    def linears(self, i: int) -> dict[str, nn.Module]:
         """List a layer's linear layers by their names in the model."""
         return {
             f"{self.prefix}{i}.{name}": module
             for name, module in self.modules[i].named_modules()
-            if isinstance(module, nn.Linear)
+            if _is_linear(module)
         }
 
     def parameters(self, i: int) -> list[str]:
@@ -155,7 +155,7 @@ class Layers:
 
 
 @contextmanager
-def recorded(linears: Mapping[str, nn.Linear]) -> Iterator[Any]:
+def recorded(linears: Mapping[str, nn.Module]) -> Iterator[Any]:
     """Record inputs of linear layers by name, in each thread's own `inputs`."""
     seen = threading.local()
 
@@ -173,11 +173,18 @@ def recorded(linears: Mapping[str, nn.Linear]) -> Iterator[Any]:
             hook.remove()
 
 
+def _is_linear(module: nn.Module) -> bool:
+    """Tell a linear layer; GPT-2's, stored columns by rows, is one as well."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
 def _decoder(model: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
     """Find the list of decoder layers, and its name."""
     for name, module in model.named_modules():
         is_list = isinstance(module, nn.ModuleList) and len(module) == depth
-        has_linears = is_list and any(isinstance(m, nn.Linear) for m in module.modules())
+        has_linears = is_list and any(map(_is_linear, module.modules()))
         if has_linears and not any(word in name for word in _TOWERS):
             assert isinstance(module, nn.ModuleList)
             return f"{name}.", module

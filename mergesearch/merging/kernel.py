@@ -218,10 +218,12 @@ def _held(
         return
     share = magnitude / magnitude.max().clamp(min=torch.finfo(magnitude.dtype).tiny)
     left = (1 - share * (1 - job.held.omega)).to(inputs.device)
+    by_row = inputs.find_transposed()
     base = as_rows(read(parents, source))
     for rows, value in values:
         origin = base[rows].to(value.device).float()
-        yield rows, rounded(origin + (value - origin) * left, job.dtype)
+        part = left[rows, None] if by_row else left
+        yield rows, rounded(origin + (value - origin) * part, job.dtype)
 
 
 def copy(base: None, models: Sequence[Tensor]) -> Tensor:
@@ -262,8 +264,15 @@ def inputs_of(job: Job, seed: int, parents: Parents, call: Call, beside: torch.d
             heavy_block=block_entries(parents, compiled=call is not plain),
             device=device if len(parents.devices) > 1 else None,
         ),
+        find_transposed=lambda: is_transposed(job, parents),
         find_factors=lambda: factors_of(job, parents),
     )
+
+
+def is_transposed(job: Job, parents: Parents) -> bool:
+    """Tell if a job's rows are inputs of a linear layer, and its columns outputs."""
+    source = job.inputs[0]
+    return parents.is_transposed(source.model, source.name)
 
 
 def _looked_at(job: Job, parents: Parents) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from mergesearch.merging.fuse import call_for
-from mergesearch.merging.kernel import block_entries
+from mergesearch.merging.kernel import block_entries, is_transposed
 from mergesearch.merging.plan import Input, Job, Plan
 from mergesearch.methods.formula import plain
 from mergesearch.parents import Parents
@@ -26,7 +26,7 @@ def merging_bytes(plan: Plan, parents: Parents, *, streamed: bool) -> int:
     compiled = not streamed and call_for(parents.device, plan.n_entries) is not plain
     entries = block_entries(parents, compiled=compiled)
     blocks = max(_block_bytes(job, entries) + _moved_bytes(job, parents) for job in plan.jobs)
-    whole = max(_whole_bytes(job) for job in plan.jobs)
+    whole = max(_whole_bytes(job, parents) for job in plan.jobs)
     # what is waiting for its turn, and what was handed out
     results = _largest((job.n_bytes for job in plan.jobs), at_once + 1) if streamed else 0
     return at_once * (blocks + whole) + results
@@ -51,11 +51,13 @@ def _itemsize(source: Input, parents: Parents) -> int:
     return parents.specs(source.model)[source.name].dtype.itemsize
 
 
-def _whole_bytes(job: Job) -> int:
+def _whole_bytes(job: Job, parents: Parents) -> int:
     """Bound what a formula takes that looks at a whole tensor in float32."""
     about = job.name, len(job.shape), len(job.models)
     squares = job.method.n_squares(*about)
-    columns = job.shape[-1] if squares else 0
+    columns = 0
+    if squares:
+        columns = job.shape[0 if is_transposed(job, parents) else -1]
     return 4 * (job.n_entries * job.method.copies(*about) + columns**2 * squares)
 
 

@@ -53,6 +53,8 @@ class Inputs:
     statistics: Statistics = no_statistics
     #: Runs the formulas.
     executor: Executor = field(default_factory=Executor)
+    #: Tells if columns are outputs, and rows inputs, of the linear layer whose weight this is.
+    find_transposed: Callable[[], bool] = lambda: False
     #: Finds the task vectors' factors.
     find_factors: Callable[[], tuple[Factors, ...] | None] = lambda: None
 
@@ -91,6 +93,10 @@ class Inputs:
     def is_matrix(self) -> bool:
         """True where the tensor maps one hidden space to another: no vector, no tokens."""
         return is_matrix(self.name, self.n_dims)
+
+    def by_input(self, tensor: Tensor) -> Tensor:
+        """Give a matrix of these inputs a column for each of its layer's inputs, and back."""
+        return tensor.T if self.find_transposed() else tensor
 
     @cached_property
     def factors(self) -> tuple[Factors, ...] | None:

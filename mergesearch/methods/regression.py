@@ -115,7 +115,7 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
         return Formula(mean, constants)
 
     def compute() -> Spectrum:
-        models = [model.double().cpu() for model in inputs.models]
+        models = [inputs.by_input(model).double().cpu() for model in inputs.models]
         centre = scaled_sum(models, shares)
         weighted = [share * gram.double() for share, gram in zip(shares, grams, strict=True)]
         apart = list(zip([model - centre for model in models], weighted, strict=True))
@@ -130,7 +130,8 @@ def _regmean(kind: str, inputs: Inputs, weight: Sequence[float], alpha: float) -
     whole, diagonal = spectrum.numerators
     numerator = alpha * whole + (1 - alpha) * diagonal
     delta = spectrum.solve(numerator, alpha * spectrum.values + (1 - alpha))
-    return Formula(add_to_mean, {**constants, "delta": ByRow(delta.to(inputs.device))})
+    shown = ByRow(inputs.by_input(delta).to(inputs.device))
+    return Formula(add_to_mean, {**constants, "delta": shown})
 
 
 def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula:
@@ -149,13 +150,13 @@ def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula
         return mean_direction(inputs, lambda_)
 
     def compute() -> Spectrum:
-        deltas = [delta.double() for delta in task_vectors(inputs)]
+        deltas = [inputs.by_input(delta).double() for delta in task_vectors(inputs)]
         grams = _own_grams(deltas)
         whole = sum_of([d @ g for d, g in zip(deltas, grams, strict=True)])
         return Spectrum.of(sum_of(grams), [whole], exact_to=_computed(len(whole[0])))
 
     spectrum = inputs.recall("wudi", compute)
-    direction = _ridged(spectrum, ridge).to(inputs.device)
+    direction = inputs.by_input(_ridged(spectrum, ridge)).to(inputs.device)
     constants = {"direction": ByRow(direction), "scale": numbers(lambda_, inputs)}
     return Formula(add_direction, constants, heavy=True)
 
@@ -204,7 +205,7 @@ def _bmm(
         return Formula(add_deltas, scale, heavy=True)
 
     def compute() -> Spectrum:
-        deltas = [delta.double() for delta in task_vectors(inputs)]
+        deltas = [inputs.by_input(delta).double() for delta in task_vectors(inputs)]
         grams = (_own_grams(deltas) if kind is None else _grams(kind, inputs)) or []
         weighted = [share * gram.double() for share, gram in zip(shares, grams, strict=True)]
         # (W_i - A) G_i for any scale of the anchor
@@ -216,7 +217,7 @@ def _bmm(
     spectrum = _recalled(inputs, f"bmm {kind}", shares, compute)
     whole, centre = spectrum.numerators
     numerator = whole - anchor * centre * spectrum.values.float()
-    delta = _ridged(spectrum, ridge, numerator).to(inputs.device)
+    delta = inputs.by_input(_ridged(spectrum, ridge, numerator)).to(inputs.device)
     return Formula(add_to_anchor, {**scale, "delta": ByRow(delta)}, heavy=True)
 
 
@@ -260,7 +261,7 @@ def _grams(kind: str, inputs: Inputs) -> list[Tensor] | None:
 
 
 def _computed(n_columns: int) -> float:
-    """Bound the rounding of a Gram matrix in float64, as a part of its largest eigenvalue."""
+    """Bound a float64 Gram matrix's rounding, as a part of its largest eigenvalue."""
     return n_columns * torch.finfo(torch.float64).eps
 
 

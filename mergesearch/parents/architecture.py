@@ -125,6 +125,24 @@ class Destination:
     canonical: str
 
 
+def transposed_weights(config: Mapping[str, Any], names: Iterable[str]) -> frozenset[str]:
+    """Name the weights of linear layers stored columns by rows, as GPT-2's are.
+
+    Args:
+        config: the `config.json`.
+        names: of a checkpoint's tensors.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    if (model := empty_model(config)) is None:
+        return frozenset()
+    layers = (name for name, module in model.named_modules() if isinstance(module, Conv1D))
+    if not (own := {f"{name}.weight" for name in layers}):
+        return frozenset()
+    found = destinations(model, names)
+    return frozenset(n for n, to in found.items() if to.pattern is None and to.parameter in own)
+
+
 def destinations(model: Any, names: Iterable[str]) -> dict[str, Destination]:
     """Find the tensors of a model that stored tensors are loaded into.
 

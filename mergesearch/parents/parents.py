@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.parents.alignment import Alignment
+from mergesearch.parents.architecture import transposed_weights
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec
 from mergesearch.parents.differences import (
     Difference,
@@ -210,6 +211,14 @@ class Parents:
         change = self._files.changes(ref).get(name)
         moved = change is not None and self.alignment.moves(ref, name)
         return None if change is None or moved else change.factors
+
+    def is_transposed(self, ref: ModelRef, name: str) -> bool:
+        """Tell if a tensor has a row, and no column, for each input of its linear layer."""
+        checkpoint = self.checkpoint(ref)
+        known = self.memo.recall(
+            ("transposed", ref), lambda: transposed_weights(checkpoint.config, checkpoint.specs)
+        )
+        return name in known
 
     def read(self, ref: ModelRef, name: str) -> Tensor:
         """Read a tensor: as stored, or float32 where an adapter changes it.

@@ -1,9 +1,11 @@
 """The prompts of a search, for methods that look at what models compute."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.calibration import (
@@ -11,6 +13,7 @@ from mergesearch.calibration import (
     PROMPTS_FOLDER,
     Texts,
     disk_bytes,
+    file_name,
     hash_of,
     n_tokens,
     peak_bytes,
@@ -22,7 +25,6 @@ from mergesearch.evaluation import Evaluator, lessons
 from mergesearch.learning import Curriculum
 from mergesearch.merging import Plan
 from mergesearch.methods import METHODS
-from mergesearch.runtime import Runtime
 from mergesearch.space import BASE, LEARN, SearchSpace
 from mergesearch.tasks.prompt_files import Text, read_texts
 
@@ -85,6 +87,11 @@ class CalibrationTexts:
         files = {name: write_texts(of, folder) for name, of in self.texts.items()}
         return space.model_copy(update={"calibration": files})
 
+    @property
+    def by_file(self) -> Mapping[str, Texts]:
+        """The prompts by the names of the files that `written` writes."""
+        return {file_name(of): of for of in self.texts.values()}
+
     def lines(self) -> Sequence[str]:
         """Say what a user should know of them before the search begins."""
         if not self.searched:
@@ -143,27 +150,25 @@ def calibration_of(space: SearchSpace, evaluator: Evaluator) -> CalibrationTexts
     return replace(_of_suite(space, evaluator, models), kinds=kinds)
 
 
-def check_calibration(
-    calibration: CalibrationTexts | None, runtime: Runtime, budget: int | None
-) -> None:
-    """Refuse statistics that no worker can have, or that spend a search's budget.
+def check_calibration(calibration: CalibrationTexts | None, budget: int | None) -> None:
+    """Refuse statistics that spend a search's budget.
 
     Raises:
         InputError: they are wanted all the same.
     """
-    if calibration is None:
-        return
-    if runtime.ray is not None:
-        raise InputError(
-            "statistics of prompts lie in the run's folder, which workers on other hosts do not "
-            f"see, and the space's methods need some ({', '.join(calibration.kinds)}); search with "
-            "--workers on one host, without --ray"
-        )
-    if budget is not None and calibration.n_answers >= budget:
+    if calibration is not None and budget is not None and calibration.n_answers >= budget:
         raise InputError(
             f"calibration: statistics take {calibration.n_answers:,} answers, of a budget of "
             f"{budget:,} documents; give fewer prompts, or raise the budget"
         )
+
+
+def statistics_here(folder: Path) -> Path:
+    """Give the run's folder of statistics, or a host's own where there is no run."""
+    if folder.parent.is_dir():
+        return folder
+    own = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    return Path(gettempdir()) / f"mergesearch-statistics-{own}"
 
 
 def set_apart(

@@ -135,6 +135,7 @@ def _workers(
         n_devices=runtime.devices_per_worker,
         models={name: space.soup([ref]) for name, ref in named.items()},
         digest_of=partial(digest_of, parents=setup.parents),
+        statistics=statistics,
         say=observer.stage,
     )
     with pool:

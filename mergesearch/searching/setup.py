@@ -37,6 +37,7 @@ from mergesearch.searching.calibrating import (
     calibration_of,
     check_calibration,
     set_apart,
+    statistics_here,
 )
 from mergesearch.searching.goals import check_goals
 from mergesearch.searching.models import WORKING, Models, open_models
@@ -110,7 +111,7 @@ class Shared:
     built: Mapping[str, tuple["BuiltTask", ...]]
     curriculum: Curriculum | None
     calibration: CalibrationTexts | None
-    #: Where statistics for merges are kept, for all workers of a host.
+    #: Where statistics for merges are kept, for all workers who see the run's folder.
     statistics: Path
 
 
@@ -164,7 +165,7 @@ def prepare(
         calibration = shared.calibration
     else:
         calibration = calibration_of(space, evaluator) if is_search else None
-    check_calibration(calibration, runtime, budget)
+    check_calibration(calibration, budget)
     set_apart(evaluator, curriculum, calibration)
     dtype = runtime.torch_dtype or compute_dtype(soup, device)
     # built before what the process holds is measured
@@ -238,7 +239,8 @@ def worker_of(
             setup.space, setup.curriculum, setup.subject, setup.evaluator, setup.portion
         )
     device, dtype = runtime.torch_device, runtime.torch_dtype
-    calibrator = Calibrator(setup.parents, setup.tokenizer, statistics, say)
+    texts = {} if setup.calibration is None else setup.calibration.by_file
+    calibrator = Calibrator(setup.parents, setup.tokenizer, statistics, say, texts)
     return LocalWorker(
         setup.parents, setup.evaluator, device, dtype, teacher, setup.spread, calibrator
     )
@@ -266,7 +268,7 @@ def start_worker(
     quiet_optuna()
     quiet_process()
     setup = prepare(space, runtime, shared=shared)
-    return worker_of(setup, runtime, shared.statistics)
+    return worker_of(setup, runtime, statistics_here(shared.statistics))
 
 
 def _suite(space: SearchSpace, prompts: Mapping[str, tuple[str, ...]] | None) -> Suite:

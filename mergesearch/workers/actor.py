@@ -9,10 +9,11 @@ from mergesearch.learning import Course
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Pass
 from mergesearch.scores import DocumentScore
-from mergesearch.workers.base import Merged, Worker
+from mergesearch.workers.base import Merged
+from mergesearch.workers.local import LocalWorker
 
 #: Makes the worker of an actor, given the workers that share its host, itself included.
-Start = Callable[[int], Worker]
+Start = Callable[[int], LocalWorker]
 
 
 class Actor:
@@ -35,6 +36,14 @@ class Actor:
     def merge(self, recipe: Recipe) -> Merged:
         """Make the live model the recipe's."""
         return self._worker.merge(recipe)
+
+    def statistics_files(self, key: str) -> list[str]:
+        """Name the files of statistics that a merge has looked at."""
+        return sorted(file.name for file in self._worker.statistics(key).iterdir())
+
+    def statistics_file(self, key: str, name: str) -> bytes:
+        """Read one of them."""
+        return (self._worker.statistics(key) / name).read_bytes()
 
     def score(
         self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,6 +89,12 @@ class LocalWorker:
             statistics = self._calibrator.prepare(recipe, self._live)
         digest = self._live.become(recipe)
         return Merged(digest, self._live.plan.n_entries, statistics)
+
+    def statistics(self, key: str) -> Path:
+        """Give the folder of statistics that a merge has looked at."""
+        if self._calibrator is None:
+            raise ValueError("a worker without a calibrator has no statistics")
+        return self._calibrator.folder_of(key)
 
     def score(
         self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]

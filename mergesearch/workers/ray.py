@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Condition, Lock, Thread
 from types import MappingProxyType
 from typing import Any, Self
 
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.files import whole_folder
 from mergesearch.learning import Course
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Pass
@@ -50,6 +52,7 @@ class RayPool:
         models: recipes of each model alone, by its name: a worker on another host must have the
             same.
         digest_of: gives the hash of such a recipe's tensors here.
+        statistics: the run's folder of them; what workers compute elsewhere is copied there.
         say: is told of workers that come and go.
 
     Raises:
@@ -66,13 +69,15 @@ class RayPool:
         n_devices: int = 1,
         models: Mapping[str, Recipe] = MappingProxyType({}),
         digest_of: Callable[[Recipe], str] | None = None,
+        statistics: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._say = say
         self._models = models
         self._digest_of = digest_of
+        self._statistics = statistics
         self._digests: dict[str, str] = {}
-        self._checking = Lock()
+        self._checking, self._bringing = Lock(), Lock()
         self._closed = False
         #: Why no further worker can be had.
         self._failure: Exception | None = None
@@ -198,6 +203,27 @@ class RayPool:
         except RayError as error:
             raise WorkerDied(first_line(error)) from None
 
+    def bring(self, seat: _Seat, key: str) -> None:
+        """Copy statistics that a worker has into the run's folder, if they are not there.
+
+        Raises:
+            WorkerDied: it has died meanwhile.
+            InputError: they cannot be written.
+        """
+        if self._statistics is None:
+            return
+        folder = self._statistics / key
+        with self._bringing:
+            if folder.is_dir():
+                return
+            try:
+                with whole_folder(folder) as made:
+                    for name in self.get(seat.handle.statistics_files.remote(key)):
+                        file = self.get(seat.handle.statistics_file.remote(key, name))
+                        (made / name).write_bytes(file)
+            except OSError as error:
+                raise InputError(f"cannot write {folder}: {error.strerror}; make room") from None
+
     def _launch(self) -> None:
         with self._changed:
             self._n_started += 1
@@ -297,7 +323,13 @@ class _Lent:
         return self._ask(recipe.hash, lambda actor: actor.digest.remote(recipe))
 
     def merge(self, recipe: Recipe) -> Merged:
-        return self._ask(recipe.hash, lambda actor: actor.merge.remote(recipe))
+        def ended(reference: Any) -> Merged:
+            merged: Merged = self._pool.get(reference)
+            for one in merged.statistics:
+                self._pool.bring(self.seat, one.key)
+            return merged
+
+        return self._ask(recipe.hash, lambda actor: actor.merge.remote(recipe), ended)
 
     def score(
         self, recipe: Recipe, digest: str, fingerprint: str, doc_ids: Sequence[int]

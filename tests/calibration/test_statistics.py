@@ -11,12 +11,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from mergesearch.calibration import Calibrator, calibrated, disk_bytes
+from mergesearch.calibration.layers import Layers
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.merging import LiveModel, digest_of, merged_tensors, plan_merge
+from mergesearch.merging.threads import Workers
+from mergesearch.methods import METHODS, apply
 from mergesearch.parents import Parents, tokenizer_of
-from mergesearch.recipe import ModelRef, Recipe
+from mergesearch.recipe import ModelRef, Recipe, read_recipe
 from mergesearch.runtime import torch_threads
 from tests import tiny
 from tests.calibration.conftest import ONE, TWO, OfMethod
@@ -40,13 +44,13 @@ def tokens(text: str) -> Tensor:
     return torch.tensor([tiny.tokenizer()(text)["input_ids"]])
 
 
-def inputs_of(model: Any, texts: list[str]) -> dict[str, Tensor]:
+def inputs_of(model: Any, texts: list[str], kind: type[nn.Module] = nn.Linear) -> dict[str, Tensor]:
     """What each linear layer gets from texts in plain forward passes, (tokens, columns)."""
     seen: dict[str, list[Tensor]] = defaultdict(list)
     hooks = [
         module.register_forward_pre_hook(lambda _, args, n=name: seen[n].append(args[0][0]))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, kind)
     ]
     with torch.no_grad():
         for text in texts:
@@ -288,17 +292,51 @@ def test_bad_prompts_are_one_line(of_method: OfMethod, tmp_path: Path) -> None:
     assert "line 1: must be a JSON string" in refused(half)
 
 
-def test_models_without_linear_layers_are_refused(tmp_path: Path) -> None:
-    refs = [
-        ModelRef.model_validate(str(tiny.gpt2(tmp_path / name, seed)))
-        for seed, name in enumerate(("one", "two"))
-    ]
-    (tmp_path / "p.txt").write_text("w1 w2")
-    recipe = Recipe.model_validate(
-        {
-            "merge_method": "regmean",
-            "slices": [{"sources": [{"model": str(ref)} for ref in refs]}],
-            "calibration": {str(ref): str(tmp_path / "p.txt") for ref in refs},
-        }
+def test_models_without_linear_layers_are_refused() -> None:
+    model: Any = nn.Sequential(nn.ModuleList([nn.LayerNorm(4), nn.LayerNorm(4)]))
+    with pytest.raises(InputError, match="linear layers in 2 decoder layers, and the class"):
+        Layers(model, 2, Workers(1))
+
+
+def test_layers_that_are_stored_columns_by_rows_are_merged_by_their_inputs(tmp_path: Path) -> None:
+    """As GPT-2's are: W.T is to W.T what another model's W is to W."""
+    base, one, two = (
+        tiny.gpt2(tmp_path / name, seed) for seed, name in enumerate(("base", "one", "two"))
     )
-    assert "linear layers in 2 decoder layers, and the class" in refused(recipe)
+    for name, texts in (("one", ONE), ("two", TWO)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts))
+    w0 = loaded(base).state_dict()
+    models = [loaded(folder).state_dict() for folder in (one, two)]
+    inputs = [inputs_of(loaded(f), of, Conv1D) for f, of in ((one, ONE), (two, TWO))]
+    held = inputs_of(loaded(base), list(dict.fromkeys([*ONE, *TWO])), Conv1D)
+
+    def merged(method: str, more: str) -> dict[str, Tensor]:
+        recipe = read_recipe(
+            f"{{merge_method: {method}, models: [{{model: one}}, {{model: two}}], "
+            f"calibration: {{one: one.txt, two: two.txt}}{more}}}"
+        ).resolved(tmp_path)
+        parents = Parents.of(recipe)
+        with calibrated(recipe, parents):
+            return dict(merged_tensors(recipe, parents))
+
+    name = "transformer.h.1.mlp.c_fc.weight"
+    rows = [x[name] for x in inputs]
+    shrunk = [x.T @ x / len(x) for x in rows]
+    shrunk = [0.7 * g + 0.3 * g.diagonal().diag() for g in shrunk]
+    whole = sum(g @ of[name] for g, of in zip(shrunk, models, strict=True))
+    close(
+        merged("regmean", ", parameters: {alpha: 0.7}")[name],
+        torch.linalg.solve(shrunk[0] + shrunk[1], torch.as_tensor(whole)),
+    )
+    turned = [(of[name] - w0[name]).T for of in models]
+    close(
+        merged("wudi", ", base_model: base, parameters: {ridge: 0.5}")[name],
+        w0[name] + apply(METHODS["wudi"], torch.zeros(64, 16), turned, ridge=0.5).T,
+    )
+    kept = held[name].abs().mean(0)
+    left = 1 - kept / kept.max() * 0.6
+    mean = (models[0][name] + models[1][name]) / 2
+    close(
+        merged("linear", ", parameters: {weight: 1}, aim: {base: base, omega: 0.4}")[name],
+        w0[name] + (mean - w0[name]) * left[:, None],
+    )

@@ -1,6 +1,7 @@
 """Methods that look at what models compute, in a search."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from typer.testing import CliRunner
 from mergesearch import export, merge, search
 from mergesearch.cli.app import app
 from mergesearch.errors import InputError
-from mergesearch.recipe import load_recipe
+from mergesearch.recipe import Recipe, load_recipe
 from mergesearch.runs import Record
+from mergesearch.runtime import Runtime
 from mergesearch.searching import open_run, open_search, prepare
+from mergesearch.searching.setup import Shared, start_worker, worker_of
 from mergesearch.space import SearchSpace
 from tests import tiny
 from tests.searching.watch import Killed, RecordingObserver, load
@@ -167,9 +170,37 @@ def test_bad_input_is_one_line(family: Path) -> None:
     )
 
 
-def test_workers_elsewhere_are_refused(family: Path) -> None:
-    with pytest.raises(InputError, match=r"need some \(gram, fisher\); search with --workers on"):
-        search(looking(family), family / "run", device="cpu", ray="auto")
+def test_a_worker_elsewhere_gets_the_prompts_and_keeps_statistics_itself(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a host that has no such run: neither its prompts nor its folder are there."""
+    space, runtime = looking(family), Runtime(device="cpu")
+    setup = prepare(space, runtime)
+    assert setup.calibration is not None
+    named = setup.calibration.written(setup.space, family / "run")
+    assert isinstance(named.calibration, Mapping)
+    recipe = Recipe.model_validate(
+        {
+            "merge_method": "regmean",
+            "slices": [{"sources": [{"model": str(ref)} for ref in space.parents.values()]}],
+            "calibration": {str(space.parents[n]): str(f) for n, f in named.calibration.items()},
+        }
+    )
+    here = family / "run" / "calibration"
+    merged = worker_of(setup, runtime, here).merge(recipe)
+    (family / "run").rename(family / "gone")
+    monkeypatch.setattr("mergesearch.searching.calibrating.gettempdir", lambda: str(tmp_path))
+    shared = Shared(setup.suite, setup.evaluator.built, None, setup.calibration, here)
+    worker = start_worker(space, runtime, shared, 1)
+    assert worker.merge(recipe) == merged
+    assert not (family / "run").exists()
+    for one in merged.statistics:
+        folder = worker.statistics(one.key)
+        assert folder.parent.parent == tmp_path
+        kept = family / "gone" / "calibration" / one.key
+        assert {f.name: f.read_bytes() for f in folder.iterdir()} == {
+            f.name: f.read_bytes() for f in kept.iterdir()
+        }
 
 
 @pytest.mark.slow

@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from mergesearch.calibration import Computed
 from mergesearch.errors import CandidateError, InputError
-from mergesearch.recipe import Recipe, read_recipe
+from mergesearch.recipe import ModelRef, Recipe, read_recipe
 from mergesearch.workers import Merged, OtherTensorsError, PoolClosed
 from mergesearch.workers.cluster import Cluster
 from mergesearch.workers.ray import N_DEATHS, RayPool
@@ -131,6 +133,33 @@ def test_a_recipe_on_which_workers_die_fails_and_no_other(pool_of: Callable[...,
         worker.merge(RECIPE)
     with pool.lend() as worker:
         assert worker.merge(OTHER) == Merged("digest", 1)
+
+
+def test_statistics_that_a_worker_has_elsewhere_come_to_the_run(
+    pool_of: Callable[..., RayPool], tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    computed = Computed("5f0c", "gram", ModelRef.model_validate("one"), 3)
+
+    def merge(actor: FakeActor, recipe: Recipe) -> Merged:
+        return Merged("digest", 1, (computed,))
+
+    def file(actor: FakeActor, key: str, name: str) -> bytes:
+        asked.append(f"{key}/{name}")
+        return died(actor) if len(asked) == 2 else name.encode()
+
+    def files(actor: FakeActor, key: str) -> list[str]:
+        return ["0000.safetensors", "index.json"]
+
+    answers: dict[str, Callable[..., Any]] = {"where": where, "merge": merge}
+    answers |= {"statistics_files": files, "statistics_file": file}
+    pool = pool_of(FakeRay(answers), statistics=tmp_path)
+    with pool.lend() as worker:
+        for _ in range(2):
+            assert worker.merge(RECIPE).statistics == (computed,)
+    assert [file.name for file in tmp_path.iterdir()] == ["5f0c"]
+    assert (tmp_path / "5f0c" / "index.json").read_bytes() == b"index.json"
+    assert len(asked) == 4  # two before that worker died, and again of another
 
 
 def test_a_worker_that_merges_otherwise_is_out(pool_of: Callable[..., RayPool]) -> None:
