@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergesearch.errors import InputError, RecipeError
-from mergesearch.merging.conversion import NEXT_LAYERS
 from mergesearch.merging.layered import DEPTH_KEYS, check_said, of_layers, per_layer, spelled_out
 from mergesearch.parents import LANGUAGE_KEYS, Parents, configuration, tower_depths
 from mergesearch.recipe import ModelRef, Recipe
@@ -54,13 +53,6 @@ def _depth_of_class(config: Mapping[str, Any]) -> int | None:
         return None
     n = getattr(of, "num_hidden_layers", None)
     return n if type(n) is int else None
-
-
-def without_further_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Say in all parts of a configuration that no layers predict further tokens."""
-    said = {key: without_further_tokens(of) for key, of in config.items() if isinstance(of, dict)}
-    zero = {NEXT_LAYERS: 0} if config.get(NEXT_LAYERS) else {}
-    return {**config, **said, **zero}
 
 
 def merged_config(

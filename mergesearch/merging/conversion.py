@@ -15,10 +15,7 @@ from torch import Tensor
 
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.merging.loading import Load
-from mergesearch.parents import Group, destinations, groups, in_layer, layer_of
-
-#: The key under which a configuration counts layers that predict further tokens, beyond its depth.
-NEXT_LAYERS = "num_nextn_predict_layers"
+from mergesearch.parents import Group, destinations, groups, in_layer, passed_over
 
 
 class Conversion:
@@ -95,10 +92,10 @@ class Conversion:
         if lost := _unwritten(model, made):
             raise _only("model", lost[0])
         kinds = {in_layer(name, 0) for name in known}
-        for name in self.unused:
-            # a value head is another kind of tensor; a further layer is not
-            if in_layer(name, 0) in kinds and not _is_ignored(model, name):
-                raise _only("recipe", name)
+        alike = [name for name in self.unused if in_layer(name, 0) in kinds]
+        # a value head is another kind of tensor; a further layer is not
+        if alike and (odd := set(alike) - passed_over(model, alike)):
+            raise _only("recipe", min(odd))
         for name, shape in made.items():
             if name in known and tuple(known[name].shape) != shape:
                 raise RecipeError(
@@ -121,7 +118,8 @@ def missing(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...
     made = {to.parameter for to in found.values() if to.pattern is None}
     made |= {name for group in groups(model, shapes, found) for name in group.parameters}
     lost = _unwritten(model, made)
-    return tuple(n for n in lost if not _matches(model._keys_to_ignore_on_load_missing, n))
+    computed = model._keys_to_ignore_on_load_missing or ()
+    return tuple(n for n in lost if not any(re.search(pattern, n) for pattern in computed))
 
 
 def loads(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -138,24 +136,6 @@ def _only(owner: str, name: str) -> InputError:
         "the model must have the parameters that the recipe writes, but only the "
         f"{owner} has {name}"
     )
-
-
-def _is_ignored(model: Any, name: str) -> bool:
-    """Tell a tensor that the model's class leaves in the file, as it says itself.
-
-    Of layers that predict further tokens it knows by number only those of published models; the
-    configuration counts them.
-    """
-    if (layer := layer_of(name)) is not None and hasattr(model, "config"):
-        config = model.config.get_text_config()
-        depth, n = (getattr(config, key, None) for key in ("num_hidden_layers", NEXT_LAYERS))
-        if type(depth) is int and type(n) is int and depth <= layer < depth + n:
-            return True
-    return _matches(getattr(model, "_keys_to_ignore_on_load_unexpected", None), name)
-
-
-def _matches(patterns: Iterable[str] | None, name: str) -> bool:
-    return any(re.search(pattern, name) for pattern in patterns or ())
 
 
 def _unwritten(model: Any, names: Iterable[str]) -> list[str]:

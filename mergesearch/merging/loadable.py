@@ -1,15 +1,30 @@
 """Merges compared with the classes that will load them."""
 
+from collections.abc import Mapping
+
 from mergesearch.errors import InputError
 from mergesearch.merging.conversion import Conversion, loads, missing
-from mergesearch.merging.layered import DEPTH_KEYS
 from mergesearch.merging.plan import Plan
-from mergesearch.parents import EMBEDDINGS, HEAD, Parents, empty_model, in_layer, layer_of
+from mergesearch.parents import HEAD, Parents, empty_model, in_layer
 
-#: Parts of the names of what lies between the last layer and the head.
-_NORMS = ("norm", "ln_f")
-#: The experts of a mixture are of a number that is no layers'.
-_COUNTED = "expert"
+_PLAIN = frozenset(
+    f"{name}.weight"
+    for name in (
+        *("input_layernorm", "post_attention_layernorm"),
+        *(f"self_attn.{x}_proj" for x in "qkvo"),
+        *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
+    )
+)
+#: The tensors of a layer, by kinds of models that are common: of these nothing more is asked,
+#: without the seconds that transformers takes to import.
+_LAYERS: Mapping[str, frozenset[str]] = {
+    "llama": _PLAIN,
+    "mistral": _PLAIN,
+    "qwen2": _PLAIN | {f"self_attn.{x}_proj.bias" for x in "qkv"},
+    "qwen3": _PLAIN | {f"self_attn.{x}_norm.weight" for x in "qk"},
+}
+#: Keys by which such a layer has more of them.
+_MORE = ("attention_bias", "mlp_bias")
 
 
 def check_loads(plan: Plan, parents: Parents) -> None:
@@ -17,15 +32,14 @@ def check_loads(plan: Plan, parents: Parents) -> None:
 
     And a stack whose tensors are others than its configuration means. The class in transformers is
     made without memory, and compared by names, those of a stack by shapes as well. Code of a
-    model's own, which is never run, says nothing. A causal model whose layers are all there and
-    alike, between embeddings, norm and head, is taken to be whole.
+    model's own, which is never run, says nothing.
 
     Raises:
         InputError: naming a tensor that would be missing, or of a stack unexpected, or of another
             shape.
     """
     if not plan.is_stack and _looks_whole(plan):
-        return  # without the seconds that transformers takes to import
+        return
     model = empty_model(plan.config)
     if plan.is_stack and _loads_itself(plan, parents):
         if model is None:
@@ -60,23 +74,17 @@ def _loads_itself(plan: Plan, parents: Parents) -> bool:
 
 
 def _looks_whole(plan: Plan) -> bool:
-    """Tell a plain causal model of which no tensor can be seen to be missing."""
-    config, names = plan.config, plan.shapes
-    layers: dict[int, set[str]] = {}
-    for name in names:
-        if (layer := layer_of(name)) is not None:
-            layers.setdefault(layer, set()).add(in_layer(name, 0))
-    outside = [name for name in names if layer_of(name) is None]
-    classes = config.get("architectures")
-    return (
-        isinstance(classes, list)
-        and [str(name).endswith("ForCausalLM") for name in classes] == [True]
-        and bool(layers)
-        and layers.keys() == set(range(len(layers)))
-        and len(layers) in [config.get(key) for key in DEPTH_KEYS]
-        and all(kinds == layers[0] for kinds in layers.values())
-        and not any(_COUNTED in name for name in layers[0])
-        and any(name.endswith(EMBEDDINGS) for name in outside)
-        and any(norm in name for name in outside for norm in _NORMS)
-        and (HEAD in names or config.get("tie_word_embeddings") is True)
-    )
+    """Tell a causal model of a known kind that has every tensor of it."""
+    config, classes = plan.config, plan.config.get("architectures")
+    of_layer, depth = _LAYERS.get(str(config.get("model_type"))), config.get("num_hidden_layers")
+    if not isinstance(classes, list) or of_layer is None or type(depth) is not int:
+        return False
+    if [str(name).endswith("ForCausalLM") for name in classes] != [True]:
+        return False
+    if any(config.get(key) for key in _MORE):
+        return False
+    ends = {"model.embed_tokens.weight", "model.norm.weight"}
+    if config.get("tie_word_embeddings") is not True:
+        ends.add(HEAD)
+    layers = {f"model.layers.{i}.{name}" for i in range(depth) for name in of_layer}
+    return layers | ends <= plan.shapes.keys()

@@ -10,26 +10,25 @@ import torch
 
 from mergesearch.errors import RecipeError
 from mergesearch.merging.arguments import Target, arguments_of
-from mergesearch.merging.configuration import (
-    has_towers,
-    merged_config,
-    n_layers,
-    without_further_tokens,
-)
+from mergesearch.merging.buffers import plan_buffers
+from mergesearch.merging.configuration import has_towers, merged_config, n_layers
 from mergesearch.merging.conversion import loads
 from mergesearch.merging.factors import check_adapters
-from mergesearch.merging.plan import Buffer, Held, Input, Job, Plan
+from mergesearch.merging.plan import Held, Input, Job, Plan
 from mergesearch.methods.declare import is_matrix
 from mergesearch.parents import (
     Parents,
     TensorSpec,
     empty_model,
+    further_layers,
     in_layer,
     is_computed,
+    is_further,
     layer_of,
     tower_depths,
     tower_of,
     untied,
+    without_further,
 )
 from mergesearch.recipe import ModelRef, Recipe, Slice, Source
 
@@ -68,8 +67,8 @@ class _Planner:
         first = self._slices[0].sources[0].model
         self._depth = self._n_layers(first)
         self._towers = tower_depths(parents.checkpoint(first).specs)
-        models = {source.model for part in self._slices for source in part.sources}
-        named = models | ({recipe.aim.base} if recipe.aim else set())
+        models = dict.fromkeys(source.model for part in self._slices for source in part.sources)
+        named = [*models, *([recipe.aim.base] if recipe.aim else [])]
         self._specs = {model: parents.specs(model) for model in named}
         #: Whether no model has an output head beside its embeddings.
         self._ties = all(parents.checkpoint(model).is_tied for model in models)
@@ -97,14 +96,16 @@ class _Planner:
             replace(job, flat_range=(start, ends[-1]))
             for job, start in zip(jobs, ends, strict=False)
         )
-        config = merged_config(self._recipe, self._first_layers(), self._parents, self._depth)
+        config = merged_config(self._recipe, self._layers, self._parents, self._depth)
         written = {job.name for job in jobs}
-        if not any((layer_of(name) or 0) >= len(self._first_layers()) for name in written):
-            config = without_further_tokens(config)
+        further = further_layers(config)
+        if not any(is_further(name, further) for name in written):
+            config = without_further(config)
         first = self._parents.checkpoint(self._recipe.models[0])
         if first.head in written and first.says_tied:
             config = untied(config)  # it is written, and transformers loads it
-        buffers = tuple(self._buffers())
+        layers = self._layers if self._is_stack else None
+        buffers = tuple(plan_buffers(self._recipe.models, self._parents, layers))
         return Plan(
             jobs=tuple(laid_out),
             config=config,
@@ -126,46 +127,14 @@ class _Planner:
         """List what is not written of the models; of a stack, layers aside."""
         first = self._parents.checkpoint(self._slices[0].sources[0].model)
         names = (*first.specs, *first.buffers)
-        outside = [n for n in names if not self._is_stack or layer_of(n) is None]
         others = (self._parents.checkpoint(model) for model in self._recipe.models)
         more = {n for of in others for n in (*of.specs, *of.buffers)} - set(names)
+        every = [n for n in (*names, *sorted(more)) if n not in written]
         if self._is_stack:  # whose layers are taken as the recipe says
-            more = {name for name in more if layer_of(name) is None}
-        return tuple(n for n in (*outside, *sorted(more)) if n not in written)
-
-    def _buffers(self) -> Iterator[Buffer]:
-        """Plan the copies of the first model's masks and positions.
-
-        Raises:
-            RecipeError: another model stores another.
-        """
-        first, *others = self._recipe.models
-        stored = self._parents.checkpoint(first).buffers
-        if self._is_stack:
-            for at, (model, layer) in enumerate(self._first_layers()):
-                for name, spec in self._parents.checkpoint(model).buffers.items():
-                    if layer_of(name) == layer:
-                        yield Buffer(in_layer(name, at), Input(model, name), spec.shape, spec.dtype)
-        for name, spec in stored.items():
-            if self._is_stack and layer_of(name) is not None:
-                continue
-            for other in others:
-                theirs = self._parents.checkpoint(other)
-                if name not in theirs.buffers:
-                    continue
-                if not self._same_buffer(name, first, other):
-                    raise RecipeError(
-                        f"masks and positions are copied, so {name} must be the same in all "
-                        f"models, but {first} and {other} differ; remove it from one of them"
-                    )
-            yield Buffer(name, Input(first, name), spec.shape, spec.dtype)
-
-    def _same_buffer(self, name: str, first: ModelRef, other: ModelRef) -> bool:
-        """Compare two models' masks or positions, once for all candidates."""
-        one, two = (self._parents.checkpoint(model) for model in (first, other))
-        return self._parents.memo.recall(
-            ("same buffer", first, other, name), lambda: torch.equal(one.read(name), two.read(name))
-        )
+            stay = (_AFTER,) if self._carries_further else (_AFTER, _BEYOND)
+            named = {n for of in self._names.values() for at in stay for n in of.get(at, ())}
+            every = [name for name in every if layer_of(name) is None or name in named]
+        return tuple(every)
 
     @cached_property
     def _apart(self) -> frozenset[str]:
@@ -174,6 +143,18 @@ class _Planner:
         if self._recipe.towers is None and not (self._is_stack and has_towers(first.config)):
             return frozenset()
         return self._parents.towers
+
+    @cached_property
+    def _beside(self) -> frozenset[str]:
+        """Of a stack, tensors whose numbers are of no layer that is moved.
+
+        Towers, and what the class does not load: further heads, and layers of further tokens that
+        have names of their own.
+        """
+        foreign = self._parents.foreign
+        first = self._parents.checkpoint(self._slices[0].sources[0].model)
+        own = {tower_of(name) for name in first.specs.keys() - foreign}
+        return self._apart | {name for name in foreign if tower_of(name) not in own}
 
     @cached_property
     def _is_stack(self) -> bool:
@@ -236,7 +217,7 @@ class _Planner:
             ):
                 continue
             layer = layer_of(name)
-            if self._is_stack and name in self._apart:
+            if self._is_stack and name in self._beside:
                 layer = _AFTER  # layers of the language model are moved, and no tower's
             elif layer is None:
                 before = any(word in name for word in ("embed", "wte", "wpe"))
@@ -259,7 +240,8 @@ class _Planner:
                 layer += 1
         # mergekit takes what follows the layers from the last slice, at depth 0
         yield from self._layer(last, [_AFTER] * len(last.sources), _AFTER, 0.0)
-        yield from self._layer(last, [_BEYOND] * len(last.sources), _BEYOND, 1.0)
+        if self._carries_further:
+            yield from self._layer(last, [_BEYOND] * len(last.sources), _BEYOND, 1.0)
 
     def _check_towers(self) -> None:
         """Refuse to move layers of a model whose towers have other depths than it says.
@@ -268,9 +250,9 @@ class _Planner:
             RecipeError: as an encoder has more layers than its decoder, or a vision tower other.
         """
         for model, names in self._names.items():
-            depth = self._n_layers(model)
-            moved = (n for of in names.values() for n in of if n not in self._apart)
-            towers = tower_depths(moved)
+            depth, further = self._n_layers(model), self._further(model)
+            moved = (n for of in names.values() for n in of if n not in self._beside)
+            towers = tower_depths(n for n in moved if layer_of(n) not in further)
             if odd := [f"{tower}* {n}" for tower, n in towers.items() if n != depth]:
                 raise RecipeError(
                     f"layers are moved of models whose layers are all counted in config.json, but "
@@ -293,7 +275,24 @@ class _Planner:
             if not self._is_shared(name, pairs):
                 continue
             at = self._position(name, depth)
-            yield self._job(Target(part, _moved(name, layer), at), names)
+            placed = self._behind(name, first.model) if layer == _BEYOND else _moved(name, layer)
+            yield self._job(Target(part, placed, at), names)
+
+    def _behind(self, name: str, model: ModelRef) -> str:
+        """Name a tensor of a layer behind a model's own, where it is behind those of the output."""
+        if not self._is_stack:
+            return name
+        return in_layer(name, (layer_of(name) or 0) - self._n_layers(model) + len(self._layers))
+
+    @cached_property
+    def _carries_further(self) -> bool:
+        """False for a stack that ends with other layers of further tokens than it starts with."""
+        ends = [self._slices[at].sources[0].model for at in (0, -1)]
+        return not self._is_stack or len({len(self._further(model)) for model in ends}) == 1
+
+    def _further(self, model: ModelRef) -> range:
+        """List a model's layers of further tokens, behind its own."""
+        return further_layers(self._parents.checkpoint(model).config)
 
     def _is_shared(self, name: str, pairs: Sequence[tuple[ModelRef, str]]) -> bool:
         """Tell a tensor of the model from a value head that training left in some."""
@@ -373,7 +372,8 @@ class _Planner:
         source, name = (of_base or named)[0]
         return self._specs[source.model][name].dtype
 
-    def _first_layers(self) -> list[tuple[ModelRef, int]]:
+    @cached_property
+    def _layers(self) -> list[tuple[ModelRef, int]]:
         """List for each layer of the output the first source's model, and its layer there."""
         return [
             (part.sources[0].model, _first(part.sources[0]) + offset)

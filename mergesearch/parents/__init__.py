@@ -9,6 +9,12 @@ from mergesearch.parents.architecture import (
 )
 from mergesearch.parents.checkpoint import EMBEDDINGS, HEAD, Checkpoint, TensorSpec, read_json
 from mergesearch.parents.differences import Difference
+from mergesearch.parents.further import (
+    further_layers,
+    is_further,
+    passed_over,
+    without_further,
+)
 from mergesearch.parents.fused import Group, groups
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
@@ -46,16 +52,20 @@ __all__ = [
     "default_budget",
     "destinations",
     "empty_model",
+    "further_layers",
     "groups",
     "in_layer",
     "is_computed",
+    "is_further",
     "layer_of",
     "load_tokenizer",
     "locate",
     "open_parents",
+    "passed_over",
     "read_json",
     "tokenizer_of",
     "tower_depths",
     "tower_of",
     "untied",
+    "without_further",
 ]

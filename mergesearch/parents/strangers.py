@@ -1,7 +1,7 @@
 """Tensors that some models have, and of which nothing says what they are."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -9,15 +9,12 @@ import torch
 from mergesearch.errors import InputError
 from mergesearch.parents.architecture import NOT_MADE, configuration, destinations, empty_model
 from mergesearch.parents.checkpoint import Checkpoint, TensorSpec
-from mergesearch.parents.layers import layer_of
+from mergesearch.parents.further import passed_over
 
-#: Names of heads that training adds, and of what predicts further tokens, before any number.
-_HEAD = re.compile(r"(^|[._])(heads?|classifier|critic|reward|score|value|mtp|nextn)([._]|$)")
-#: What configurations call the number of layers that predict further tokens.
-_FURTHER = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+#: Words in the names of heads that training adds beside a model.
+_HEAD = re.compile(r"(^|_)(heads?|classifier|critic|reward|score|value)(_|$)")
 #: Ends of names of tables and marks that old code stored, and no class has today.
 _OLD = re.compile(r"(inv_freq|(cos|sin)_cached|position_ids|\.version|_float_tensor|_extra_state)$")
-_NUMBER = re.compile(r"\.\d+\.")
 
 
 def refuse_strangers(checkpoints: Sequence[Checkpoint]) -> None:
@@ -56,31 +53,20 @@ def _unexplained(checkpoint: Checkpoint, names: Iterable[str]) -> set[str]:
     config = checkpoint.config
     if (model := empty_model(config)) is None:
         return set()  # which is refused where the tensors are asked for
-    left = {name for name in names if not (_is_named(name) or _is_further(name, config))}
+    own = {part for part, _ in model.named_children()}
+    left = {name for name in names if not _is_named(name, own)}
     for known in _models(model, config):
         if not left:
             break
-        patterns = getattr(known, "_keys_to_ignore_on_load_unexpected", None) or ()
-        left -= {name for name in left if any(re.search(p, name) for p in patterns)}
+        left -= passed_over(known, left)
         left -= destinations(known, checkpoint.specs).keys()
     return left
 
 
-def _is_named(name: str) -> bool:
-    """Tell a tensor whose name says what it is: a head, or a table."""
-    return bool(_HEAD.search(_NUMBER.split(name)[0]) or _OLD.search(name))
-
-
-def _is_further(name: str, config: Mapping[str, Any]) -> bool:
-    """Tell a tensor of a layer behind those counted, for further tokens."""
-    layer = layer_of(name)
-    parts = [config, *(of for of in config.values() if isinstance(of, dict))]
-    for part in parts:
-        depth = part.get("num_hidden_layers")
-        more = next((part[key] for key in _FURTHER if isinstance(part.get(key), int)), 0)
-        if layer is not None and isinstance(depth, int) and depth <= layer < depth + more:
-            return True
-    return False
+def _is_named(name: str, own: Set[str]) -> bool:
+    """Tell a tensor whose name says what it is: a head beside a model's own parts, or a table."""
+    part = name.partition(".")[0]
+    return bool((part not in own and _HEAD.search(part)) or _OLD.search(name))
 
 
 def _models(first: Any, config: Mapping[str, Any]) -> Iterator[Any]:

@@ -45,17 +45,32 @@ _SIZES: tuple[tuple[str, int], ...] = (
 #: What no rule about names gives.
 _EXACTLY: Mapping[str, Mapping[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+    "dots1": {
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+        **{"n_group": 1, "topk_group": 1},
+    },
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "falcon_h1": {"mamba_d_ssm": 64},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"qk_head_dim": 16},
     "mamba2": {"num_heads": 8, "head_dim": 8},
     "ministral": {"head_dim": 8},
     "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
-    "reformer": {"is_decoder": True},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "reformer": {
+        **{"is_decoder": True, "axial_pos_embds_dim": (16, 16), "axial_pos_shape": (8, 16)},
+    },
     "xlm": {"emb_dim": 32},
+    "xmod": {"is_decoder": True, "default_language": "en_XX"},
+    "zamba2": {
+        **{"layers_block_type": ["mamba", "hybrid"], "hybrid_layer_ids": [1]},
+        **{"mamba_headdim": 8, "n_mamba_heads": 8},
+    },
 }
 #: Numbers that are left as they are, since their owners check them against others.
 _LEFT: Mapping[str, frozenset[str]] = {

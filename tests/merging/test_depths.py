@@ -29,6 +29,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 3,
 }
+NEXT_LAYERS = "num_nextn_predict_layers"
 #: Beside a layer of its own kind, what a layer has that predicts a further token.
 FURTHER = {
     "eh_proj": (16, 32),
@@ -82,6 +83,55 @@ def test_layers_that_predict_further_tokens_are_merged_and_not_in_the_way(tmp_pa
     suite = load_suite(tmp_path / "suite.yaml")
     scored = [evaluate(model, suite).scores for model in (recipe, tmp_path / "out")]
     assert scored[0] == scored[1]
+
+
+STACK = """
+merge_method: passthrough
+slices:
+- sources: [{model: one, layer_range: [0, 2]}]
+- sources: [{model: two, layer_range: [1, 2]}]
+"""
+
+
+def test_a_stack_has_the_last_models_behind_its_own_layers(tmp_path: Path) -> None:
+    """Where transformers and servers look for them: behind the depth that config.json says."""
+    for seed, name in enumerate(("one", "two")):
+        glm(tmp_path / name, seed)
+    merge(read_recipe(STACK).resolved(tmp_path), tmp_path / "out")
+    stack, theirs = (load_file(tmp_path / of / "model.safetensors") for of in ("out", "two"))
+    behind = {name for name in theirs if name.startswith("model.layers.2.")}
+    for name in behind:
+        assert torch.equal(stack[name.replace(".2.", ".3.", 1)], theirs[name])
+    assert len(stack) == len(theirs) + sum(name.startswith("model.layers.1.") for name in theirs)
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (said["num_hidden_layers"], said["num_nextn_predict_layers"]) == (3, 1)
+
+
+@pytest.mark.parametrize("owner", ["one", "two"])
+def test_a_stack_of_models_that_do_not_all_have_them_names_them(tmp_path: Path, owner: str) -> None:
+    for seed, name in enumerate(("one", "two")):
+        glm(tmp_path / name, seed, further=name == owner)
+        if name != owner:
+            file = tmp_path / name / "config.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {NEXT_LAYERS: 0}))
+    recipe = read_recipe(STACK).resolved(tmp_path)
+    plan = plan_merge(recipe, Parents(recipe.models))
+    assert len(plan.shapes) == len(load_file(tmp_path / owner / "model.safetensors")) - len(FURTHER)
+    assert plan.config[NEXT_LAYERS] == 0
+    assert "model.layers.2.eh_proj.weight" in plan.left_out
+
+
+def test_a_stack_moves_no_layer_of_what_the_class_passes_over(tmp_path: Path) -> None:
+    """As of Qwen3-Next, whose layers of further tokens have a name of their own."""
+    for seed, name in enumerate(("one", "two")):
+        path = glm(tmp_path / name, seed, further=False) / "model.safetensors"
+        more = {"mtp.layers.0.enorm.weight": torch.randn(16), "mtp.fc.weight": torch.randn(16, 32)}
+        save_file({**load_file(path), **more}, path, {"format": "pt"})
+    merge(read_recipe(STACK).resolved(tmp_path), tmp_path / "out")
+    stack = load_file(tmp_path / "out" / "model.safetensors")
+    for name, tensor in more.items():
+        assert torch.equal(stack[name], tensor)
+    assert not any(name.startswith("mtp.layers.1.") for name in stack)
 
 
 def test_layers_that_one_model_lacks_are_left_out_and_not_counted(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
     LlamaModel,
@@ -19,8 +20,10 @@ from transformers import (
 
 from mergesearch import merge
 from mergesearch.errors import InputError
+from mergesearch.merging import loadable
 from mergesearch.parents import empty_model
 from mergesearch.recipe import read_recipe
+from tests.architectures.shrink import tiny_config
 from tests.merging import recipes
 
 LINEAR = "{merge_method: linear, parameters: {weight: 1}, models: [{model: u-one}, {model: u-two}]}"
@@ -60,6 +63,23 @@ def test_what_all_models_lack_is_an_error_before_anything_is_written(
     with pytest.raises(InputError, match=r"every parameter of LlamaForCausalLM, .*none has"):
         merge(read_recipe(recipe).resolved(untied), untied / "out")
     assert sorted(file.name for file in untied.iterdir()) == ["u-one", "u-two"]
+
+
+@pytest.mark.parametrize("lost", ["mlp.down_proj.weight", "post_attention_layernorm.weight"])
+def test_what_every_layer_of_all_models_lacks_is_an_error(untied: Path, lost: str) -> None:
+    for layer in range(4):
+        lose(untied, f"model.layers.{layer}.{lost}")
+    with pytest.raises(InputError, match=rf"none has model\.layers\.0\.{lost} and 3 more"):
+        merge(read_recipe(LINEAR).resolved(untied), untied / "out")
+
+
+@pytest.mark.parametrize("kind", loadable._LAYERS)
+def test_a_layer_of_a_known_kind_is_that_of_its_class(kind: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_config(kind))
+    start = "model.layers.1."
+    names = {name.removeprefix(start) for name in model.state_dict() if name.startswith(start)}
+    assert names == loadable._LAYERS[kind]
 
 
 def test_a_model_without_a_head_is_merged_as_the_class_that_it_names(untied: Path) -> None:
