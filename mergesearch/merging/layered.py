@@ -18,6 +18,8 @@ DEPTH_KEYS = (
 #: Endings of keys that count layers; those with `every_n` are periods.
 _COUNTS = ("layers", "n_layer")
 _PERIOD = "every_n"
+#: In a key that has the index of the last layer of a kind, as of experts.
+_LAST = "layer_end"
 
 
 def spelled_out(config: Mapping[str, Any], depth: int) -> dict[str, Any]:
@@ -63,7 +65,8 @@ def of_layers(
     """Say in a configuration, and in the parts of it, which layers the model has now.
 
     A number that is the depth and whose key speaks of layers is one; a list of as many values has
-    one a layer; any other list of layers names some of them, or all.
+    one a layer; any other list of layers names some of them, or all. What lasts to the last layer
+    lasts to the last of the stack.
 
     Args:
         config: of the first model.
@@ -91,6 +94,8 @@ def of_layers(
             changed[key] = [at for at, (of, i) in enumerate(theirs) if i in _list(of, key)]
         elif type(value) is int and value == depth and _counts(key):
             changed[key] = len(layers)
+        elif type(value) is int and value == depth - 1 and _LAST in key:
+            changed[key] = len(layers) - 1
     return changed
 
 

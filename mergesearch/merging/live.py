@@ -12,6 +12,7 @@ from mergesearch.merging.conversion import Conversion
 from mergesearch.merging.generation import generation_config, generation_mark
 from mergesearch.merging.gradient import LearnableModel
 from mergesearch.merging.kernel import write
+from mergesearch.merging.loadable import check_shared
 from mergesearch.merging.plan import Plan
 from mergesearch.merging.planning import plan_merge
 from mergesearch.merging.skeleton import allocate, skeleton
@@ -135,6 +136,8 @@ class LiveModel:
         # never the same for both: into a stack, whose tensors are the parents', nothing is written
         shape = dict(plan.config) if stacked else plan.shapes
         model, conversion = self._of_shape(plan, shape, stacked=stacked)
+        if plan.is_stack:
+            check_shared(model, plan)
         if stacked and conversion.is_plain:
             digest = self._stacks.stack_into(model, plan, conversion)
         else:

@@ -1,11 +1,13 @@
 """Merges compared with the classes that will load them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mergesearch.errors import InputError
 from mergesearch.merging.conversion import Conversion, loads, missing
 from mergesearch.merging.plan import Plan
-from mergesearch.parents import HEAD, Parents, empty_model, in_layer
+from mergesearch.parents import HEAD, Parents, empty_model, in_layer, layer_of
+from mergesearch.recipe import ModelRef
 
 _PLAIN = frozenset(
     f"{name}.weight"
@@ -53,6 +55,7 @@ def check_loads(plan: Plan, parents: Parents) -> None:
                 "a stack must have the tensors that its config.json means: "
                 f"{error}; merge whole models"
             ) from None
+        check_shared(model, plan)
     if model is None or plan.config.get("auto_map"):
         return
     if lost := missing(model, plan.shapes):
@@ -62,6 +65,39 @@ def check_loads(plan: Plan, parents: Parents) -> None:
             f"config.json names, but none has {lost[0]}{more}, which would be random; download "
             "them again, or name the class that they are of under architectures"
         )
+
+
+def check_shared(model: Any, plan: Plan) -> None:
+    """Refuse a stack in which layers of several models are to share their tensors.
+
+    As of Zamba, whose attention blocks are one: only the first is in a file, and the model that
+    stands behind it would lose its own.
+
+    Raises:
+        InputError: naming a tensor and its layers.
+    """
+    owners: dict[int, set[ModelRef]] = {}
+    for job in plan.jobs:
+        if (layer := layer_of(job.name)) is not None:
+            owners.setdefault(layer, set()).update(source.model for source in job.inputs)
+    shared: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if layer_of(name) in owners:
+            shared.setdefault(id(parameter), []).append(name)
+    for first, *others in shared.values():
+        ours = owners[layer_of(first) or 0]
+        for other in others:
+            if (theirs := owners[layer_of(other) or 0]) != ours:
+                raise InputError(
+                    f"layers that share their tensors must be of one model in a stack, but in "
+                    f"{type(model).__name__} {first} is {other} as well, and they are of "
+                    f"{_names(ours)} and {_names(theirs)}; take both from one, or merge whole "
+                    "models"
+                )
+
+
+def _names(models: Iterable[ModelRef]) -> str:
+    return " with ".join(sorted(map(str, models)))
 
 
 def _loads_itself(plan: Plan, parents: Parents) -> bool:

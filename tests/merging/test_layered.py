@@ -17,12 +17,16 @@ from transformers import (
     PretrainedConfig,
     Qwen2Config,
     SmolLM3Config,
+    Zamba2Config,
 )
 
 from mergesearch import merge
-from mergesearch.errors import RecipeError
+from mergesearch.errors import InputError, RecipeError
+from mergesearch.merging import LiveModel
 from mergesearch.merging.layered import check_said, of_layers, per_layer, spelled_out
+from mergesearch.parents import Parents
 from mergesearch.recipe import read_recipe
+from tests.architectures.shrink import tiny_config
 
 SIZES: dict[str, Any] = {
     "vocab_size": 32,
@@ -172,3 +176,32 @@ def test_periods_of_layers_are_no_depth() -> None:
     short: dict[str, Any] = {"layer_types": ["a"]}
     with pytest.raises(RecipeError, match=r"layer_types .* must have a value for each"):
         of_layers({"layer_types": ["a", "b"]}, [(short, 0), (short, 1)], 2)
+
+
+def test_layers_that_share_tensors_are_of_one_model(tmp_path: Path) -> None:
+    """As Zamba2's attention blocks, of which only the first is in a file."""
+    kinds = ["mamba", "hybrid", "mamba", "hybrid"]
+    sizes = tiny_config("zamba2").to_dict() | {"num_hidden_layers": 4}
+    config = Zamba2Config(**sizes | {"layers_block_type": kinds, "hybrid_layer_ids": [1, 3]})
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
+    recipe = read_recipe(STACK).resolved(tmp_path)
+    says = r"must be of one model in a stack, but in Zamba2ForCausalLM .*one and .*two; take both"
+    with pytest.raises(InputError, match=says):
+        merge(recipe, tmp_path / "out")
+    live = LiveModel(Parents.of(recipe), torch.device("cpu"))
+    with pytest.raises(InputError, match=says):
+        live.become(recipe)
+    assert not (tmp_path / "out").exists()
+    alone = read_recipe(STACK.replace("two", "one")).resolved(tmp_path)
+    merge(alone, tmp_path / "out")
+    _, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"]
+
+
+def test_what_lasts_to_the_last_layer_lasts_to_the_last_of_a_stack() -> None:
+    """As ERNIE's experts, from a layer to a layer."""
+    config = {"num_hidden_layers": 4, "moe_layer_start_index": 1, "moe_layer_end_index": 3}
+    stack = of_layers(config, [(config, i) for i in (0, 1, 2, 2, 3)], 4)
+    assert stack == config | {"num_hidden_layers": 5, "moe_layer_end_index": 4}
