@@ -39,8 +39,14 @@ def respelled(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: what to call it in a message.
 
     Raises:
-        InputError: it is no configuration of one merge but of a mixture of experts.
+        InputError: it is no configuration of one merge but of a mixture of experts, or of a search.
     """
+    if isinstance(data.get("genome"), Mapping):
+        raise InputError(
+            f"{where}: a configuration of mergekit-evolve, which says what is searched and makes "
+            "no one merge: give it to `mergesearch search`, or merge the configuration that a "
+            "search came to"
+        )
     if "experts" in data or "gate_mode" in data:
         raise InputError(
             f"{where}: a configuration of mergekit-moe, which makes a mixture of experts; "

@@ -120,6 +120,14 @@ def test_a_mixture_of_experts_is_named_as_such() -> None:
         read_recipe(text, "my.yaml")
 
 
+def test_a_genome_of_mergekit_evolve_is_named_as_such() -> None:
+    text = "{genome: {models: [a, b], merge_method: ties, base_model: base}, tasks: [{name: x}]}"
+    with pytest.raises(
+        InputError, match=r"my\.yaml: a configuration of mergekit-evolve, .*search`"
+    ):
+        read_recipe(text, "my.yaml")
+
+
 @pytest.mark.parametrize("name", ["auto", *CHAT_TEMPLATES])
 def test_chat_templates_have_names(name: str) -> None:
     assert read_recipe(f"{PLAIN}chat_template: {name}\n").chat_template == name
