@@ -65,7 +65,8 @@ def of_layers(
     """Say in a configuration, and in the parts of it, which layers the model has now.
 
     A number that is the depth and whose key speaks of layers is one; a list of as many values has
-    one a layer; any other list of layers names some of them, or all. What lasts to the last layer
+    one a layer; any other list of layers names some of them, or all, and so do the keys of an
+    object where they are numbers. What lasts to the last layer
     lasts to the last of the stack.
 
     Args:
@@ -82,7 +83,10 @@ def of_layers(
     for key, value in config.items():
         theirs = [(of.get(key, value), i) for of, i in layers]
         changed[key] = value
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "layer" in key and all(i.isdigit() for i in value):
+            said = [of.get(str(i)) if isinstance(of, dict) else None for of, i in theirs]
+            changed[key] = {str(at): own for at, own in enumerate(said) if own is not None}
+        elif isinstance(value, dict):
             if key in inside:
                 parts = [(of if isinstance(of, dict) else value, i) for of, i in theirs]
                 changed[key] = of_layers(value, parts, depth, lists)

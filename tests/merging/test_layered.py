@@ -205,3 +205,16 @@ def test_what_lasts_to_the_last_layer_lasts_to_the_last_of_a_stack() -> None:
     config = {"num_hidden_layers": 4, "moe_layer_start_index": 1, "moe_layer_end_index": 3}
     stack = of_layers(config, [(config, i) for i in (0, 1, 2, 2, 3)], 4)
     assert stack == config | {"num_hidden_layers": 5, "moe_layer_end_index": 4}
+
+
+def test_what_is_said_of_single_layers_goes_with_them() -> None:
+    """As Gemma 4's sizes of heads; labels have numbers as well, and are no layers'."""
+    one = {"num_hidden_layers": 3, "per_layer_config": {"2": {"head_dim": 8}}, "id2label": {"2": 1}}
+    two = one | {"per_layer_config": {"0": {"head_dim": 4}, "2": {"head_dim": 8}}}
+    stack = of_layers(one, [(one, 0), (one, 2), (two, 0), (two, 1), (two, 2)], 3)
+    assert stack["per_layer_config"] == {
+        "1": {"head_dim": 8},
+        "2": {"head_dim": 4},
+        "4": {"head_dim": 8},
+    }
+    assert stack["id2label"] == one["id2label"]
