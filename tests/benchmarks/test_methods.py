@@ -16,7 +16,7 @@ def test_a_method_is_searched_alone_and_scored_at_its_defaults(
         "tiny",
         SearchSpace.load(family / "space.yaml"),
         n_evaluations=6,
-        learned={"documents": 2, "passes": 1},
+        learned={"labels": {"documents": 2, "passes": 1}},
     )
     row = methods.measure(tiny, method, 3, tmp_path)
     assert (row.method, row.seed, row.failure) == (method, 3, "")

@@ -126,7 +126,8 @@ def test_a_search_of_the_benchmark_counts_its_documents(
 ) -> None:
     monkeypatch.setattr(searches, "N_EVALUATIONS", 12)
     space = SearchSpace.load(family / "space.yaml")
-    made = Family("tiny", space, n_evaluations=12, learned={"documents": 2, "passes": 2})
+    learned = {"labels": {"documents": 2, "passes": 2}}
+    made = Family("tiny", space, n_evaluations=12, learned=learned)
     if arm == REFERENCE:
         found = searches.run_reference(made, 0, family / "run", curve=True)
     else:
