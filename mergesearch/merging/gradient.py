@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from mergesearch.errors import RecipeError
 from mergesearch.merging.conversion import Conversion
 from mergesearch.merging.factors import factors_of
 from mergesearch.merging.kernel import inputs_of, release_inputs, write
+from mergesearch.merging.low_rank import LowRank, put_beside
 from mergesearch.merging.plan import Job, Plan
 from mergesearch.methods.derivative import combination, pull_back, pull_back_combination
 from mergesearch.methods.formula import plain
@@ -32,22 +32,6 @@ if TYPE_CHECKING:
 
 #: Of each job the gradient of each argument: () or (models,), float64 on the CPU.
 Gradients = Mapping[str, Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """The deltas of a linear layer's models, side by side."""
-
-    #: (total rank, columns), and (rows, total rank).
-    a: Tensor
-    b: Tensor
-    #: Of each rank the index of its model, (total rank,).
-    owners: Tensor
-
-    def added(self, x: Tensor, coefficients: Tensor) -> Tensor:
-        """Compute sum(c_i B_i A_i x), with the coefficients of shape (models,)."""
-        scale = coefficients.to(x.dtype)[self.owners]
-        return functional.linear(functional.linear(x, self.a) * scale, self.b)
 
 
 @dataclass(frozen=True)
@@ -127,7 +111,8 @@ class LearnableModel:
         #: Leaves: the coefficients of the models in each low-rank layer, float32 (models,).
         self._leaves: dict[str, Tensor] = {}
         self._gradients: dict[str, dict[str, Tensor]] = {}
-        self._handles: list[Any] = []
+        #: Give the model back what it was, one change each.
+        self._undo: list[Callable[[], None]] = []
         self._write_base()
         for name in self.routes.low_rank:
             self._add_low_rank(self._jobs[name])
@@ -187,10 +172,10 @@ class LearnableModel:
         return found
 
     def close(self) -> None:
-        """Take the hooks off the model, and let its parameters have no gradients."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        """Make the model's layers what they were, its parameters without gradients."""
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False).grad = None
 
@@ -204,27 +189,23 @@ class LearnableModel:
             self._write(replace(self._plan, jobs=jobs))
 
     def _write(self, plan: Plan) -> None:
-        names = {job.name for job in plan.jobs}
-        targets = {n: of for n, of in self._conversion.targets().items() if n in names}
+        names = [job.name for job in plan.jobs if job.name in self._conversion.plain]
+        targets = {name: self._conversion.tensor(name).data for name in names}
         write(plan, self._parents, targets, self._conversion.loads())
 
     def _hook(self, parameter: Tensor, take_back: Callable[[Tensor], None]) -> None:
         """Have a parameter's gradient taken back as soon as it is there."""
         handle = parameter.requires_grad_().register_post_accumulate_grad_hook(take_back)
-        self._handles.append(handle)
+        self._undo.append(handle.remove)
 
     def _add_low_rank(self, job: Job) -> None:
         """Let a linear layer compute W0 x + sum(c_i B_i A_i x)."""
         module = self.model.get_submodule(self._conversion.plain[job.name].rpartition(".")[0])
         weight = self._conversion.tensor(job.name)
-        low_rank = _low_rank(job, self._parents, weight)
+        low_rank = LowRank.of(job, self._parents, weight)
         leaf = torch.zeros(len(job.models), device=weight.device, requires_grad=True)
         self._leaves[job.name] = leaf
-
-        def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + low_rank.added(inputs[0], leaf)
-
-        self._handles.append(module.register_forward_hook(add))
+        self._undo.append(put_beside(module, low_rank, leaf))
 
     def _take_back(self, name: str, parameter: Tensor) -> None:
         """Turn a weight's gradient into those of its job's arguments, and let go of it."""
@@ -279,15 +260,3 @@ def _route(job: Job, parents: Parents) -> str:
         return "constant"
     adapted = job.method.combination and factors_of(job, parents) is not None
     return "low_rank" if adapted else "dense"
-
-
-def _low_rank(job: Job, parents: Parents, like: Tensor) -> LowRank:
-    """Put the factors of a job's models side by side, as `like` in dtype and device."""
-    factors = factors_of(job, parents)
-    assert factors is not None
-    owners = [i for i, part in enumerate(factors) for _ in range(len(part.a))]
-    return LowRank(
-        torch.cat([part.a for part in factors]).to(like.device, like.dtype),
-        torch.cat([part.b for part in factors], dim=1).to(like.device, like.dtype),
-        torch.tensor(owners, device=like.device),
-    )

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from mergesearch.merging import LearnableModel, Plan, Routes, build, plan_merge
 from mergesearch.merging.kernel import write
+from mergesearch.merging.low_rank import LowRank, put_beside
 from mergesearch.parents import Parents
 from tests.merging.conftest import Read
 from tests.tiny import adapter
@@ -119,6 +121,24 @@ def test_what_is_no_sum_takes_the_way_of_weights(adapters: Path, read: Read) -> 
     assert ways["low_rank"] == {"v_proj", "down_proj"}
     norms = {"norm", "input_layernorm", "post_attention_layernorm"}
     assert ways["dense"] == {"q_proj", "o_proj", *norms}
+
+
+def test_a_weight_that_is_taken_without_a_call_has_its_deltas() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 3), torch.randn(5, 4)
+    low_rank = LowRank(torch.randn(3, 4), torch.randn(3, 3), torch.tensor([0, 0, 1]))
+    own, coefficients = layer.weight, torch.tensor([0.5, -2.0], requires_grad=True)
+    called_before = layer(x)
+    undo = put_beside(layer, low_rank, coefficients)
+    called, taken = layer(x), functional.linear(x, layer.weight, layer.bias)
+    assert not torch.equal(called, called_before)
+    torch.testing.assert_close(taken, called)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y.square().sum(), coefficients)[0] for y in (taken, called))
+    )
+    undo()
+    assert layer.weight is own
+    assert torch.equal(layer(x), called_before)
 
 
 @pytest.mark.parametrize("case", ["adapters", "adapters that are more than sums"])
