@@ -127,9 +127,9 @@ class BuiltTask:
     def labelled_loss(self, doc_id: int, nll: "Tensor") -> "Tensor":
         """Compute a document's loss by its label.
 
-        Of choices, the cross-entropy of the right ones, with log-likelihoods divided as the metric
-        divides them. Of a reference or a rolling text, the negative log-likelihood per word; of a
-        log-likelihood task's continuation, all of it.
+        Of choices, the cross-entropy of the right ones, by what the metric compares them by. Of a
+        reference or a rolling text, the negative log-likelihood per word; of a log-likelihood
+        task's continuation, all of it.
 
         Args:
             doc_id: of a document with a label.
@@ -149,7 +149,7 @@ class BuiltTask:
         Log-likelihoods of all choices, or of the task's text. Where the task generates, its
         `Generation`, once: the other answers it, and the log-likelihood of the answer is compared.
         """
-        return imitated(self.source, self._doc(doc_id), self._requests[doc_id])
+        return imitated(self.source, self.id.metric, self._doc(doc_id), self._requests[doc_id])
 
     @property
     def has_choices(self) -> bool:
@@ -166,7 +166,7 @@ class BuiltTask:
 
         Args:
             doc_id: of a task that `has_choices`.
-            nll: negative log-likelihoods of its `imitation_requests` (choices,), in nats.
+            nll: negative log-likelihoods of its `imitation_requests` (requests,), in nats.
             theirs: those of the other model.
 
         Returns:

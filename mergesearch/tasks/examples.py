@@ -6,7 +6,7 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from mergesearch.requests import Generation, LogLikelihood, Request, Response
-from mergesearch.tasks.grading import choice_lengths, right_choices
+from mergesearch.tasks.grading import choice_scores, right_choices
 from mergesearch.tasks.losses import reference_of
 
 #: Characters of a text that are kept: of a prompt its end, of an answer its beginning.
@@ -42,17 +42,15 @@ def answer_of(
 
     Args:
         source: the task.
-        metric: divides the log-likelihoods of choices, as in its grading.
+        metric: compares the choices, as in its grading.
         doc: the document.
         requests: all that its grading needs.
         responses: to each of them.
     """
     choices = choices_of(source, doc)
     if choices is not None and len(responses) >= len(choices):
-        scores = [
-            response[0] / length if isinstance(response, tuple) else 0.0
-            for response, length in zip(responses, choice_lengths(metric, choices), strict=False)
-        ]
+        logprobs = [response[0] if isinstance(response, tuple) else 0.0 for response in responses]
+        scores = choice_scores(metric, choices, logprobs)
         return str(choices[scores.index(max(scores))])
     match requests[0], responses[0]:
         case Generation(), text:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -12,6 +12,13 @@ from mergesearch.errors import CandidateError
 from mergesearch.requests import Written
 from mergesearch.scores import DocumentScore
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Number = TypeVar("_Number", float, "Tensor")
+
+#: The metric that takes off each choice's log-likelihood without a prompt.
+MUTUAL_INFORMATION = "acc_mutual_info"
 #: How a metric divides a choice's log-likelihood, beside its text.
 _LENGTHS = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
 
@@ -59,21 +66,31 @@ def _margin(
     gold = right_choices(source, doc, choices)
     if not gold or len(gold) == len(choices) or len(logprobs) < len(choices):
         return None
-    scores = [
-        logprob / length
-        # requests beyond the choices are those of acc_mutual_info
-        for logprob, length in zip(logprobs, choice_lengths(metric, choices), strict=False)
-    ]
+    scores = choice_scores(metric, choices, logprobs)
     best = [
         max((s for i, s in enumerate(scores) if (i in gold) is right)) for right in (True, False)
     ]
     return best[0] - best[1]
 
 
-def choice_lengths(metric: str, choices: Sequence[str]) -> list[int]:
-    """Give what a metric divides each choice's log-likelihood by: 1 for most metrics."""
-    length = _LENGTHS.get(metric)
-    return [max(length(choice), 1) if length else 1 for choice in choices]
+def choice_scores(
+    metric: str, choices: Sequence[str], logprobs: "Sequence[_Number]"
+) -> "list[_Number]":
+    """Compute what a metric compares choices by.
+
+    Args:
+        metric: may divide log-likelihoods by lengths, or take off those without a prompt.
+        choices: of a document.
+        logprobs: numbers or tensors, of the choices, and behind them of the same without a prompt
+            where a metric of the task looks at them.
+    """
+    if metric == MUTUAL_INFORMATION:
+        alone = logprobs[len(choices) :]
+        return [ours - without for ours, without in zip(logprobs, alone, strict=False)]
+    length = _LENGTHS.get(metric, lambda choice: 1)
+    return [
+        logprob / max(length(choice), 1) for logprob, choice in zip(logprobs, choices, strict=False)
+    ]
 
 
 def right_choices(source: Task, doc: Any, choices: Sequence[str]) -> set[int]:

@@ -1,5 +1,6 @@
 """Losses of documents by their labels, from negative log-likelihoods in nats."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.api.utils import maybe_delimit
 
 from mergesearch.requests import Generation, LogLikelihood, Request, RollingLogLikelihood
-from mergesearch.tasks.grading import choice_lengths, right_choices
+from mergesearch.tasks.grading import MUTUAL_INFORMATION, choice_scores, right_choices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,23 +18,24 @@ if TYPE_CHECKING:
 class ChoiceLabel:
     """The right ones among the choices of a document."""
 
-    #: The log-likelihood of each choice.
+    #: The log-likelihood of each choice, and behind them what else the metric looks at.
     requests: tuple[Request, ...]
+    choices: tuple[str, ...]
     #: Indices of the right choices: some, but not all.
     right: tuple[int, ...]
-    #: Divisors of the log-likelihoods, as the metric has them.
-    lengths: tuple[int, ...]
+    #: Compares the choices.
+    metric: str
 
     def loss(self, nll: "Tensor") -> "Tensor":
         """Compute the cross-entropy of the right choices among all.
 
         Args:
-            nll: negative log-likelihoods of the choices (choices,), in nats.
+            nll: negative log-likelihoods of the requests (requests,), in nats.
 
         Returns:
             -log of the right choices' share of the probability, (), in nats.
         """
-        scores = -nll / nll.new_tensor(self.lengths)
+        scores = _scores(self.metric, self.choices, nll)
         return scores.logsumexp(0) - scores[list(self.right)].logsumexp(0)
 
 
@@ -71,7 +73,7 @@ def label_of(
 
     Args:
         source: the task.
-        metric: divides the log-likelihoods of choices, as in its grading.
+        metric: compares choices, as in its grading.
         doc: the document.
         requests: all that its grading needs.
         chat: prompts are rendered with a chat template.
@@ -88,18 +90,21 @@ def label_of(
     return None  # a class of its own compares texts, and does not say which is right
 
 
-def imitated(source: Task, doc: Any, requests: tuple[Request, ...]) -> tuple[Request, ...]:
+def imitated(
+    source: Task, metric: str, doc: Any, requests: tuple[Request, ...]
+) -> tuple[Request, ...]:
     """Pick the requests at which one model's predictions are compared with another's.
 
     Args:
         source: the task.
+        metric: compares choices, as in its grading.
         doc: the document.
         requests: all that its grading needs.
     """
     match requests:
         case (Generation() as asked, *_):  # its repetitions behind it
             return (asked,)
-    return _of_choices(source, doc, requests)
+    return _of_choices(source, metric, doc, requests)
 
 
 def choice_divergence(
@@ -109,17 +114,17 @@ def choice_divergence(
 
     Args:
         source: a task of choices.
-        metric: divides the log-likelihoods of choices, as in its grading.
+        metric: compares the choices, as in its grading.
         doc: the document.
-        nll: negative log-likelihoods of the choices (choices,), in nats.
+        nll: negative log-likelihoods of the document's requests (requests,), in nats.
         theirs: those of the model that is imitated.
 
     Returns:
         KL(theirs || ours) over the choices, (), in nats.
     """
-    lengths = nll.new_tensor(list(choice_lengths(metric, source.doc_to_choice(doc))))
-    ours = (-nll / lengths).log_softmax(0)
-    wanted = (-theirs.to(nll) / lengths).log_softmax(0)
+    choices = source.doc_to_choice(doc)
+    ours = _scores(metric, choices, nll).log_softmax(0)
+    wanted = _scores(metric, choices, theirs.to(nll)).log_softmax(0)
     return (wanted.exp() * (wanted - ours)).sum()
 
 
@@ -133,16 +138,28 @@ def _choice_label(
     if not right or len(right) == len(choices):
         return None
     return ChoiceLabel(
-        requests=_of_choices(source, doc, requests),
+        requests=_of_choices(source, metric, doc, requests),
+        choices=tuple(choices),
         right=tuple(sorted(right)),
-        lengths=tuple(choice_lengths(metric, choices)),
+        metric=metric,
     )
 
 
-def _of_choices(source: Task, doc: Any, requests: tuple[Request, ...]) -> tuple[Request, ...]:
+def _scores(metric: str, choices: Sequence[str], nll: "Tensor") -> "Tensor":
+    """Compute what a metric compares choices by, (choices,)."""
+    import torch
+
+    return torch.stack(choice_scores(metric, choices, (-nll).unbind()))
+
+
+def _of_choices(
+    source: Task, metric: str, doc: Any, requests: tuple[Request, ...]
+) -> tuple[Request, ...]:
     if source.OUTPUT_TYPE != "multiple_choice" or source.config.doc_to_choice is None:
         return requests
-    # those beyond the choices are of acc_mutual_info
+    if metric == MUTUAL_INFORMATION:
+        return requests
+    # another of the task's metrics may look at those beyond the choices
     return requests[: len(source.doc_to_choice(doc))]
 
 

@@ -103,11 +103,28 @@ def test_documents_whose_choices_are_all_right_or_all_wrong_have_no_label(
     assert len(task.imitation_requests(2)) == 2
 
 
-def test_the_requests_of_mutual_information_are_left_out(write_task: Write, build: Build) -> None:
-    write_task("t", metric_list=[{**ACC, "metric": "acc_mutual_info"}])
+def test_mutual_information_counts_where_it_is_the_metric(write_task: Write, build: Build) -> None:
+    """Log-likelihoods without a prompt are taken off, in losses, margins and answers alike."""
+    write_task("t", metric_list=[ACC, {**ACC, "metric": "acc_mutual_info"}])
     (task,) = build("t", metric="acc_mutual_info").tasks()
-    assert len(task.requests([0])) == 4
     asked = (LogLikelihood("sun is down?", " no way"), LogLikelihood("sun is down?", " yes"))
+    alone = (LogLikelihood("", " no way"), LogLikelihood("", " yes"))
+    assert task.labelled_requests(0) == task.imitation_requests(0) == (*asked, *alone)
+    # -1 and -3 with the prompt, -1 and -5 without: "yes" gains by it, and "no way" does not
+    nll = (1.0, 3.0, 1.0, 5.0)
+    responses = [(-value, False) for value in nll]
+    (graded,) = task.grade([0], responses).values()
+    right = task.answer(0, responses) == task.texts(0)[1]
+    assert graded.value == float(right)
+    assert task.answer(0, responses) == "yes"
+    assert graded.margin == pytest.approx(2.0 if right else -2.0)
+    expected = math.log1p(math.exp(-2.0)) + (0.0 if right else 2.0)
+    assert loss(task, 0, *nll) == pytest.approx(expected, rel=1e-5)
+    theirs = torch.tensor([0.0, 0.0, 0.0, 2.0])  # of the same scores
+    assert float(task.imitation_loss(0, torch.tensor(nll), theirs)) == pytest.approx(0, abs=1e-6)
+
+    (task,) = build("t", metric="acc").tasks()
+    assert len(task.requests([0])) == 4
     assert task.labelled_requests(0) == task.imitation_requests(0) == asked
     assert loss(task, 0, 1.0, 1.0) == pytest.approx(math.log(2))
 
