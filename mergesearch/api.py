@@ -298,7 +298,7 @@ def learn(
     space: "SearchSpace",
     out: Path,
     *,
-    prompts: Mapping[str, Path | Sequence[str]] | None = None,
+    prompts: Mapping[str, Path | str | Sequence[str]] | None = None,
     observer: "Observer | None" = None,
     **runtime: Unpack[RuntimeOptions],
 ) -> "Outcome":
@@ -363,12 +363,12 @@ def _beside_references(
     return Outcome(candidates.record.folder, candidates.score(recipe, full=True))
 
 
-def _texts(given: Path | Sequence[str]) -> tuple[str, ...]:
+def _texts(given: Path | str | Sequence[str]) -> tuple[str, ...]:
     """Give prompts as they are, or read a file of them."""
-    if isinstance(given, Path):
+    if isinstance(given, Path | str):  # a text is a sequence of letters, which nobody means
         from mergesearch.tasks.prompt_files import read_prompts
 
-        return read_prompts(given)
+        return read_prompts(Path(given))
     return tuple(given)
 
 

@@ -20,6 +20,8 @@ class Text:
 
 #: Endings of files of JSON lines.
 _JSON_LINES = {".jsonl", ".ndjson"}
+#: The ending of one document, whose lines are no prompts.
+_JSON = ".json"
 #: Keys of a JSON object that hold its prompt; the first there is counts.
 _KEYS = ("prompt", "text")
 #: Of what should follow it.
@@ -44,9 +46,14 @@ def read_texts(path: Path) -> tuple[Text, ...]:
             or `text`, and perhaps `continuation`.
 
     Raises:
-        InputError: the file is missing, is not UTF-8 text or holds no prompt, or a line of JSON
-            is something else.
+        InputError: the file is missing, is one JSON document, is not UTF-8 text or holds no
+            prompt, or a line of JSON is something else.
     """
+    if path.suffix.lower() == _JSON:
+        raise InputError(
+            f"{path}: prompts are a text file or JSON lines, one a line, but {_JSON} is the ending "
+            "of one JSON document; write a JSON string or object a line, and call it .jsonl"
+        )
     text = read_text(path).removeprefix("\ufeff")
     if "\0" in text:
         raise InputError(f"cannot read {path}: it is binary, and prompts are UTF-8 text")

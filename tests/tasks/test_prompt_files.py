@@ -52,6 +52,7 @@ def test_json_lines_bring_any_text(
         ("p.jsonl", b"one\n", "line 1: must be a JSON string, .*; got 'one'"),
         ("p.jsonl", b'{"prompt": " ", "text": "a"}', "line 1: must be a JSON string"),
         ("p.jsonl", b"[" * 100_000, "line 1: must be a JSON string"),
+        ("p.json", b'["a", "b"]', "p.json: prompts are a text file .* call it .jsonl"),
     ],
 )
 def test_files_without_prompts_are_refused_in_one_line(
