@@ -1,6 +1,6 @@
 """The curriculum: the documents, or prompts, that coefficients are learned from."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,7 +78,7 @@ class Curriculum:
             left_out=tuple(left_out),
             searched=tuple(n for n in names if sources[n] == "search"),
             n_held_out=chosen.n_held_out,
-            apart={t.id.task: of for t, of in documents if sources[t.id.task] == "left over"},
+            apart=_apart(documents, evaluator.tasks("search")),
         )
 
     @classmethod
@@ -88,13 +88,15 @@ class Curriculum:
         """Take a user's prompts, by the parent whose answers are imitated on them.
 
         Raises:
-            InputError: there are none, or a name is none of the parents.
+            InputError: there are none, one is empty, or a name is none of the parents.
         """
         if not prompts:
             raise InputError("learned: there are no prompts to learn from; give PARENT=FILE")
-        for name in prompts:
+        for name, texts in prompts.items():
             if name not in parents:
                 raise InputError(f"prompts: {unknown('parent', name, parents)}")
+            if not texts or not all(text.strip() for text in texts):
+                raise InputError(f"prompts: {name} has an empty one, or none; give some text")
         return cls(learned.model_copy(update={"loss": "parents"}), prompts=dict(prompts))
 
     def of_pass(self, number: int) -> "Curriculum":
@@ -166,6 +168,15 @@ class Curriculum:
                 "learn tasks, or limits that leave documents over"
             )
         return found
+
+
+def _apart(
+    learned: "Iterable[tuple[BuiltTask, Sequence[int]]]", search: "Iterable[BuiltTask]"
+) -> dict[str, tuple[int, ...]]:
+    """Find what is learned from, by its text, in what search tasks leave over."""
+    texts = {task.questions[i] for task, of in learned for i in of}
+    over = ((task, range(task.end, task.n_available)) for task in search)
+    return {task.id.task: tuple(i for i in ids if task.questions[i] in texts) for task, ids in over}
 
 
 def _check_expert(task: "BuiltTask", evaluator: Evaluator, parents: Collection[str]) -> None:

@@ -92,12 +92,30 @@ def test_texts_that_are_held_out_are_dropped(
         given = {"search": (spec("three"),), "learn": (spec("one", num_fewshot=num_fewshot),)}
     made = evaluator(**given, held_out=(spec("two", limit=2),))
     (lesson,) = lessons(made).tasks
-    kept = {"learn": {0, 1, 2, 4, 6}, "search": {2, 4, 6}}
+    kept = {"learn": {1, 2, 4, 6}, "search": {2, 4, 6}}  # "a" is scored in the search
     assert set(lesson.doc_ids) == kept[split]
     assert lesson.n_held_out == lessons(made).n_held_out == 2
     held_out = {document[0].doc["text"] for document in made.tasks("held_out")[0].documents}
     taught = {lesson.task.documents[i][0].doc["text"] for i in lesson.doc_ids}
     assert not taught & held_out
+
+
+@pytest.mark.parametrize("split", ["learn", "search"])
+def test_texts_that_the_search_scores_are_taken_where_a_task_has_no_others(
+    write_task: Write, evaluator: BySplit, split: str
+) -> None:
+    write_task("scored", rows=rows("a", "b", "c", "d"))
+    write_task("some", rows=rows("x", "d", "y", "b"))
+    write_task("all", rows=rows("c", "b"))
+    if split == "learn":
+        made = evaluator(search=(spec("scored"),), learn=(spec("some"), spec("all")))
+    else:  # `some` leaves over what `scored` has, and texts of its own
+        made = evaluator(search=(spec("scored"), spec("some", limit=1), spec("all")))
+    some, only = lessons(made).tasks[-2:]
+    assert (some.source, set(some.doc_ids)) == (
+        ("learn", {0, 2}) if split == "learn" else ("left over", {2})
+    )
+    assert (only.source, set(only.doc_ids)) == ("search", {0, 1})
 
 
 def test_other_choices_behind_the_same_text_are_another_document(
