@@ -1,6 +1,6 @@
 """The numbers that are learned, as one vector: from jobs, and to a recipe."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mergesearch.errors import InputError
 from mergesearch.learning.places import EVERYTHING, Place, Places
-from mergesearch.merging import Gradients, Plan, Routes
+from mergesearch.merging import Gradients, Plan, Routes, language_depth
 from mergesearch.methods import Parameter
-from mergesearch.parents import layer_of
+from mergesearch.parents import tower_depths
 from mergesearch.recipe import Conditional, ModelRef, Recipe, Setting
 from mergesearch.space import Granularity, Learned
 
@@ -40,7 +40,8 @@ class Coefficients:
         granularity: of the space, for blocks.
 
     Raises:
-        InputError: no tensor differs between the models, so that there is nothing to learn.
+        InputError: no tensor differs between the models, so that there is nothing to learn; or no
+            filters tell apart what has coefficients of its own.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Coefficients:
                 "the models have no tensor that differs, so there is nothing to learn; check that "
                 "they are not copies of one"
             )
-        layers = [layer for job in plan.jobs if (layer := layer_of(job.name)) is not None]
-        names = [job.name for job in changing]
-        self._places = Places.of(names, max(layers, default=-1) + 1, learned, granularity)
+        depths = tower_depths(job.name for job in plan.jobs)
+        self._places = Places.of(
+            [job.name for job in changing], depths, language_depth(plan), learned, granularity
+        )
         index: dict[Coefficient, int] = {}
         #: Of each job and argument the indices of its coefficients, (models,) or ().
         self._taken: dict[str, dict[str, Tensor]] = {}
@@ -157,7 +159,7 @@ class Coefficients:
     def _setting(self, values: Tensor, parameter: Parameter, parent: ModelRef | None) -> Setting:
         settings = {
             group: self._over_layers(values, parameter, parent, group)
-            for group in self._places.groups
+            for group in self._places.spans
         }
         if EVERYTHING not in settings:
             # of what no coefficient changes, the mean says the most of the others
@@ -171,10 +173,8 @@ class Coefficients:
         self, values: Tensor, parameter: Parameter, parent: ModelRef | None, group: str
     ) -> float | tuple[float, ...]:
         """One value, or one a layer."""
-        varies = self._places.varies(group)
-        spans: Sequence[tuple[int, int] | None] = self._places.spans if varies else (None,)
         found: list[float] = []
-        for span in spans:
+        for span in self._places.spans[group]:
             i = self._index.get(Coefficient(parameter, parent, Place(group, span)))
             if i is not None:
                 found.append(round(float(values[i]), DECIMALS))

@@ -1,9 +1,10 @@
 """The places of coefficients: groups of tensors, and spans of layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mergesearch.parents import layer_of
+from mergesearch.errors import InputError
+from mergesearch.parents import layer_of, tower_of
 from mergesearch.space import Granularity, Learned, boundaries
 
 #: All tensors in the layers, or all of a model: no filter.
@@ -28,60 +29,80 @@ class Places:
     """The place of each tensor that coefficients change.
 
     >>> names = [f"model.layers.{i}.{m}.weight" for i in (0, 1) for m in ("mlp.up", "mlp.down")]
-    >>> places = Places.of(names, 2, Learned(granularity="tensor"), Granularity())
-    >>> places.groups
-    ('mlp.down', 'mlp.up')
+    >>> places = Places.of(names, {"model.layers.": 2}, 2, Learned(), Granularity())
+    >>> list(places.spans)
+    ['mlp.down', 'mlp.up']
     >>> places.place[names[2]]
     Place(group='mlp.up', span=(1, 2))
     """
 
-    #: By the tensor's name.
     place: Mapping[str, Place]
-    #: In the order in which a recipe's filters are tried; `EVERYTHING` is the last.
-    groups: tuple[str, ...]
-    #: Of each layer the span that it is in.
-    spans: tuple[Span, ...]
+    #: Of each group the span of each layer; one that is None where layers make no difference. The
+    #: groups are in the order in which their filters are tried, `EVERYTHING` the last.
+    spans: Mapping[str, tuple[Span | None, ...]]
 
     @classmethod
     def of(
-        cls, names: Sequence[str], n_layers: int, learned: Learned, granularity: Granularity
+        cls,
+        names: Sequence[str],
+        depths: Mapping[str, int],
+        n_layers: int,
+        learned: Learned,
+        granularity: Granularity,
     ) -> "Places":
         """Find the places of tensors.
 
+        The layers of a tower of another depth than the language model's are a group of their own:
+        a list of values is spread over the depth, and says for each which layer it means only where
+        there are as many.
+
         Args:
             names: of the tensors that coefficients change.
-            n_layers: of the model.
+            depths: of all towers of the model, by what stands before the layer in names.
+            n_layers: of the language model.
             learned: says which tensors have coefficients of their own.
             granularity: of the space: its blocks and groups.
+
+        Raises:
+            InputError: no filters tell the groups apart.
         """
         if learned.granularity == "model":
-            return cls({name: Place(EVERYTHING, None) for name in names}, (EVERYTHING,), ())
-        blocks = [(i, i + 1) for i in range(n_layers)]
-        if learned.granularity == "block":
-            blocks = boundaries(n_layers, granularity)
-        spans = tuple(span for span in blocks for _ in range(*span))
-        groups = {name: _group(name, learned, granularity) for name in names}
-        ordered = _ordered(groups, names)
-        if any(_first_match(ordered, name) != groups[name] for name in names):
-            # a module's name ends another's: dots tell them apart
-            groups = {n: f".{g}." if layer_of(n) is not None else g for n, g in groups.items()}
-            ordered = _ordered(groups, names)
-        place = {}
-        for name, group in groups.items():
+            return cls({name: Place(EVERYTHING, None) for name in names}, {EVERYTHING: (None,)})
+        apart = {tower for tower, depth in depths.items() if depth != n_layers}
+        groups = {name: _group(name, apart, learned, granularity) for name in names}
+        for ordered, filters in _filters(groups, apart):
+            if all(_first_match(ordered, name) == filters[name] for name in names):
+                break
+        else:
+            raise InputError(
+                f"learned: by {learned.granularity} no filters tell the tensors of these models "
+                "apart; take granularity: model"
+            )
+        place: dict[str, Place] = {}
+        spans: dict[str, tuple[Span | None, ...]] = dict.fromkeys(ordered, (None,))
+        for name, group in filters.items():
             layer = layer_of(name)
-            place[name] = Place(group, None if layer is None else spans[layer])
-        return cls(place, ordered, spans)
-
-    def varies(self, group: str) -> bool:
-        """Say if a group has a coefficient for each span of layers."""
-        return any(p.group == group and p.span is not None for p in self.place.values())
+            if layer is not None:
+                spans[group] = _spans(depths[tower_of(name)], learned, granularity)
+            place[name] = Place(group, None if layer is None else spans[group][layer])
+        return cls(place, spans)
 
 
-def _group(name: str, learned: Learned, granularity: Granularity) -> str:
+def _spans(n_layers: int, learned: Learned, granularity: Granularity) -> tuple[Span, ...]:
+    """Give the span of each layer."""
+    blocks = [(i, i + 1) for i in range(n_layers)]
+    if learned.granularity == "block":
+        blocks = boundaries(n_layers, granularity)
+    return tuple(span for span in blocks for _ in range(*span))
+
+
+def _group(name: str, apart: set[str], learned: Learned, granularity: Granularity) -> str:
     """Name the group of a tensor: its own name where it is outside the layers."""
-    layer = layer_of(name)
+    layer, tower = layer_of(name), tower_of(name)
     if layer is None:
         return name
+    if tower in apart:
+        return tower
     if learned.granularity == "tensor":  # the weight and bias of a module are one
         return name.partition(f".{layer}.")[2].rpartition(".")[0]
     if learned.granularity == "block":
@@ -89,15 +110,29 @@ def _group(name: str, learned: Learned, granularity: Granularity) -> str:
     return EVERYTHING
 
 
-def _ordered(groups: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
-    """Put what is outside the layers first, then the longest; everything is the last."""
-    outside = {groups[name] for name in names if layer_of(name) is None}
-    return tuple(
-        sorted(
-            dict.fromkeys(groups.values()),
-            key=lambda g: (g not in outside, g == EVERYTHING, -len(g), g),
-        )
-    )
+def _filters(
+    groups: Mapping[str, str], apart: set[str]
+) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+    """List ways to order the groups' filters and to spell them, each tensor's own beside."""
+
+    def dotted(name: str, group: str) -> str:
+        inner = layer_of(name) is not None and group not in (EVERYTHING, *apart)
+        return f".{group}." if inner else group
+
+    def towered(name: str, group: str) -> str:
+        return dotted(name, group) or tower_of(name)
+
+    # a module's name may end another's, which dots tell apart; a tensor's outside the layers may
+    # end one's within, where these come first, by what stands before the layer if need be
+    for spelled in (lambda _, group: group, dotted, towered):
+        own = {name: spelled(name, group) for name, group in groups.items()}
+        outside = {group for name, group in own.items() if layer_of(name) is None}
+        known = sorted(set(own.values()), key=lambda g: (g not in apart, -len(g), g))
+        last = [EVERYTHING] if EVERYTHING in known else []
+        within = [group for group in known if group not in (*outside, EVERYTHING)]
+        without = [group for group in known if group in outside]
+        yield (*without, *within, *last), own
+        yield (*within, *without, *last), own
 
 
 def _first_match(groups: Sequence[str], name: str) -> str | None:

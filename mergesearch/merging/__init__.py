@@ -1,6 +1,6 @@
 """The merge kernel: recipe and parents to a live model, or to streamed shards."""
 
-from mergesearch.merging.configuration import n_layers
+from mergesearch.merging.configuration import language_depth, n_layers
 from mergesearch.merging.digest import Digest
 from mergesearch.merging.generation import generation_hash
 from mergesearch.merging.gradient import Gradients, LearnableModel, Routes, total_rank
@@ -42,6 +42,7 @@ __all__ = [
     "fill",
     "generation_hash",
     "hold",
+    "language_depth",
     "merge_into",
     "merged_tensors",
     "merging_bytes",

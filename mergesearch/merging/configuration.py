@@ -5,6 +5,7 @@ from typing import Any
 
 from mergesearch.errors import InputError, RecipeError
 from mergesearch.merging.layered import DEPTH_KEYS, check_said, of_layers, per_layer, spelled_out
+from mergesearch.merging.plan import Plan
 from mergesearch.parents import LANGUAGE_KEYS, Parents, configuration, tower_depths
 from mergesearch.recipe import ModelRef, Recipe
 
@@ -30,10 +31,8 @@ def n_layers(parents: Parents, model: ModelRef, *, whole: bool = False) -> int:
         RecipeError: nothing says.
     """
     config = parents.checkpoint(model).config
-    for part in (config, *(config.get(key) for key in LANGUAGE_KEYS)):
-        for key in DEPTH_KEYS:
-            if isinstance(part, dict) and isinstance(part.get(key), int):
-                return int(part[key])
+    if (said := _depth_said(config)) is not None:
+        return said
     n = parents.memo.recall(("depth", model), lambda: _depth_of_class(config))
     if n is None and whole:
         return max(tower_depths(parents.checkpoint(model).specs).values(), default=0)
@@ -43,6 +42,28 @@ def n_layers(parents: Parents, model: ModelRef, *, whole: bool = False) -> int:
             "layer_range"
         )
     return n
+
+
+def language_depth(plan: Plan) -> int:
+    """Count the layers of a merged language model, as its tensors' names have them.
+
+    Beside it there may be towers of other depths, and it may have layers that its configuration
+    does not count. 0 where no name says a layer.
+    """
+    depths = tower_depths(job.name for job in plan.jobs).values()
+    said = _depth_said(plan.config)
+    if said is None:
+        return max(depths, default=0)
+    return min(depths, key=lambda depth: abs(depth - said), default=0)
+
+
+def _depth_said(config: Mapping[str, Any]) -> int | None:
+    """Look for the depth of the language model in a configuration."""
+    for part in (config, *(config.get(key) for key in LANGUAGE_KEYS)):
+        for key in DEPTH_KEYS:
+            if isinstance(part, dict) and isinstance(part.get(key), int):
+                return int(part[key])
+    return None
 
 
 def _depth_of_class(config: Mapping[str, Any]) -> int | None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from mergesearch.errors import InputError
 from mergesearch.learning import Coefficients
 from mergesearch.learning.places import EVERYTHING, Places
 from mergesearch.merging import Plan, Routes, plan_merge
-from mergesearch.parents import Parents
+from mergesearch.parents import Parents, layer_of, tower_depths, tower_of
 from mergesearch.recipe import ModelRef, read_recipe, write_recipe
 from mergesearch.space import Granularity, Learned
 from tests import tiny
@@ -122,15 +123,76 @@ def test_copies_of_one_model_leave_nothing_to_learn(models: Path) -> None:
         Coefficients(recipe, plan, Routes((), (), names), Learned(), Granularity())
 
 
-def test_a_module_that_ends_anothers_name_has_its_own_filter() -> None:
-    names = ["h.0.attn.c.weight", "h.0.cross_attn.c.weight", "h.0.attn.c.bias", "wte.weight"]
-    places = Places.of(names, 1, Learned(), Granularity())
-    assert places.place[names[0]] == places.place[names[2]] != places.place[names[1]]
+NAMES = {
+    "a module ends another's name": [
+        "h.0.attn.c.weight", "h.0.cross_attn.c.weight", "h.0.attn.c.bias", "wte.weight",
+    ],
+    "a tensor outside ends the name of one within": [
+        "norm.weight", "layers.0.norm.weight", "layers.0.input_norm.weight", "embed.weight",
+    ],
+    "a tower of another depth": [
+        "model.layers.0.mlp.weight", "eyes.layers.0.mlp.weight", "eyes.layers.1.mlp.weight",
+        "eyes.layers.1.attn.weight", "eyes.norm.weight",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.parametrize("granularity", ["tensor", "layer", "block"])
+def test_a_filter_finds_its_tensors_first(case: str, granularity: Any) -> None:
+    names = NAMES[case]
+    depths = tower_depths(names)
+    places = Places.of(names, depths, 1, Learned(granularity=granularity), Granularity())
     for name in names:
-        first = next(group for group in places.groups if group in name)
-        assert first == places.place[name].group
+        place = places.place[name]
+        assert next(group for group in places.spans if group in name) == place.group
+        if (layer := layer_of(name)) is not None:
+            # as many values as the tower has layers, each of which then has its own
+            assert len(places.spans[place.group]) == depths[tower_of(name)]
+            assert places.spans[place.group][layer] == place.span
+
+
+def test_modules_have_coefficients_of_their_own() -> None:
+    names = NAMES["a module ends another's name"]
+    place = Places.of(names, {"h.": 1}, 1, Learned(), Granularity()).place
+    assert place[names[0]] == place[names[2]] != place[names[1]]
+
+
+def test_what_no_filter_tells_apart_is_refused() -> None:
+    names = ["a.0.b.weight", "a.0.b.c.0.weight", "0.b.weight", "x.1.0.b.weight"]
+    with pytest.raises(InputError, match=r"no filters tell .* take granularity: model"):
+        Places.of(names, tower_depths(names), 1, Learned(), Granularity())
+
+
+def seeing(folder: Path, seed: int) -> None:
+    """A LLaVA whose eyes are deeper than its language model."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    eyes = {**sizes, "num_hidden_layers": 5, "image_size": 28, "patch_size": 14}
+    torch.manual_seed(seed)
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**sizes, num_hidden_layers=3, vocab_size=64),
+        vision_config=transformers.CLIPVisionConfig(**eyes),
+        image_token_id=40,
+    )
+    transformers.LlavaForConditionalGeneration(config).float().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "layer", "block"])
+def test_towers_deeper_than_the_language_model_shift_none_of_its_values(
+    tmp_path: Path, granularity: str
+) -> None:
+    for seed, name in enumerate(("base", "one", "two")):
+        seeing(tmp_path / name, seed)
+    coefficients, _, parents = opened(tmp_path, "one", "two", granularity=granularity)
+    values = torch.rand(len(coefficients), dtype=torch.float64).round(decimals=4)
+    merged = plan_merge(coefficients.recipe(values), parents)
+    expected = coefficients.arguments(values)
+    for job in merged.jobs:
+        assert job.arguments["weight"] == pytest.approx(expected[job.name]["weight"]), job.name
 
 
 def test_a_whole_model_has_no_filter() -> None:
-    places = Places.of(["a.0.b.weight", "c"], 1, Learned(granularity="model"), Granularity())
-    assert places.groups == (EVERYTHING,)
+    names = ["a.0.b.weight", "c"]
+    places = Places.of(names, {"a.": 1}, 1, Learned(granularity="model"), Granularity())
+    assert list(places.spans) == [EVERYTHING]
