@@ -110,8 +110,19 @@ class Learned(Config):
                 )
         for parameter in self.method.parameters:
             if parameter not in self.searched:
-                self.value(parameter)
+                self._check_value(parameter)
         return self
+
+    def _check_value(self, parameter: Parameter) -> None:
+        """Refuse what leaves a parameter that is not learned without one value."""
+        name = parameter.name
+        if name in self.parameters and not isinstance(self.domains[name], Fixed):
+            names = " and ".join(p.name for p in self.searched)
+            raise ValueError(
+                f"parameters.{name} is not learned, so it must be a value, got "
+                f"{self.parameters[name]!r}; what is learned of {self.of} is {names}"
+            )
+        self.value(parameter)
 
     @property
     def method(self) -> Method:

@@ -281,6 +281,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"methods": {"learned": {"parameters": {"weight": 0.5}}}},
         "parameters.weight is learned, so it must be a range [low, high], got 0.5",
     ),
+    "a range for what is not learned": (
+        {"methods": {"learned": {"of": "ties", "parameters": {"density": [0.2, 0.8]}}}},
+        "parameters.density is not learned, so it must be a value, got [0.2, 0.8]; what is learned "
+        "of ties is weight",
+    ),
     "an unknown parameter": (
         {"methods": {"learned": {"parameters": {"wieght": [0, 1]}}}},
         "unknown parameter of task_arithmetic 'wieght'; did you mean 'weight'?",
@@ -353,6 +358,9 @@ def test_a_loss_that_turns_nan_keeps_the_last_good_pass(
         for line in observer.stages
     )
     assert observer.trials[0].error is None
+    # two passes of 16 documents, and three steps of four that came to nothing
+    assert Record(run, writable=False).n_answers_learning == 3 * (2 * 16 + 3 * 4)
+    assert sum(trial.n_documents for trial in observer.trials[:2]) >= 3 * (2 * 16 + 3 * 4)
 
 
 def test_check_has_a_line_for_learning(family: Path) -> None:
