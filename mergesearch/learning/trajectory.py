@@ -28,8 +28,13 @@ class Passes(Protocol):
     def end(self) -> str | None:
         """The reason for which there are no more; None where there may be."""
 
-    def set_end(self, reason: str) -> None:
-        """Keep the reason for which there will be no more."""
+    def set_end(self, reason: str, n_answers: int) -> None:
+        """Keep the reason for which there will be no more.
+
+        Args:
+            reason: for people.
+            n_answers: that the pass took which came to nothing.
+        """
 
 
 class Slope(Protocol):
@@ -56,7 +61,20 @@ class Course:
 
 
 class Diverged(Exception):
-    """A loss or a gradient is NaN or infinite."""
+    """A loss, a gradient or a merged value is NaN or infinite.
+
+    Args:
+        reason: what is, and where.
+        n_answers: that the pass took until then.
+    """
+
+    def __init__(self, reason: str, n_answers: int) -> None:
+        super().__init__(reason, n_answers)  # both, so that it may be sent to another process
+        self.reason = reason
+        self.n_answers = n_answers
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def next_pass(
@@ -89,7 +107,7 @@ def next_pass(
         progress: is told after each step how many lessons are done, of how many in all passes.
 
     Raises:
-        Diverged: a loss or a gradient is NaN or infinite.
+        Diverged: a loss, a gradient or a merged value is NaN or infinite.
     """
     began, number = time.perf_counter(), len(known) + 1
     values = (known[-1].values if known else start).clone().requires_grad_()
@@ -105,9 +123,13 @@ def next_pass(
     for k in range(n_steps):
         optimizer.param_groups[0]["lr"] = peak * _cosine(k / n_steps)
         batch = order[k * course.batch : (k + 1) * course.batch]
-        gradient, found = slope(values.detach(), batch)
-        if not (bool(gradient.isfinite().all()) and all(map(math.isfinite, found))):
-            raise Diverged(f"a loss is NaN or infinite in pass {number}, step {k + 1}")
+        try:
+            gradient, found = slope(values.detach(), batch)
+            if not (bool(gradient.isfinite().all()) and all(map(math.isfinite, found))):
+                raise CandidateError("a loss is NaN or infinite")
+        except CandidateError as error:  # a merged value may be none as well
+            n_answers = ANSWERS * (len(seen) + len(batch)) + n_asked
+            raise Diverged(f"{error} in pass {number}, step {k + 1}", n_answers) from None
         values.grad = gradient
         optimizer.step()
         with torch.no_grad():
@@ -134,7 +156,7 @@ def go_to(
 ) -> Pass:
     """Give a pass of a trajectory, gone through as far as that takes.
 
-    Where it ended before, on a loss that is not finite, its last good pass is given.
+    Where it ended before, on a number that is not finite, its last good pass is given.
 
     Args:
         number: of the pass, from 1.
@@ -150,7 +172,7 @@ def go_to(
         try:
             one = further(known)
         except Diverged as error:
-            passes.set_end(str(error))
+            passes.set_end(error.reason, error.n_answers)
         else:
             passes.add(one)
             told(one)

@@ -117,9 +117,9 @@ class PassesOf:
         """The reason for which there are no more passes; None where there may be."""
         return self._record.ends.get(self._key)
 
-    def set_end(self, reason: str) -> None:
-        """Keep the reason for which there will be no more."""
-        self._record.set_end(self._key, reason)
+    def set_end(self, reason: str, n_answers: int) -> None:
+        """Keep the reason for which there will be no more, and what the last pass took."""
+        self._record.set_end(self._key, reason, n_answers)
 
     def _path(self, number: int) -> "Path":
         return self._record.folder / _FOLDER / self._key / f"pass-{number}.safetensors"

@@ -60,6 +60,8 @@ class Record:
         self.passes: tuple[PassEntry, ...] = ()
         #: Of trajectories that have ended early the reason, by key.
         self.ends: dict[str, str] = {}
+        #: Answers of passes that came to nothing, with which trajectories ended.
+        self._n_answers_lost = 0
         #: Answers that statistics for merges took, by the statistics' key.
         self.statistics: dict[str, int] = {}
         #: What the run's candidates are scored on, as last set.
@@ -196,14 +198,20 @@ class Record:
         """Remember a pass of learned coefficients."""
         self._append({"kind": "pass", **asdict(entry)})
 
-    def set_end(self, key: str, reason: str) -> None:
-        """Remember that a trajectory of learned coefficients ends, and the reason."""
-        self._append({"kind": "end", "key": key, "reason": reason})
+    def set_end(self, key: str, reason: str, n_answers: int) -> None:
+        """Remember that a trajectory of learned coefficients ends, and the reason.
+
+        Args:
+            key: of the trajectory.
+            reason: for people.
+            n_answers: that a pass took which came to nothing.
+        """
+        self._append({"kind": "end", "key": key, "reason": reason, "n_answers": n_answers})
 
     @property
     def n_answers_learning(self) -> int:
         """Answers that learning took: a forward and backward pass counts as three."""
-        return sum(entry.n_answers for entry in self.passes)
+        return sum(entry.n_answers for entry in self.passes) + self._n_answers_lost
 
     @property
     def n_answers_beside(self) -> int:
@@ -286,6 +294,7 @@ class Record:
                 self.statistics[entry["key"]] = entry["n_answers"]
             case "end":
                 self.ends[entry["key"]] = entry["reason"]
+                self._n_answers_lost += entry.get("n_answers", 0)
             case "process":
                 process = {key: value for key, value in entry.items() if key != "kind"}
                 self.processes = (*self.processes, Process(**process))

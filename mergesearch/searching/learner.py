@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from mergesearch.errors import CandidateError
-from mergesearch.learning import Course, Curriculum, Subject, go_to
+from mergesearch.learning import Course, Curriculum, Diverged, Subject, go_to
 from mergesearch.recipe import Recipe
 from mergesearch.runs import Pass, PassesOf
 from mergesearch.searching.candidates import CandidateEvaluator
@@ -102,7 +102,11 @@ class Learner:
         of = self._curriculum.of_pass(len(known) + 1)
         experts = self._experts(candidates) if of.learned.loss == "parents" else {}
         self._observer.stage(self._what(of, course, len(known) + 1))
-        one = candidates.worker.learn(course, known, experts, self._observer.learning)
+        try:
+            one = candidates.worker.learn(course, known, experts, self._observer.learning)
+        except Diverged as error:
+            candidates.charge(error.n_answers)
+            raise
         candidates.charge(one.n_answers)
         return one
 

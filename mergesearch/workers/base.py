@@ -101,6 +101,6 @@ class Worker(Protocol):
             progress: is told how many documents were learned from, of how many in all passes.
 
         Raises:
-            Diverged: a loss or a gradient is NaN or infinite.
+            Diverged: a loss, a gradient or a merged value is NaN or infinite.
             CandidateError: a parent that is to be imitated gives nothing that can be.
         """

@@ -1,6 +1,7 @@
 """The optimiser's way, on losses that are known by hand."""
 
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -33,6 +34,7 @@ class Memory:
     def __init__(self) -> None:
         self.passes: list[Pass] = []
         self.end: str | None = None
+        self.n_answers = 0
 
     def known(self) -> Sequence[Pass]:
         return self.passes
@@ -40,8 +42,9 @@ class Memory:
     def add(self, one: Pass) -> None:
         self.passes.append(one)
 
-    def set_end(self, reason: str) -> None:
+    def set_end(self, reason: str, n_answers: int) -> None:
         self.end = reason
+        self.n_answers = n_answers
 
 
 def further(
@@ -135,8 +138,27 @@ def test_a_loss_that_turns_nan_ends_it_at_its_last_good_pass() -> None:
     go_on = partial(further, slope=spoiled(after=5))
     assert go_to(4, memory, go_on, lambda _: None).number == 2
     assert memory.end == "a loss is NaN or infinite in pass 3, step 2"
+    assert memory.n_answers == 3 * len(LESSONS)  # of both steps
     assert go_to(4, memory, go_on, lambda _: None).number == 2  # and it is not tried again
     assert len(memory.passes) == 2
+
+
+def test_a_merged_value_that_is_none_ends_it_as_well() -> None:
+    def slope(values: Tensor, lessons: Sequence[Lesson]) -> tuple[Tensor, list[float]]:
+        if float(values[0]) < 0.9:
+            raise CandidateError("w: NaN or infinite")
+        return quadratic(values, lessons)
+
+    memory = Memory()
+    last = go_to(4, memory, partial(further, slope=slope), lambda _: None)
+    assert last.number == len(memory.passes) < 4
+    assert memory.end is not None
+    assert memory.end.startswith(f"w: NaN or infinite in pass {last.number + 1}, step ")
+
+
+def test_divergence_may_be_sent_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(Diverged("a loss is NaN", 12)))
+    assert (str(error), error.n_answers) == ("a loss is NaN", 12)
 
 
 def test_without_a_good_pass_there_is_no_candidate() -> None:
