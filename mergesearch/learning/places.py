@@ -113,7 +113,7 @@ def _group(name: str, apart: set[str], learned: Learned, granularity: Granularit
 def _filters(
     groups: Mapping[str, str], apart: set[str]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
-    """List ways to order the groups' filters and to spell them, each tensor's own beside."""
+    """List orders and spellings of the filters, with the one of each tensor."""
 
     def dotted(name: str, group: str) -> str:
         inner = layer_of(name) is not None and group not in (EVERYTHING, *apart)

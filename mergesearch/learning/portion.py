@@ -1,7 +1,7 @@
 """The part of a step that goes forward and backward at once, as memory allows."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from mergesearch.requests import Generation, LogLikelihood, Request
 
@@ -16,6 +16,15 @@ class Portion:
     #: Bytes at its peak, beside the weights.
     n_bytes: int = 0
 
+    def smaller(self) -> "Portion | None":
+        """Give the next that takes less memory, of unknown size; None where there is none.
+
+        Halves come first, and only of one lesson are activations computed again.
+        """
+        if self.n_lessons > 1:
+            return Portion(-(-self.n_lessons // 2))
+        return None if self.checkpointing else Portion(checkpointing=True)
+
 
 def largest_portion(
     asked: Sequence[tuple[Request, ...]],
@@ -24,9 +33,6 @@ def largest_portion(
     fits: Callable[[int], bool],
 ) -> Portion:
     """Find the largest portion of a step that memory holds.
-
-    Halves of the step come first, and only where one lesson does not fit are activations computed
-    again.
 
     Args:
         asked: the requests of each lesson.
@@ -39,23 +45,15 @@ def largest_portion(
         The first that fits, and else the smallest there is.
     """
     longest = sorted(asked, key=lambda of: -sum(map(_length, of)))
-    portion = Portion()
-    for n_lessons, checkpointing in _sizes(min(batch, len(asked))):
-        requests = [request for of in longest[:n_lessons] for request in of]
-        portion = Portion(n_lessons, checkpointing, n_bytes(requests, checkpointing))
-        if fits(portion.n_bytes):
-            break
+
+    def measured(portion: Portion) -> Portion:
+        requests = [request for of in longest[: portion.n_lessons] for request in of]
+        return replace(portion, n_bytes=n_bytes(requests, portion.checkpointing))
+
+    portion = measured(Portion(max(1, min(batch, len(asked)))))
+    while not fits(portion.n_bytes) and (smaller := portion.smaller()):
+        portion = measured(smaller)
     return portion
-
-
-def _sizes(batch: int) -> Iterator[tuple[int, bool]]:
-    """List portions from the largest to the smallest: lessons, and checkpointing."""
-    n = batch
-    while n > 1:
-        yield n, False
-        n = -(-n // 2)
-    yield 1, False
-    yield 1, True
 
 
 def _length(request: Request) -> int:

@@ -1,4 +1,4 @@
-"""Linear layers with deltas of low rank beside their weights, as LoRA adapters have them."""
+"""Linear layers with low-rank deltas beside their weights, as LoRA has them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -103,4 +103,5 @@ class Worker(Protocol):
         Raises:
             Diverged: a loss, a gradient or a merged value is NaN or infinite.
             CandidateError: a parent that is to be imitated gives nothing that can be.
+            InputError: memory does not hold a lesson, or the model's class does not go backward.
         """
