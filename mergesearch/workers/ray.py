@@ -109,7 +109,7 @@ class RayPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        self._ray.shutdown()  # of another's cluster, this process's connection alone
+        self._cluster.leave()
 
     @contextmanager
     def lend(self) -> Iterator[Worker]:

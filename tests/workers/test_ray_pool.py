@@ -234,22 +234,3 @@ def test_a_closed_pool_lends_nobody(pool_of: Callable[..., RayPool]) -> None:
     with pytest.raises(PoolClosed), pool.lend():
         pass
     assert all(actor.killed for actor in ray.actors)
-
-
-@pytest.mark.parametrize("address", [None, "auto"])
-def test_ray_is_started_again_where_a_busy_host_was_slow_and_a_cluster_is_asked_once(
-    monkeypatch: pytest.MonkeyPatch, address: str | None
-) -> None:
-    import ray
-
-    asked = []
-
-    def init(**options: Any) -> None:
-        asked.append(options)
-        raise RuntimeError("The current node timed out during startup. It may be busy.")
-
-    monkeypatch.setattr(ray, "init", init)
-    where = "on this host" if address is None else "at auto"
-    with pytest.raises(InputError, match=rf"^Ray cannot be reached {where}: The current node"):
-        Cluster.connect(address, 2, accelerated=False, n_devices=1)
-    assert len(asked) == (3 if address is None else 1)
