@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -44,4 +45,10 @@ def lines(record: Record, status: Status | None) -> list[str]:
         found.append(f"spent: {status.spent}; {status.documents_per_second:.1f} documents/s")
     if status.stage:
         found.append(f"stage: {status.stage}")
-    return [*found, *(f"  {name}: {what}" for name, what in sorted(status.workers.items()))]
+    workers = sorted(status.workers.items(), key=_by_number)
+    return [*found, *(f"  {name}: {what}" for name, what in workers)]
+
+
+def _by_number(worker: tuple[str, str]) -> list[tuple[int, str]]:
+    """Order worker 2 before worker 10."""
+    return [(int(f"0{number}"), text) for text, number in re.findall(r"(\D*)(\d*)", worker[0])]

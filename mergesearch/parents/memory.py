@@ -53,8 +53,8 @@ class MemoryPlan:
         """Count the bytes that the budget leaves, for what is remembered of tensors."""
         return self.budgets[memory] - self.peak(memory)
 
-    def lines(self) -> list[str]:
-        """Lay the plan out as a table for the terminal."""
+    def lines(self, of: str = "") -> list[str]:
+        """Lay the plan out as a table for the terminal; the title says of whom it is."""
         heads = [
             f"peak {_gb(self.peak(memory))} of a budget of {_gb(budget)}{_on(memory)}"
             for memory, budget in self.budgets.items()
@@ -63,7 +63,7 @@ class MemoryPlan:
         table = [
             f"  {row.what:{width}}  {_gb(row.n_bytes):>10}  {row.residence}" for row in self.rows
         ]
-        return [f"memory plan: {', '.join(heads)}", *table]
+        return [f"memory plan{of}: {', '.join(heads)}", *table]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

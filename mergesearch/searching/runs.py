@@ -14,7 +14,8 @@ from mergesearch.calibration import PROMPTS_FOLDER
 from mergesearch.errors import InputError
 from mergesearch.logs import quiet
 from mergesearch.merging import digest_of, generation_hash
-from mergesearch.parents import Parents
+from mergesearch.parents import Parents, default_budget
+from mergesearch.parents.usage import process_bytes
 from mergesearch.recipe import ModelRef
 from mergesearch.runs import Process, Record, SuiteEntry, TaskEntry, hold
 from mergesearch.runs.told import RECIPE
@@ -94,12 +95,12 @@ def open_run(
         InputError: something in the space is wrong, or the folder is another run's or in use.
     """
     observer = observer or Silent()
-    setup = prepare(space, runtime, **learning)
+    setup = prepare(space, _as_planned(runtime), **learning)
     with hold(out, identity(setup, out)), quiet():  # at once, since each block would
         lines = setup.curriculum.lines() if setup.curriculum else ()
         if setup.calibration is not None:
             lines = (*lines, *setup.calibration.lines())
-        for note in (*setup.parents.notes, *setup.memory.lines(), *lines):
+        for note in (*setup.parents.notes, *_plan(setup, runtime), *lines):
             observer.stage(note)
         record = Record(out)
         generation = _generation(setup.parents, record)
@@ -109,6 +110,25 @@ def open_run(
         record.add_process(Process.of(runtime.torch_device))
         with _workers(setup, out, runtime, observer) as (worker, pool):
             yield setup, CandidateEvaluator(setup.parents, setup.evaluator, record, worker, pool)
+
+
+def _as_planned(runtime: Runtime) -> Runtime:
+    """Give the driver the budget that each worker of its host will have."""
+    if runtime.workers is None or runtime.ray is not None or runtime.memory_budget is not None:
+        return runtime
+    return runtime.model_copy(update={"memory_budget": default_budget(runtime.workers)})
+
+
+def _plan(setup: SearchSetup, runtime: Runtime) -> list[str]:
+    """Lay out what each process of a run holds."""
+    if not runtime.has_workers:
+        return setup.memory.lines()
+    here = runtime.ray is None
+    of = (
+        f" of each of {runtime.workers} workers" if here else " of a worker with this host's memory"
+    )
+    driver = f"  beside them the driver holds {process_bytes() / 1e9:.2f} GB of this host"
+    return [*setup.memory.lines(of), driver]
 
 
 @contextmanager
