@@ -151,7 +151,7 @@ def _init(address: str | None, n_workers: int | None) -> tuple[Any, Event]:
 
 
 def _hold(ray: Any, options: Mapping[str, Any]) -> Event:
-    """Start or join Ray in a thread of its own, which holds it until the event that is returned.
+    """Start or join Ray in a thread that holds it until the event that is returned.
 
     Its calls hear no interrupt for half a minute, and its processes end with the thread that has
     started them.
@@ -210,7 +210,7 @@ def _spare_agents(node: str, before: Set[psutil.Process]) -> bool:
 
 
 def _find(address: str) -> None:
-    """Look whether anybody listens at an address, for which Ray would take a quarter of an hour.
+    """Look if anybody listens at an address, or Ray asks it for a quarter of an hour.
 
     Raises:
         InputError: nobody does, or it is no address of a host and a port.
