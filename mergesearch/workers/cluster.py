@@ -4,12 +4,10 @@ import contextlib
 import logging
 import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -29,11 +27,7 @@ _LISTENS = 5.0
 _NICENESS = "RAY_worker_niceness"
 #: Of Ray: how often it asks a cluster that does not answer, for half a minute each; else 20 times.
 _ASKS = "RAY_gcs_server_port_wait_time_s"
-#: Of Ray: the id of the node that it starts.
-_NODE = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"
-#: Of Ray: the agents that write a file with their port.
-_AGENTS = "METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN", "RUNTIME_ENV_AGENT"
-#: Seconds between two looks at a start.
+#: Seconds after which an interrupt is heard while Ray starts.
 _LOOK = 0.1
 #: Of Ray: a folder, named for when it began, to the microsecond, and for the process that began it.
 _SESSION = re.compile(r"(/[^\s=]*/session_\d{4}-\d\d-\d\d_[\d_-]+)")
@@ -159,12 +153,11 @@ def _hold(ray: Any, options: Mapping[str, Any]) -> Event:
     left = Event()
     came: SimpleQueue[Exception | None] = SimpleQueue()
     before = set(psutil.Process().children())
-    node = secrets.token_hex(28)
 
     def hold() -> None:
         try:
             is_own = options["address"] == "local"
-            with _environment({_NODE: node} if is_own else {_ASKS: os.environ.get(_ASKS, "1")}):
+            with _environment({} if is_own else {_ASKS: os.environ.get(_ASKS, "1")}):
                 ray.init(**options)
         except Exception as error:
             _clear(before)  # while those are there that tell what else is of the same session
@@ -174,39 +167,17 @@ def _hold(ray: Any, options: Mapping[str, Any]) -> Event:
         left.wait()
 
     Thread(target=hold, daemon=True).start()
-    spared = False
     try:
         while True:
             with contextlib.suppress(Empty):
                 error = came.get(timeout=_LOOK)
                 break
-            spared = spared or _spare_agents(node, before)
     except BaseException:  # an interrupt
         _clear(before)
         raise
     if error:
         raise error
     return left
-
-
-def _spare_agents(node: str, before: Set[psutil.Process]) -> bool:
-    """Spare the start of Ray its wait for two agents, which nobody here asks anything.
-
-    Each is a process that takes long to come up on a busy host, and Ray dies after 15 seconds in
-    which the files with their ports are not there. -1 says what the agents say of themselves where
-    they do not listen.
-
-    Returns:
-        Whether the folder for the files is there, to which the agents add their own later.
-    """
-    for process in set(psutil.Process().children()) - before:
-        for session in filter(os.path.isdir, _sessions(process)):
-            with contextlib.suppress(ImportError, AttributeError):  # of another version: it waits
-                raylet: Any = import_module("ray._raylet")
-                for name in _AGENTS:
-                    raylet.persist_port(session, node, getattr(raylet, f"{name}_PORT_NAME"), -1)
-            return True
-    return False
 
 
 def _find(address: str) -> None:
