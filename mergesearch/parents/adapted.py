@@ -78,6 +78,10 @@ class AdaptedCheckpoint(Checkpoint):
         if isinstance(start, str):
             self.base.release(start)
 
+    def sample(self) -> str:
+        """Hash a few entries of each tensor that the base and the adapter store."""
+        return f"{self.base.sample()}+{self._adapter.sample()}"
+
     def release_all(self) -> None:
         """Let go of the memory that reading the base took so far."""
         self.base.release_all()

@@ -1,5 +1,7 @@
 """LoRA adapters as parents: what they make of each tensor of their base, by peft."""
 
+import hashlib
+import json
 import re
 import shutil
 import warnings
@@ -20,10 +22,12 @@ from mergesearch.parents.architecture import NOT_MADE, configuration, destinatio
 from mergesearch.parents.change import ADAPTER, Change, Part, Piece
 from mergesearch.parents.checkpoint import Checkpoint, read_json
 from mergesearch.parents.fused import Group, groups
-from mergesearch.parents.mapping import read_header
+from mergesearch.parents.mapping import MappedFile, read_header
+from mergesearch.parents.sample import sample
 from mergesearch.parents.tables import has_rows, n_rows
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_NAMES_BASE = "base_model_name_or_path"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
 #: What it puts into them, before the names of what it wraps.
@@ -78,6 +82,12 @@ class Adapter:
             self._parts[name].append(part)
         #: What it makes of tensors, by their names in the base's files; all others stay.
         self.changes: Mapping[str, Change] = dict(self._find_changes())
+
+    def sample(self) -> str:
+        """Hash the settings but for the base's name, and a few entries of each stored tensor."""
+        settings = {key: self._config[key] for key in self._config if key != _NAMES_BASE}
+        told = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{told}+{sample([MappedFile(self.folder / _WEIGHTS)])}"
 
     def _refuse_other_kinds(self) -> None:
         kind = self._config.get("peft_type")

@@ -17,6 +17,7 @@ from mergesearch.logs import quiet
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
+from mergesearch.parents.sample import sample
 
 #: The output head, under the name that nearly all causal models give it.
 HEAD = "lm_head.weight"
@@ -151,6 +152,10 @@ class Checkpoint:
         """Let go of the memory that reading took so far."""
         for file in self._files.values():
             file.release_all()
+
+    def sample(self) -> str:
+        """Hash a few entries of each stored tensor, by which another training is told."""
+        return sample(self._files.values())
 
     @property
     def base(self) -> "Checkpoint | None":

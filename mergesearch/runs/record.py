@@ -71,6 +71,8 @@ class Record:
         self.differences: tuple[str, ...] = ()
         #: Hashes of what the run's models generate with, in their order, as last set.
         self.generation: tuple[str, ...] = ()
+        #: Of each model a hash of a sample of its weights.
+        self.weights: tuple[str, ...] = ()
         #: True where models of different functions were allowed.
         self.allow_mismatch = False
         #: What has worked on the run, each change of command, versions or hardware once.
@@ -151,12 +153,17 @@ class Record:
             self._append({"kind": "suite", "splits": suite.json()})
 
     def set_parents(
-        self, differences: tuple[str, ...], generation: tuple[str, ...], *, allow_mismatch: bool
+        self,
+        differences: tuple[str, ...],
+        generation: tuple[str, ...],
+        weights: tuple[str, ...],
+        *,
+        allow_mismatch: bool,
     ) -> None:
-        """Set the models' differences, if some are allowed, and ways to generate."""
-        known = self.differences, self.generation, self.allow_mismatch
-        if (differences, generation, allow_mismatch) != known:
-            entry = {"differences": differences, "generation": generation}
+        """Set the models' differences, if some are allowed, ways to generate, and weights."""
+        known = self.differences, self.generation, self.weights, self.allow_mismatch
+        if (differences, generation, weights, allow_mismatch) != known:
+            entry = {"differences": differences, "generation": generation, "weights": weights}
             self._append({"kind": "parents", **entry, "allow_mismatch": allow_mismatch})
 
     def add_process(self, process: Process) -> None:
@@ -271,6 +278,7 @@ class Record:
             case "parents":
                 self.differences = tuple(entry["differences"])
                 self.generation = tuple(entry.get("generation", ()))
+                self.weights = tuple(entry.get("weights", ()))  # which older runs do not have
                 self.allow_mismatch = entry["allow_mismatch"]
             case "value":
                 digest, fingerprint, n_documents = entry["key"]

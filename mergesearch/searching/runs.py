@@ -103,10 +103,11 @@ def open_run(
         for note in (*setup.parents.notes, *_plan(setup, runtime), *lines):
             observer.stage(note)
         record = Record(out)
-        generation = _generation(setup.parents, record)
+        generation, weights = _unchanged(setup.parents, record)
         record.set_suite(suite_entry(setup.evaluator))
         differences = tuple(map(str, setup.parents.differences))
-        record.set_parents(differences, generation, allow_mismatch=runtime.allow_mismatch)
+        allow_mismatch = runtime.allow_mismatch
+        record.set_parents(differences, generation, weights, allow_mismatch=allow_mismatch)
         record.add_process(Process.of(runtime.torch_device))
         with _workers(setup, out, runtime, observer) as (worker, pool):
             yield setup, CandidateEvaluator(setup.parents, setup.evaluator, record, worker, pool)
@@ -162,20 +163,27 @@ def _workers(
         yield AnyWorker(pool), pool
 
 
-def _generation(parents: Parents, record: Record) -> tuple[str, ...]:
-    """Hash what each model generates with.
+def _unchanged(parents: Parents, record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Hash what each model generates with, and a sample of its weights.
 
     Raises:
-        InputError: it has changed since the run began, whose scores would be of both.
+        InputError: one has changed since the run began, whose scores and learned coefficients would
+            be of both.
     """
-    hashes = tuple(generation_hash(parents.checkpoint(ref)) for ref in parents.models)
-    for ref, known, now in zip(parents.models, record.generation, hashes, strict=False):
-        if known != now:
-            raise InputError(
-                f"the generation_config.json of {ref} has changed since {record.folder} was made; "
-                "set it back, or give --out another name"
-            )
-    return hashes
+    checkpoints = [parents.checkpoint(ref) for ref in parents.models]
+    generation = tuple(map(generation_hash, checkpoints))
+    weights = tuple(checkpoint.sample() for checkpoint in checkpoints)
+    for say, known, now in (
+        ("the generation_config.json of {} has", record.generation, generation),
+        ("the weights of {} have", record.weights, weights),
+    ):
+        for ref, before, after in zip(parents.models, known, now, strict=False):
+            if before != after:
+                raise InputError(
+                    f"{say.format(ref)} changed since {record.folder} was made; set that back, or "
+                    "give --out another name"
+                )
+    return generation, weights
 
 
 def open_search(

@@ -1,5 +1,7 @@
+import json
 import random
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from mergesearch.api import search
 from mergesearch.errors import CandidateError, InputError
 from mergesearch.recipe import Recipe
 from mergesearch.searching.policies.starts import starts
+from mergesearch.searching.runs import open_run
 from mergesearch.searching.study import ERROR, finished, open_study
 from mergesearch.space import SearchSpace, Shape, suggest
+from tests import tiny
 from tests.searching import watch
 from tests.searching.watch import Killed, RecordingObserver, hash_evaluator, load, running
 
@@ -267,3 +271,33 @@ def test_starts_outside_the_space_are_said_once(family: Path) -> None:
     )
     assert len(first.stages) == 2
     assert second.stages == ["the search ends: the budget of 2 trials is spent"]
+
+
+def test_weights_that_change_between_sittings_are_noticed(family: Path) -> None:
+    base, one, adapter = (family / "models" / name for name in ("base", "one", "adapter"))
+    tiny.adapter(adapter, base, seed=3)
+    settings, out = adapter / "adapter_config.json", family / "run"
+    space = load(family)
+    parents = {"adapted": f"{base}+{adapter}", **space.parents}
+    space = SearchSpace.model_validate({**dict(space), "parents": parents})
+
+    def open_again(refused: str | None = None) -> None:
+        changed = rf"^the weights of .*{refused} have changed since"
+        refusal = pytest.raises(InputError, match=changed) if refused else nullcontext()
+        with refusal, open_run(space, out):
+            pass
+
+    open_again()
+    record = (out / "record.jsonl").read_text()
+    before = json.loads(settings.read_text())
+    settings.write_text(json.dumps(before | {"base_model_name_or_path": "elsewhere"}))
+    open_again()
+    settings.write_text(json.dumps(before | {"lora_alpha": 3}))
+    open_again(refused="adapter")
+    tiny.adapter(adapter, base, seed=4)
+    open_again(refused="adapter")
+    tiny.adapter(adapter, base, seed=3)
+    open_again()
+    tiny.llama(one, 77, base=base)
+    open_again(refused="one")
+    assert (out / "record.jsonl").read_text() == record
