@@ -279,14 +279,14 @@ class _Planner:
             yield self._job(Target(part, placed, at), names)
 
     def _behind(self, name: str, model: ModelRef) -> str:
-        """Name a tensor of a layer behind a model's own, where it is behind those of the output."""
+        """Name a tensor of a layer behind a model's own, for the output."""
         if not self._is_stack:
             return name
         return in_layer(name, (layer_of(name) or 0) - self._n_layers(model) + len(self._layers))
 
     @cached_property
     def _carries_further(self) -> bool:
-        """False for a stack that ends with other layers of further tokens than it starts with."""
+        """False for a stack whose first and last model count other such layers."""
         ends = [self._slices[at].sources[0].model for at in (0, -1)]
         return not self._is_stack or len({len(self._further(model)) for model in ends}) == 1
 

@@ -84,7 +84,7 @@ class Adapter:
         self.changes: Mapping[str, Change] = dict(self._find_changes())
 
     def sample(self) -> str:
-        """Hash the settings but for the base's name, and a few entries of each stored tensor."""
+        """Hash the settings but for the base's name, and a sample of the tensors."""
         settings = {key: self._config[key] for key in self._config if key != _NAMES_BASE}
         told = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         return f"{told}+{sample([MappedFile(self.folder / _WEIGHTS)])}"

@@ -13,7 +13,7 @@ _NAMED = re.compile(r"(^|\.)(mtp|nextn)(_\w+)?\.")
 
 
 def further_layers(config: Mapping[str, Any]) -> range:
-    """List the indices of such layers behind a model's own, as a configuration counts them."""
+    """List the indices of such layers, behind a model's own, by its configuration."""
     for part in (config, *(of for of in config.values() if isinstance(of, dict))):
         depth = part.get("num_hidden_layers")
         for n in (part.get(key) for key in _COUNTS):

@@ -28,7 +28,7 @@ class Stored(Protocol):
 
 
 def sample(files: Iterable[Stored]) -> str:
-    """Hash names, shapes, and a few entries of each tensor: first, middle and last ones.
+    """Hash names, shapes, and a few entries of each tensor, from three places.
 
     Training changes every tensor nearly everywhere, so that reading some pages of each tells two
     trainings apart, in milliseconds and whatever the size. It is no checksum of a file.

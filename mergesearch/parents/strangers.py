@@ -64,7 +64,7 @@ def _unexplained(checkpoint: Checkpoint, names: Iterable[str]) -> set[str]:
 
 
 def _is_named(name: str, own: Set[str]) -> bool:
-    """Tell a tensor whose name says what it is: a head beside a model's own parts, or a table."""
+    """Tell a tensor whose name says what it is: a head of its own, or a table."""
     part = name.partition(".")[0]
     return bool((part not in own and _HEAD.search(part)) or _OLD.search(name))
 

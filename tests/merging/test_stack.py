@@ -302,7 +302,7 @@ def test_what_cannot_be_stacked_is_refused(models: Path, tmp_path: Path) -> None
     recipe = stack(models)
     parents = Parents(recipe.models)
     shallow = read_recipe("{merge_method: passthrough, models: [{model: one}]}").resolved(models)
-    with pytest.raises(InputError, match=r"only the recipe has model\.layers\.4"):
+    with pytest.raises(InputError, match=r"only the recipe has model\.layers\.\d"):
         Stacks(parents, CPU).stack_into(
             skeleton(plan_merge(shallow, parents), CPU), plan_merge(recipe, parents)
         )

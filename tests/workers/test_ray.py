@@ -28,7 +28,7 @@ from tests.searching.watch import load, most_scored, running
 
 pytestmark = pytest.mark.slow
 
-N_TRIALS = 32
+N_TRIALS = 64
 METHODS = {
     "linear": {},
     "task_arithmetic": {},
