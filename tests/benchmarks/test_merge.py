@@ -51,8 +51,8 @@ def test_a_run_that_resumes_keeps_the_rows_that_it_does_not_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer, "EXECUTABLE", tmp_path / "none")
-    out, options = tmp_path / "out", ["--repeats", "1", "--size", "tiny", "--out"]
-    more = ["--models", str(tmp_path / "models"), "--only"]
+    options = ["--dtypes", "float32", "--repeats", "1", "--size", "tiny", "--out"]
+    out, more = tmp_path / "out", ["--models", str(tmp_path / "models"), "--only"]
 
     def rows() -> dict[str, float]:
         data = json.loads((out / "merge.json").read_text())
