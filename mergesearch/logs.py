@@ -15,8 +15,7 @@ def quiet() -> Iterator[None]:
     Within another such block it costs nothing. Outside, each change of a level has logging forget
     what all loggers of the process let through, and transformers has thousands: milliseconds.
     """
-    loud = {logger: logger.level for logger in _loggers() if logger.level < logging.ERROR}
-    quiet_process()
+    loud = quiet_process()
     try:
         yield
     finally:
@@ -24,15 +23,17 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def quiet_process() -> None:
-    """Let the libraries below say errors only, in a process that is ours."""
-    for logger in _loggers():
-        if logger.level < logging.ERROR:
-            logger.setLevel(logging.ERROR)
+def quiet_process() -> dict[logging.Logger, int]:
+    """Let the libraries below say errors only, from now on.
 
-
-def _loggers() -> list[logging.Logger]:
-    return [logging.getLogger(name) for name in _LIBRARIES]
+    Returns:
+        The levels of those that said more.
+    """
+    loggers = map(logging.getLogger, _LIBRARIES)
+    loud = {logger: logger.level for logger in loggers if logger.level < logging.ERROR}
+    for logger in loud:
+        logger.setLevel(logging.ERROR)
+    return loud
 
 
 def quiet_optuna() -> None:

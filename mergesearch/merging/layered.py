@@ -66,8 +66,7 @@ def of_layers(
 
     A number that is the depth and whose key speaks of layers is one; a list of as many values has
     one a layer; any other list of layers names some of them, or all, and so do the keys of an
-    object where they are numbers. What lasts to the last layer
-    lasts to the last of the stack.
+    object where they are numbers. What lasts to the last layer lasts to the last of the stack.
 
     Args:
         config: of the first model.

@@ -1,33 +1,18 @@
 """A sample of stored tensors, by which another training of a model is told."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
-from mergesearch.parents.mapping import Entry
+from mergesearch.parents.held import HeldTensors
+from mergesearch.parents.mapping import MappedFile
 
 #: Entries that are taken of a tensor in each of three places.
 _RUN = 16
 
 
-class Stored(Protocol):
-    """Tensors of one file, or of none."""
-
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """Describe each tensor."""
-
-    def tensor(self, name: str) -> Tensor:
-        """Give a tensor as stored."""
-
-    def release(self, name: str) -> None:
-        """Let go of what a tensor took."""
-
-
-def sample(files: Iterable[Stored]) -> str:
+def sample(files: Iterable[MappedFile | HeldTensors]) -> str:
     """Hash names, shapes, and a few entries of each tensor, from three places.
 
     Training changes every tensor nearly everywhere, so that reading some pages of each tells two
