@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ needs_mergekit = [
 OPTIONS = ["--quiet", "--random-seed", "1", "--lora-merge-dtype", "float32"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-# What the console script calls, for many recipes in one process: its imports take seconds.
+# What the console script calls, for many recipes in one process.
 DRIVER = """
 import json, sys
 from mergekit.scripts.run_yaml import main
@@ -99,7 +100,7 @@ def run_mergekit(
         (folder / f"{i}.yaml").write_text(text)
         calls.append([f"{i}.yaml", f"theirs-{i}", *options, "--lora-merge-cache", "loras"])
     (folder / "calls.json").write_text(json.dumps(calls))
-    _python(DRIVER, "calls.json", "errors.json", folder=folder)
+    run_script(DRIVER, "calls.json", "errors.json", folder=folder)
     errors = json.loads((folder / "errors.json").read_text())
     return [(folder / f"theirs-{i}", error) for i, error in enumerate(errors)]
 
@@ -124,13 +125,28 @@ def run_both(
 
 def registered_methods() -> dict[str, dict[str, dict[str, Any]]]:
     """What mergekit says of the parameters of each of its methods."""
-    return json.loads(_python(METHODS, folder=Path.cwd()))
+    return json.loads(run_script(METHODS))
 
 
-def _python(script: str, *arguments: str, folder: Path) -> str:
-    done = subprocess.run(
-        [EXECUTABLE.with_name("python"), "-c", script, *arguments],
-        env=ENVIRONMENT, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+def run_script(script: str, *arguments: str | Path, folder: Path = Path()) -> str:
+    """Return what a script prints in mergekit's environment."""
+    process = _process()
+    assert process.stdin
+    assert process.stdout
+    print(
+        json.dumps([script, [*map(str, arguments)], str(folder.resolve())]),
+        file=process.stdin,
+        flush=True,
+    )
+    status, out, err = json.loads(process.stdout.readline())
+    assert status == 0, err
+    return str(out)
+
+
+@cache
+def _process() -> "subprocess.Popen[str]":
+    """Start the process in whose forks scripts run; it ends when nobody writes to it any more."""
+    return subprocess.Popen(
+        [EXECUTABLE.with_name("python"), Path(__file__).with_name("mergekit_process.py")],
+        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout

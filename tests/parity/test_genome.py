@@ -2,7 +2,6 @@
 genome file give every tensor the same arguments."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -23,7 +22,7 @@ from mergesearch.recipe import ModelRef, Recipe, read_recipe
 from mergesearch.space import SearchSpace, Shape, suggest
 from mergesearch.space.domains import Range
 from mergesearch.space.genome import Genome, GenomeFile, GenomeTask
-from tests.parity.peer import ENVIRONMENT, EXECUTABLE, needs_mergekit
+from tests.parity.peer import needs_mergekit, run_script
 
 pytestmark = needs_mergekit
 
@@ -139,16 +138,6 @@ json.dump(errors, open(sys.argv[2], "w"))
 """
 
 
-def mergekits(script: str, *arguments: Path) -> str:
-    """What a script says in mergekit's own environment."""
-    done = subprocess.run(
-        [EXECUTABLE.with_name("python"), "-c", script, *arguments],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def located(genome: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The genome with its models in a folder, since mergekit's paths begin where it runs."""
     moved = dict(genome)
@@ -184,7 +173,7 @@ def configs(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     ]
     calls, answers = folder / "calls.json", folder / "answers.json"
     calls.write_text(json.dumps([(file, tensor.tolist()) for file, tensor in asked]))
-    mergekits(CONFIGS, calls, answers)
+    run_script(CONFIGS, calls, answers)
     texts = json.loads(answers.read_text())
     return {
         name: [read_recipe(text) for text in of] for name, of in zip(GENOMES, texts, strict=True)
@@ -279,7 +268,7 @@ def test_a_genotype_means_the_same_merge(
 @pytest.fixture(scope="module")
 def declared() -> dict[str, Any]:
     """What mergekit-evolve says of the keys of its files and of its methods."""
-    return json.loads(mergekits(DECLARED))
+    return json.loads(run_script(DECLARED))
 
 
 def test_the_keys_of_a_genome_file_are_mergekits_with_their_defaults(
@@ -326,7 +315,7 @@ def test_what_fails_in_mergekit_evolve_is_refused_here(models: Path, tmp_path: P
     genomes = {name: located(genome, models / "plain") for name, genome in FAILING.items()}
     calls, answers = tmp_path / "calls.json", tmp_path / "answers.json"
     calls.write_text(json.dumps(list(genomes.values())))
-    mergekits(TRIED, calls, answers, tmp_path / "merged")
+    run_script(TRIED, calls, answers, tmp_path / "merged")
     for error, (name, genome) in zip(json.loads(answers.read_text()), genomes.items(), strict=True):
         assert error, name
         with pytest.raises(InputError):

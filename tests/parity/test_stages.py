@@ -1,13 +1,12 @@
 """mergekit-multi 0.1.5 gives the tensors that we give of several documents in one file."""
 
 import os
-import subprocess
 from pathlib import Path
 
 from mergesearch import merge
 from tests import tiny
 from tests.parity.families import weights
-from tests.parity.peer import ENVIRONMENT, EXECUTABLE, needs_mergekit
+from tests.parity.peer import needs_mergekit, run_script
 from tests.parity.test_vocabulary import assert_close
 
 pytestmark = needs_mergekit
@@ -36,6 +35,12 @@ parameters: {{t: 0.4}}
 """
 
 
+MULTI = """
+from mergekit.scripts.multimerge import main
+main()
+"""
+
+
 def run_multi(file: Path, out: Path) -> None:
     """Run mergekit-multi in the folder of its file."""
     options: list[str | Path] = [
@@ -46,11 +51,7 @@ def run_multi(file: Path, out: Path) -> None:
         "--no-write-model-card",
         "--quiet",
     ]
-    done = subprocess.run(
-        [EXECUTABLE.with_name("mergekit-multi"), file, *options, "--no-write-model-card"],
-        env=ENVIRONMENT, cwd=file.parent, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_script(MULTI, file, *options, folder=file.parent)
 
 
 def test_a_file_of_stages_gives_what_mergekit_multi_gives(tmp_path: Path) -> None:
