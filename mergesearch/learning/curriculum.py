@@ -30,6 +30,8 @@ class Curriculum:
     documents: "tuple[tuple[BuiltTask, tuple[int, ...]], ...]" = ()
     #: Texts by parent, in place of documents: what each parent writes behind its own is imitated.
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Parents that have no texts where others have.
+    unasked: tuple[str, ...] = ()
     #: Tasks that there is nothing to learn from.
     left_out: tuple[str, ...] = ()
     #: Tasks whose documents are those that a search scores candidates on.
@@ -97,7 +99,9 @@ class Curriculum:
                 raise InputError(f"prompts: {unknown('parent', name, parents)}")
             if not texts or not all(text.strip() for text in texts):
                 raise InputError(f"prompts: {name} has an empty one, or none; give some text")
-        return cls(learned.model_copy(update={"loss": "parents"}), prompts=dict(prompts))
+        unasked = tuple(name for name in parents if name not in prompts)
+        learned = learned.model_copy(update={"loss": "parents"})
+        return cls(learned, prompts=dict(prompts), unasked=unasked)
 
     def of_pass(self, number: int) -> "Curriculum":
         """Take what a pass learns from.
@@ -156,6 +160,11 @@ class Curriculum:
     def lines(self) -> Sequence[str]:
         """Say what a user should know of it before it begins."""
         found = []
+        if self.unasked:
+            found.append(
+                f"there are no prompts for {', '.join(self.unasked)}: what no other parent can do "
+                "is not learned, and may be lost; give PARENT=FILE for each"
+            )
         if self.left_out:
             found.append(f"nothing to learn from in {', '.join(self.left_out)}: left out")
         if self.n_held_out:

@@ -150,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = Report(_command(options), machine(device), options.size)
     if options.resume and (options.out / "merge.json").exists():
         report.take(options.out)
+    gc.freeze()  # what is imported is no garbage, and is not looked through after each method
     with _scratch() as scratch:
         for dtype in (DTYPES[name] for name in options.dtypes):
             family = make_family((options.models or scratch).resolve(), options.size, dtype)

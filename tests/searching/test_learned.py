@@ -257,6 +257,13 @@ def test_prompts_alone_will_do(family: Path) -> None:
     assert (entry.label, entry.search) == ("learned", None)
     (folder,) = export(run)
     assert (folder / "config.json").exists()
+    assert "there are no prompts for" not in result.output
+
+    command[command.index(str(run))] = str(family / "other")
+    result = CliRunner().invoke(app, command[:-2], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "there are no prompts for two: what no other parent can do" in said
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -34,12 +34,12 @@ held_out:
 
 @pytest.fixture(scope="module")
 def bed(testbed: Path) -> Path:
-    """The test bed, with tasks of 16 documents each."""
+    """The test bed, with tasks of 8 documents each."""
     folder = testbed
     (folder / "small").mkdir()
     for skill in ("sst2", "trec", "subj"):
         task = json.loads((folder / "tasks" / f"{skill}_dev.yaml").read_text())
-        data = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text().splitlines()[:16]
+        data = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text().splitlines()[:8]
         (folder / "small" / f"{skill}.jsonl").write_text("\n".join(data) + "\n")
         task |= {"task": skill, "dataset_kwargs": {"data_files": {"test": f"{skill}.jsonl"}}}
         (folder / "small" / f"{skill}.yaml").write_text(json.dumps(task))
