@@ -72,12 +72,13 @@ class Documents:
             InputError: the device is full, or the file cannot be written.
         """
         key = digest, fingerprint
-        payload = _pack(key, documents)
+        kept = {i: _as_kept(documents[i]) for i in sorted(documents)}
+        payload = _pack(key, kept)
         self._frames.append(payload)
         with self._lock:
             self._blocks.setdefault(key, []).append(payload)
             if key in self._recent:  # as whoever reads the file has them
-                self._recent[key] = {**self._recent[key], **dict(_unpack(payload))}
+                self._recent[key] = {**self._recent[key], **kept}
             self.n_added += len(documents)
 
     def of(self, digest: str) -> "DocumentsOf":
@@ -106,12 +107,11 @@ class DocumentsOf:
 
 
 def _pack(key: Key, documents: Mapping[int, DocumentScore]) -> bytes:
-    ids = sorted(documents)
-    scores = [documents[i] for i in ids]
+    scores = documents.values()
     columns = [
-        [b - a for a, b in pairwise([0, *ids])],
+        [b - a for a, b in pairwise([0, *documents])],
         [_short(score.value) for score in scores],
-        [_rounded(score.margin) for score in scores],
+        [score.margin for score in scores],
     ]
     if any(score.cut is not None for score in scores):
         columns.append([_short(score.cut) for score in scores])
@@ -144,8 +144,13 @@ def _short(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, int) else value
+    """Turn a value into what JSON gives again, whole numbers into floats."""
+    if value is None or isinstance(value, int | float):
+        return None if value is None else float(value)
+    return json.loads(json.dumps(value))
 
 
-def _rounded(margin: float | None) -> float | None:
-    return None if margin is None else float(f"{margin:.6g}")
+def _as_kept(score: DocumentScore) -> DocumentScore:
+    """Round a score as the file has it."""
+    margin = None if score.margin is None else float(f"{score.margin:.6g}")
+    return DocumentScore(_number(score.value), margin, _number(score.cut))

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -35,9 +36,10 @@ from mergesearch.runs import Record
 from mergesearch.searching import prepare
 from mergesearch.searching.goals import directions, goals_of
 from mergesearch.searching.loop import Search
+from mergesearch.searching.policies.sampling import sampler_of
 from mergesearch.searching.runs import study_name
 from mergesearch.searching.study import finished, open_study
-from mergesearch.space import SearchSpace
+from mergesearch.space import SearchSpace, suggest
 from tests import tiny
 from tests.benchmarks import searches
 from tests.benchmarks.merge import machine
@@ -52,7 +54,7 @@ _PARTS = ("throughput", "driver", "budget", "kills")
 _SEEDS = range(8)
 _N_KILLS, _N_DRIVER_KILLS = 100, 20
 #: Of each search whose throughput is measured.
-_N_CANDIDATES = 30
+_N_CANDIDATES = 20
 #: Seconds in which a search must go on after a kill.
 _PATIENCE = 300.0
 
@@ -73,21 +75,30 @@ def throughput(testbed: Path, work: Path) -> dict[str, Any]:
         }
     )
     space = space.model_copy(update={"suite": suite})
-    _rate(work / "compiling", space, 1)
+    _rate(work / "compiling", space, 1, n_candidates=2)
     rates: dict[int, list[float]] = {1: [], 2: []}
     for repetition in range(2):
         for n, of in rates.items():
             of.append(_rate(work / f"throughput-{n}-{repetition}", space, n))
-    ratio = median(rates[2]) / median(rates[1])
-    return {"candidates": _N_CANDIDATES, "rates": rates, "ratio": ratio}
+    one = median(rates[1])
+    with ThreadPoolExecutor() as pool:  # two searches that have nothing to do with each other
+        apart = pool.map(lambda i: _rate(work / f"apart-{i}", space, 1), range(2))
+    return {
+        "candidates": _N_CANDIDATES,
+        "rates": rates,
+        "ratio": median(rates[2]) / one,
+        "limit": sum(apart) / one,
+    }
 
 
-def _rate(folder: Path, space: SearchSpace, n_workers: int) -> float:
+def _rate(
+    folder: Path, space: SearchSpace, n_workers: int, n_candidates: int = _N_CANDIDATES
+) -> float:
     """Search, and return the candidates an hour."""
-    settings = {"trials": _N_CANDIDATES, "sampler": "random", "racing": False, "seed": 0}
+    settings = {"trials": n_candidates, "sampler": "random", "racing": False, "seed": 0}
     _write_space(folder, space, settings)
     process = _start(folder, n_workers)
-    _wait(process, folder, partial(_has_ended, folder, _N_CANDIDATES), patience=1800.0)
+    _wait(process, folder, partial(_has_ended, folder, n_candidates), patience=1800.0)
     process.send_signal(signal.SIGINT)  # finalists and references are another matter
     process.wait()
     trials = finished(_study(folder))
@@ -123,10 +134,25 @@ def driver(work: Path) -> list[dict[str, Any]]:
                 "seconds a candidate": seconds,
                 "trials": n,
                 "milliseconds of CPU a candidate": 1000 * cpu / n,
+                "of Optuna alone": 1000 * _optuna_alone(folder / "alone", space) / n,
                 "idle": 1 - busy / (len(workers) * wall),
             }
         )
     return rows
+
+
+def _optuna_alone(folder: Path, space: SearchSpace) -> float:
+    """Measure CPU seconds of as many trials that are asked for, suggested, and told a number."""
+    folder.mkdir()
+    study = open_study(folder, "study", directions=directions(space.search.objectives))
+    sampler, values = sampler_of(space), random.Random(0)
+    began = time.process_time()
+    for number in range(space.search.trials):
+        study.sampler = sampler.make(space.search.seed, number, n_startup=10)
+        trial = study.ask()
+        suggest(space, trial, SHAPE)
+        study.tell(trial, [values.random()])
+    return time.process_time() - began
 
 
 def budget(work: Path) -> dict[str, Any]:
@@ -286,7 +312,9 @@ def markdown(report: Mapping[str, Any]) -> str:
             "",
             f"Ratio: **{part['ratio']:.2f}** (goal 1.8: "
             f"{'met' if part['ratio'] >= 1.8 else 'not met'}); load when it began "
-            f"{part['load']:.1f} on {part['machine']['cores']} cores.",
+            f"{part['load']:.1f} on {part['machine']['cores']} cores. Two searches of one worker "
+            "each, side by side and with nothing in common, finish "
+            f"{part['limit']:.2f} times the candidates of one: what these cores give.",
         ]
     if part := report.get("driver"):
         lines += [
@@ -294,14 +322,18 @@ def markdown(report: Mapping[str, Any]) -> str:
             "## The driver's own work",
             "",
             "32 workers that sleep in place of merging and scoring; two tasks, ten blocks a "
-            "candidate, each on disk before the next. CPU time of the driver's process.",
+            "candidate, each on disk before the next. CPU time of the driver's process, and of one "
+            "that only asks Optuna for as many trials and tells it a number: what the sampler and "
+            "its journal take.",
             "",
-            "| sampler | a candidate takes, s | trials | driver's CPU a candidate, ms | idle |",
-            "|:--|--:|--:|--:|--:|",
+            "| sampler | a candidate takes, s | trials | driver's CPU a candidate, ms | "
+            "Optuna alone, ms | idle |",
+            "|:--|--:|--:|--:|--:|--:|",
         ]
         lines += [
             f"| {row['sampler']} | {row['seconds a candidate']} | {row['trials']} | "
-            f"{row['milliseconds of CPU a candidate']:.1f} | {row['idle']:.0%} |"
+            f"{row['milliseconds of CPU a candidate']:.1f} | {row['of Optuna alone']:.1f} | "
+            f"{row['idle']:.0%} |"
             for row in part["rows"]
         ]
         lines += ["", f"Goal: 10 ms, 5 % idle. Load when it began: {part['load']:.1f}."]

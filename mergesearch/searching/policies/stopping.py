@@ -1,5 +1,6 @@
 """The end of a search: its budget is spent, or trials bring nothing more."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mergesearch.scores import paired_difference
@@ -56,12 +57,12 @@ def reason_to_stop(
 
 
 def _limits(settings: SearchSettings, history: History) -> list[Limit]:
-    limits = [
-        ("trials", history.n_asked, settings.trials),
-        ("documents", history.n_documents, settings.documents),
-        ("minutes", history.minutes, settings.minutes),
+    limits: list[tuple[str, Callable[[History], float], float | None]] = [
+        ("trials", lambda h: h.n_asked, settings.trials),
+        ("documents", lambda h: h.n_documents, settings.documents),
+        ("minutes", lambda h: h.minutes, settings.minutes),
     ]
-    return [Limit(unit, used, most) for unit, used, most in limits if most is not None]
+    return [Limit(unit, used(history), most) for unit, used, most in limits if most is not None]
 
 
 def _improvement(then: History, now: History, candidates: CandidateEvaluator) -> str | None:
