@@ -144,13 +144,13 @@ def _short(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Turn a value into what JSON gives again, whole numbers into floats."""
-    if value is None or isinstance(value, int | float):
-        return None if value is None else float(value)
-    return json.loads(json.dumps(value))
+    return float(value) if isinstance(value, int) else value
 
 
 def _as_kept(score: DocumentScore) -> DocumentScore:
-    """Round a score as the file has it."""
+    """Make of a score what the file gives again."""
+    value = score.value
+    if value is not None:
+        value = float(value) if isinstance(value, int | float) else json.loads(json.dumps(value))
     margin = None if score.margin is None else float(f"{score.margin:.6g}")
-    return DocumentScore(_number(score.value), margin, _number(score.cut))
+    return DocumentScore(value, margin, _number(score.cut))

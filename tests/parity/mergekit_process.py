@@ -7,6 +7,7 @@ answered by a line with its exit status and the texts that it wrote to its two o
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 
 IMPORTED = "run_yaml", "multimerge"
+#: Seconds after which a script is ended.
+PATIENCE = 300
 
 
 def run(script: str, arguments: Sequence[str], folder: str) -> tuple[int, str, str]:
@@ -22,6 +25,7 @@ def run(script: str, arguments: Sequence[str], folder: str) -> tuple[int, str, s
         files = [Path(scratch, name) for name in ("out", "err")]
         child = os.fork()
         if child == 0:
+            signal.alarm(PATIENCE)
             for number, file in enumerate(files, start=1):
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
             os.chdir(folder)

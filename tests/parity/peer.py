@@ -133,13 +133,10 @@ def run_script(script: str, *arguments: str | Path, folder: Path = Path()) -> st
     process = _process()
     assert process.stdin
     assert process.stdout
-    print(
-        json.dumps([script, [*map(str, arguments)], str(folder.resolve())]),
-        file=process.stdin,
-        flush=True,
-    )
+    call = [script, [*map(str, arguments)], str(folder.resolve())]
+    print(json.dumps(call), file=process.stdin, flush=True)
     status, out, err = json.loads(process.stdout.readline())
-    assert status == 0, err
+    assert status == 0, err or f"ended by signal {-status}"
     return str(out)
 
 
