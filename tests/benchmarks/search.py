@@ -39,7 +39,7 @@ _SEEDS = {"demo": range(8, 16), "testbed": range(3, 6)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """SearchResult the benchmark."""
+    """Run the benchmark."""
     options = _parser().parse_args(arguments)
     names = options.family or [*(["testbed"] if _has_testbed(options) else []), "demo"]
     # the longest first, so that no job is left with one alone at the end

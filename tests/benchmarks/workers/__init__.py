@@ -1,0 +1,1 @@
+"""Several workers beside one, part by part."""
