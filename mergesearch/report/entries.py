@@ -24,7 +24,7 @@ class Entry:
     digest: str
     #: On the whole search split; None where it was not scored there.
     search: Scores | None
-    #: On the held-out split; None where the suite has none, or for a finalist that did not win.
+    #: On the held-out split; None where the suite has none, or it was not scored there.
     held_out: Scores | None
     #: None where the record does not say.
     n_parameters: int | None = None
@@ -81,7 +81,7 @@ class Entry:
 
 
 def entries_of(run: Path) -> list[Entry]:
-    """Read the models of a run, the best on held-out first, those without it last.
+    """Read the models of a run, the best on held-out first, what was not chosen last.
 
     Raises:
         InputError: the folder is no run folder.
@@ -149,11 +149,14 @@ def _own_end(path: Path, others: list[Path]) -> str:
 
 
 def ranked(entries: list[Entry]) -> list[Entry]:
-    """Entries from the best to the worst: held-out first, those without it after."""
+    """Entries from the best to the worst: held-out first, those without it after.
+
+    With these are finalists that did not win: whichever is chosen by held-out, it overrates.
+    """
 
     def rank(entry: Entry) -> tuple[bool, bool, float]:
         total = entry.deciding.total if entry.deciding else 0.0
-        return entry.held_out is None, entry.deciding is None, -total
+        return entry.held_out is None or entry.role == "finalist", entry.deciding is None, -total
 
     return sorted(entries, key=rank)
 

@@ -1,4 +1,4 @@
-"""After the search: finalists in full, and the winner on held-out beside others."""
+"""After the search: finalists in full, and the winner beside others on held-out."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +25,9 @@ def confirm(
     history: History, space: SearchSpace, candidates: CandidateEvaluator, observer: Observer
 ) -> Candidate:
     """Find the winner, and score it and what it must beat in full and on held-out.
+
+    The other finalists are scored on held-out last, when nothing is chosen any more: how far their
+    search scores hold says how far the winner's can be trusted.
 
     Of a search for several objectives, what no other beats in all of them goes on the leaderboard
     as the front, and the winner is the one of them with the best score of the suite. A model that
@@ -74,6 +77,7 @@ def confirm(
         out = {row.recipe_hash for row in _without_score(candidates, named, observer)}
         if not out:
             score_beside(candidates, beside, observer)
+            _score_not_chosen(candidates, rows, observer)
             return front[0]
         finalists = [candidate for candidate in finalists if candidate.recipe.hash not in out]
     raise MergesearchError("no finalist has a finite score on all documents")
@@ -192,6 +196,26 @@ def _without_score(
             observer.stage(f"{row.label} is not on the leaderboard: {error}")
             out.append(row)
     return out
+
+
+def _score_not_chosen(
+    candidates: CandidateEvaluator, rows: Sequence[LeaderboardRow], observer: Observer
+) -> None:
+    """Score on held-out what was not chosen; a finalist without a score there keeps its row."""
+    if not candidates.has_held_out:
+        return
+    recipes = {
+        row.label: candidates.record.recipe(row.recipe_hash)
+        for row in rows
+        if row.role == "finalist"
+    }
+    Lanes(candidates).ahead(map(_whole, recipes.values()))
+    for label, recipe in recipes.items():
+        observer.stage(f"scoring {label}, which was not chosen, on held-out")
+        try:
+            candidates.score(recipe, "held_out")
+        except CandidateError as error:
+            observer.stage(f"{label} has no held-out score: {error}")
 
 
 def _best_task_arithmetic(

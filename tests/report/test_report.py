@@ -25,6 +25,10 @@ MODELS: list[Model] = [
 ]
 
 
+#: As a search leaves them, whose other finalists are scored on held-out, too.
+SCORED: list[Model] = [*MODELS[:-1], ("finalist 2", "finalist", right(89), right(95))]
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "first", MODELS)
@@ -35,6 +39,24 @@ def test_models_are_ranked_by_what_the_search_did_not_see_and_the_unseen_come_la
 ) -> None:
     labels = [entry.label for entry in entries_of(run)]
     assert labels == ["winner", "uniform soup", "two", "one", "base", "finalist 2"]
+
+
+def test_no_finalist_is_ranked_before_the_winner_by_what_it_was_not_chosen_by(
+    tmp_path: Path,
+) -> None:
+    entries = entries_of(make_run(tmp_path / "run", SCORED))
+    labels = [entry.label for entry in entries]
+    assert labels == ["winner", "uniform soup", "two", "one", "base", "finalist 2"]
+    row = table(entries).set_index("model").loc["finalist 2"]
+    assert row["held_out"] == 0.95
+    assert 0.89 < row["low"] < 0.95 < row["high"]
+    assert verdict(entries).startswith("The winner beats the best parent, two, by +0.250")
+
+
+def test_without_held_out_all_are_ranked_by_the_search_split(tmp_path: Path) -> None:
+    models: list[Model] = [(label, role, search, None) for label, role, search, _ in MODELS]
+    labels = [entry.label for entry in entries_of(make_run(tmp_path / "run", models))]
+    assert labels == ["winner", "finalist 2", "uniform soup", "one", "two", "base"]
 
 
 def test_a_model_without_any_score_is_last_also_where_lower_is_better(tmp_path: Path) -> None:

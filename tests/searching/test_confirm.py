@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mergesearch.api import search
 from mergesearch.errors import CandidateError, MergesearchError
 from mergesearch.recipe import Recipe
+from mergesearch.report import entries_of
 from mergesearch.runs import Record
 from mergesearch.searching.candidates import CandidateEvaluator
 from mergesearch.searching.finalists import N_FRONT, best_recipes
@@ -94,3 +95,32 @@ def test_a_winner_without_a_held_out_score_is_out_and_the_next_comes_up(
     line = "winner is not on the leaderboard: log-likelihoods are not finite"
     assert observer.stages.count(line) == n_failing
     assert {"base", "one", "two", "uniform soup"} <= {row.label for row in record.rows}
+
+
+def test_a_finalist_that_has_no_held_out_score_keeps_its_place(
+    family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, asked = CandidateEvaluator.score, list[str]()
+
+    def score(
+        self: CandidateEvaluator, recipe: Recipe, split: str = "search", *, full: bool = False
+    ) -> Any:
+        if split == "held_out":
+            asked.append(recipe.hash)
+            roles = {row.recipe_hash: row.label for row in self.record.rows}
+            if roles.get(recipe.hash) == "finalist 3":
+                raise CandidateError("log-likelihoods are not finite")
+        return original(self, recipe, split, full=full)
+
+    monkeypatch.setattr(CandidateEvaluator, "score", score)
+    space, run, observer = load(family, search={"trials": 4}), family / "run", RecordingObserver()
+    search(space, run, device="cpu", observer=observer)
+    entries = {entry.label: entry for entry in entries_of(run)}
+    have = {label for label, entry in entries.items() if entry.held_out is not None}
+    assert {*entries} - have == {"finalist 3"}
+    assert entries["finalist 3"].search is not None
+    line = "finalist 3 has no held-out score: log-likelihoods are not finite"
+    assert line in observer.stages
+    # when nothing is chosen any more: after the winner and all that it must beat
+    others = [entry.recipe.hash for entry in entries.values() if entry.role == "finalist"]
+    assert {*asked[-len(others) :]} == {*others}

@@ -73,9 +73,8 @@ def test_a_search_spends_its_budget_and_scores_its_winner_beside_the_others(
     for entry in entries_of(run):
         assert entry.search is not None
         assert [len(task.doc_ids) for task in entry.search.tasks] == [12, 12]  # limit: 8 is lifted
-        if entry.role != "finalist":
-            assert entry.held_out is not None
-            assert [task.id.task for task in entry.held_out.tasks] == ["third"]
+        assert entry.held_out is not None
+        assert [task.id.task for task in entry.held_out.tasks] == ["third"]
 
 
 def test_the_winner_is_the_best_finalist_on_the_whole_search_split(searched: Path) -> None:
