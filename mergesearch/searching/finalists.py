@@ -201,7 +201,7 @@ def _without_score(
 def _score_not_chosen(
     candidates: CandidateEvaluator, rows: Sequence[LeaderboardRow], observer: Observer
 ) -> None:
-    """Score on held-out what was not chosen; a finalist without a score there keeps its row."""
+    """Score finalists that did not win on held-out; they keep their rows without, too."""
     if not candidates.has_held_out:
         return
     recipes = {
