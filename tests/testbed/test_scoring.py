@@ -31,7 +31,7 @@ def test_every_document_is_answered_as_lm_eval_answers_it(
     testbed: Path, model: Any, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
-    n = 3 if workload.metric == "exact_match" else 4 if workload.num_fewshot else 8
+    n = 2 if workload.metric == "exact_match" else 4 if workload.num_fewshot else 8
     settings: dict[str, Any] = {"num_fewshot": workload.num_fewshot, "limit": n}
     replace(workload, n_documents=n).write(testbed / "tasks", tmp_path)
     spec = TaskSpec(task=workload.name, metric=workload.metric, **settings)
