@@ -19,6 +19,8 @@ from tests.searching.test_kill import n_ended
 
 #: Seconds in which a search must go on after a kill.
 _PATIENCE = 300.0
+#: Seconds between two looks at a run, which read its files on the cores that are measured.
+_LOOK = 0.5
 
 
 def write_space(folder: Path, space: SearchSpace, settings: Mapping[str, Any]) -> SearchSpace:
@@ -76,7 +78,7 @@ def wait(
     while not holds():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError((folder / "said").read_text()[-3000:])
-        time.sleep(0.05)
+        time.sleep(_LOOK)
 
 
 def has_ended(folder: Path, n: int) -> bool:
