@@ -53,14 +53,14 @@ class Aim(Config):
     omega: float = Field(ge=0, le=1)
 
 
-def resolved_file(path: str, folder: Path) -> str:
+def resolved_file(path: str, folder: Path, *, must_exist: bool = True) -> str:
     """Make a path relative to a folder absolute.
 
     Raises:
         InputError: there is no such file.
     """
     file = folder / Path(path).expanduser()
-    if not file.is_file():
+    if must_exist and not file.is_file():
         raise InputError(f"calibration: no such file of prompts: {file}")
     return str(file.resolve())
 

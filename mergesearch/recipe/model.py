@@ -199,14 +199,22 @@ class Recipe(Config):
         files = tuple(file.with_file(change) for file in self.calibration)
         return self.model_copy(update={"calibration": files})
 
-    def resolved(self, folder: Path) -> "Recipe":
+    def resolved(self, folder: Path, *, must_exist: bool = True) -> "Recipe":
         """Resolve relative paths against `folder`.
+
+        Args:
+            folder: holds the file that has the recipe.
+            must_exist: False reads a recipe whose models are gone, which nothing can merge.
 
         Raises:
             InputError: a model's folder or a file of prompts is missing.
         """
-        recipe = self.with_paths(cache(lambda ref: ref.resolved(folder)))  # each model once
-        return recipe.with_files(lambda path: resolved_file(path, folder))
+
+        def absolute(ref: ModelRef) -> ModelRef:
+            return ref.resolved(folder, must_exist=must_exist)
+
+        recipe = self.with_paths(cache(absolute))  # each model once
+        return recipe.with_files(lambda path: resolved_file(path, folder, must_exist=must_exist))
 
     def relative(self, folder: Path) -> "Recipe":
         """Write paths as a file in `folder` would: the inverse of `resolved`."""

@@ -43,14 +43,18 @@ class ModelPath(Config):
         """True for a folder of this machine, once resolved."""
         return os.path.isabs(self.path)
 
-    def resolved(self, folder: Path) -> "ModelPath":
+    def resolved(self, folder: Path, *, must_exist: bool = True) -> "ModelPath":
         """Make a path relative to `folder` absolute; a hub id stays as it is.
+
+        Args:
+            folder: holds the file that has the path.
+            must_exist: False names a folder that is gone by where it was.
 
         Raises:
             InputError: no such folder, and the text is no hub id either.
         """
         local = self._in(folder)
-        if local.exists():
+        if local.exists() or not (must_exist or self.is_hub_id):
             return ModelPath(path=str(local.resolve()))
         if not self.is_hub_id:
             raise InputError(f"no such model folder: {local}")
@@ -120,7 +124,7 @@ class ModelRef(Config):
     def __str__(self) -> str:
         return f"{self.model}+{self.lora}" if self.lora else str(self.model)
 
-    def resolved(self, folder: Path) -> "ModelRef":
+    def resolved(self, folder: Path, *, must_exist: bool = True) -> "ModelRef":
         """Make both parts' relative paths absolute; see `ModelPath.resolved`.
 
         Raises:
@@ -128,14 +132,15 @@ class ModelRef(Config):
         """
         # what is there decides where the adapter begins
         meant = max(self._readings(), key=lambda ref: ref._found(folder))
-        if not meant._found(folder) and str(self).count("+") > 1:
+        if must_exist and not meant._found(folder) and str(self).count("+") > 1:
             raise InputError(
                 "no such model folder, and a model takes one adapter, written model+adapter, got "
                 f"{str(self)!r}"
             )
         meant = meant if meant._found(folder) else self
         return ModelRef(
-            model=meant.model.resolved(folder), lora=meant.lora and meant.lora.resolved(folder)
+            model=meant.model.resolved(folder, must_exist=must_exist),
+            lora=meant.lora and meant.lora.resolved(folder, must_exist=must_exist),
         )
 
     def _readings(self) -> "Iterator[ModelRef]":

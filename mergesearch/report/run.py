@@ -152,4 +152,4 @@ class RunView:
         base = {"base": self.space["base"]} if self.space.get("base") else {}
         texts = {**base, **self.space.get("parents", {})}
         refs = {name: ModelRef.model_validate(text) for name, text in texts.items()}
-        return {ref.resolved(self.folder): name for name, ref in refs.items()}
+        return {ref.resolved(self.folder, must_exist=False): name for name, ref in refs.items()}

@@ -45,6 +45,7 @@ class Record:
 
     def __init__(self, folder: Path, *, writable: bool = True) -> None:
         self.folder = folder
+        self._writable = writable
         #: Held while an entry is written: threads of one process share a record.
         self._lock = RLock()
         self._path = folder / _FILE
@@ -100,8 +101,10 @@ class Record:
     def recipe(self, recipe_hash: str) -> Recipe:
         """Read a recipe that was merged before, its paths absolute.
 
+        What only reads a run, such as a report, needs none of its models to be there.
+
         Raises:
-            InputError: a model of it is gone, or the record has lost it.
+            InputError: a model of a writable record's is gone, or the record has lost the recipe.
         """
         if recipe_hash not in self._read:
             if recipe_hash not in self._recipes:
@@ -110,7 +113,8 @@ class Record:
                     "it was cut or emptied; restore it from a copy, or give --out another name"
                 )
             text = self._recipes[recipe_hash]
-            self._read[recipe_hash] = read_recipe(text, f"{self._path}").resolved(self.folder)
+            recipe = read_recipe(text, f"{self._path}")
+            self._read[recipe_hash] = recipe.resolved(self.folder, must_exist=self._writable)
         return self._read[recipe_hash]
 
     def n_parameters(self, recipe_hash: str) -> int | None:

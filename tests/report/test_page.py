@@ -1,7 +1,10 @@
 """The page of a run, as text: its numbers, what it escapes, and its size."""
 
+import ast
+import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,12 +13,14 @@ import pytest
 from mergesearch.diagnosis import Advice, Diagnosis, Pair, Part, tables_of
 from mergesearch.errors import InputError
 from mergesearch.report import RunView, entries_of, leaderboard, page, write_page
-from mergesearch.report.page import render
+from mergesearch.report.page import LivePage, render
 from mergesearch.report.page.facts import spent
 from mergesearch.runs import PassEntry, Record
+from mergesearch.searching import Limit
 from tests.cli.conftest import Cli, cli
 from tests.report.hand_made import Model, make_run, right
 from tests.report.runs import MODELS, ODD, run_of, with_texts
+from tests.searching.watch import RecordingObserver
 
 __all__ = ["cli"]
 
@@ -217,3 +222,38 @@ def test_a_stop_holds_until_there_is_another_trial(searched: Path) -> None:
     assert record.stop_reason == "the budget of 8 trials is spent"
     record.add_trial(record.trials[-1].__class__(99, "linear", None, None, error="none"))
     assert record.stop_reason is None
+
+
+def test_a_run_is_shown_without_its_models(tmp_path: Path, cli: Cli) -> None:
+    run = run_of(tmp_path / "run", 6)
+    before = entries_of(run)
+    shutil.rmtree(tmp_path / "models")
+    assert [e.recipe.hash for e in entries_of(run)] == [e.recipe.hash for e in before]
+    for command in ("leaderboard", "report", "status"):
+        assert cli(command, run).code == 0
+    assert "../models/winner" in page([run])
+    exported = cli("export", run)
+    assert (exported.code, exported.err.count("\n")) == (2, 1)
+    assert "no such model folder" in exported.err
+
+
+def test_code_and_names_are_whole_whatever_is_in_them(tmp_path: Path) -> None:
+    name = "long " * 20
+    models: list[Model] = [
+        ("winner", "winner", right(90), right(80)),
+        (name, "parent", right(1), right(1)),
+    ]
+    text = html.unescape(page([make_run(tmp_path / 'a "quoted" run', models)]))
+    place = re.search(r"AutoTokenizer\.from_pretrained\((.*)\)", text)
+    assert place is not None
+    assert ast.literal_eval(place[1]) == str(tmp_path / 'a "quoted" run' / "export" / "top-1")
+    assert f'title="{name}"' in text
+
+
+def test_a_page_that_cannot_be_written_does_not_stop_its_search(tmp_path: Path) -> None:
+    run, observer = run_of(tmp_path / "run", 6), RecordingObserver()
+    (run / "report.html").mkdir()
+    trial = Record(run, writable=False).trials[0]
+    LivePage(run, observer).trial(trial, Limit("trials", 1, 6), 0.5)
+    assert observer.trials == [trial]
+    assert len(observer.stages) == 1 and observer.stages[0].startswith("no page for now: cannot")

@@ -186,3 +186,21 @@ def test_a_live_page_loads_itself_again(browser: "Browser", tmp_path: Path) -> N
     shown.goto(path.as_uri(), timeout=120_000)  # a busy machine draws slowly
     path.write_text(path.read_text().replace("<h1>run", "<h1>again"))
     shown.wait_for_function("document.querySelector('h1')?.textContent.startsWith('again')")
+
+
+def test_it_is_printed_in_light_colours_with_its_recipe(browser: "Browser", tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", 5)
+    path = write_page([run])
+    path.write_text(path.read_text().replace("<pre tabindex", "<details><pre tabindex", 1))
+    shown = opened(browser, path, scheme="dark")
+    label = shown.locator("[data-plot$=history] text").first
+    drawn = "e => e.style.fill"
+    shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+    shown.wait_for_function("getComputedStyle(document.body).color === 'rgb(26, 32, 39)'")
+    shown.wait_for_timeout(500)
+    assert label.evaluate(drawn) == "rgb(26, 32, 39)"
+    assert shown.locator(".code details").first.get_attribute("open") is not None
+    shown.evaluate("dispatchEvent(new Event('afterprint'))")
+    shown.wait_for_timeout(500)
+    assert label.evaluate(drawn) == "rgb(231, 235, 239)"
+    assert shown.locator(".code details").first.get_attribute("open") is None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mergesearch.errors import MergesearchError
 from mergesearch.report.page.render import write_page
 from mergesearch.runs import TrialRecord
 
@@ -37,7 +38,10 @@ class LivePage:
         self._observer.trial(trial, limit, best)
         start = time.monotonic()
         if start >= self._next:
-            write_page([self._run], live=True)
+            try:
+                write_page([self._run], live=True)
+            except MergesearchError as error:  # a page is not worth a search
+                self._observer.stage(f"no page for now: {error}")
             end = time.monotonic()
             self._next = end + max(_PAUSE, _SHARE * (end - start))
 

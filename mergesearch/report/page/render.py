@@ -1,5 +1,6 @@
 """The page: contexts of its sections, put into the template."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from functools import cache
@@ -104,7 +105,7 @@ def _section(
         "recipe_hash": recipe.hash[:12] if recipe else None,
         "in_mergekit": bool(recipe and not recipe.beyond_mergekit),
         "export": f"mergesearch export {folder}{which}",
-        "place": place,
+        "exported": json.dumps(f"{place}/export/top-1", ensure_ascii=False),
         "board": board(list(run.entries)) if run.entries else None,
         "heights": heights,
         "top": _best(run),

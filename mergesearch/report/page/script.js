@@ -89,8 +89,19 @@ function inflated(bytes) {
   return new Response(stream).text();
 }
 
+// Paper is white whatever the screen is, and what is folded cannot be opened on it.
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("paper");
+  unfolded = [...document.querySelectorAll(".code details:not([open])")];
+  for (const details of unfolded) details.open = true;
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("paper");
+  for (const details of unfolded) details.open = false;
+});
+
 const dark = matchMedia("(prefers-color-scheme: dark)");
-let paper = false;
 
 function themed(figure, width) {
   const style = getComputedStyle(document.documentElement);
@@ -135,6 +146,7 @@ async function draw() {
   });
   const config = { displayModeBar: false, responsive: true, showLink: false };
   const paint = async () => {
+    const paper = document.documentElement.classList.contains("paper");
     for (const [place, figure] of plots) {
       await Plotly.react(place, ...themed(figure, paper ? 680 : figure.layout.width), config);
     }
@@ -142,8 +154,8 @@ async function draw() {
   };
   await paint();
   dark.addEventListener("change", paint);
-  addEventListener("beforeprint", () => ((paper = true), paint()));
-  addEventListener("afterprint", () => ((paper = false), paint()));
+  addEventListener("beforeprint", paint);
+  addEventListener("afterprint", paint);
 }
 
 draw().catch((error) => {

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 N_BEST = 10
 #: Pixels of a tensor group, and between two parents.
 _ROW, _GAP = 26, 44
+#: Pixels that the scale beside the maps needs for its numbers.
+_SCALE = 120
+#: Of coefficients and their spreads no more than rounding is left below it.
+_NOTHING = 1e-9
 
 
 def coefficient_map(run: RunView) -> "Figure | None":
@@ -56,7 +60,7 @@ def _maps(found: Coefficients, tables: Mapping[str, Any], shown: dict[str, Any])
         for label in labels
     ]
     n_rows = len(labels)
-    height = n_rows * _ROW * len(found.groups) + (n_rows - 1) * _GAP
+    height = max(_SCALE, n_rows * _ROW * len(found.groups) + (n_rows - 1) * _GAP)
     drawn = make_subplots(
         rows=n_rows,
         cols=1,
@@ -77,8 +81,9 @@ def _maps(found: Coefficients, tables: Mapping[str, Any], shown: dict[str, Any])
 
 
 def _top(tables: Mapping[str, Any]) -> float:
-    """Find the largest size of any number, above 0 for the sake of a scale."""
-    return max([1e-9, *(float(np.nanmax(np.abs(t), initial=0)) for t in tables.values())])
+    """Find the largest size of any number for a scale, 1 where all are 0."""
+    top = max((float(np.nanmax(np.abs(t), initial=0)) for t in tables.values()), default=0.0)
+    return top if top > _NOTHING else 1.0
 
 
 def _map(found: Coefficients, table: Any, row: int, shown: dict[str, Any]) -> Any:
