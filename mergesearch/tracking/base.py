@@ -49,5 +49,5 @@ class TrackerFactory:
     >>> row = TrackerFactory(MlflowTracker)
     """
 
-    #: Opens a tracker; an ImportError says that its package is not installed.
+    #: Opens a tracker; a ModuleNotFoundError says that its package is not installed.
     open: Callable[[TrackedRun], Tracker]

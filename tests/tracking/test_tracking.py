@@ -1,6 +1,7 @@
 """Trackers beside a search: what they are told, and that none stops it."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from mergesearch.errors import InputError
 from mergesearch.searching import Limit, Observers, Silent, TrialRecord
-from mergesearch.tracking import TRACKERS, Tracking
+from mergesearch.tracking import TRACKERS, Tracking, observer
 from tests.report.hand_made import make_run, right
 from tests.searching.watch import RecordingObserver
 
@@ -29,12 +30,16 @@ class Fake(ModuleType):
         super().__init__(name)
         self.calls: list[tuple[str, Any]] = []
         self.breaks: str | None = None
+        self.error: BaseException | None = None
+        self.hangs: str | None = None
         self.summary = SimpleNamespace(update=lambda values: self.note("summary", values))
         self.id = "key"
 
     def note(self, what: str, value: Any) -> "Fake":
         if what == self.breaks:
-            raise ConnectionError(f"{what} is out of reach\nand more")
+            raise self.error or ConnectionError(f"{what} is out of reach\nand more")
+        if what == self.hangs:
+            time.sleep(60)
         self.calls.append((what, value))
         return self
 
@@ -141,6 +146,30 @@ def test_a_tracker_that_fails_is_one_line_and_then_silent(
             tracking.trial(trial, LIMIT, 0.5)
     reason = f"{breaks} is out of reach"
     assert said == [f"{fake.__name__} fails, and is told nothing more: {reason}"]
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_tracker_that_hangs_is_not_waited_for(
+    fake: Fake, run: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer, "PATIENCE", 0.1)
+    said: list[str] = []
+    fake.hangs = where
+    with Tracking([fake.__name__], run, CONFIG, said.append) as tracking:
+        for trial in TRIALS:
+            tracking.trial(trial, LIMIT, 0.5)
+    assert said == [f"{fake.__name__} fails, and is told nothing more: no answer for 0 s"]
+
+
+@pytest.mark.parametrize("error", [SystemExit("not logged in"), ImportError("no such symbol")])
+def test_a_tracker_that_exits_or_is_broken_does_not_stop_the_search(
+    fake: Fake, run: Path, error: BaseException
+) -> None:
+    said: list[str] = []
+    fake.breaks, fake.error = "init", error
+    with Tracking([fake.__name__], run, CONFIG, said.append) as tracking:
+        tracking.trial(TRIALS[0], LIMIT, 0.5)
+    assert said == [f"{fake.__name__} fails, and is told nothing more: {error}"]
 
 
 def test_a_search_that_is_stopped_ends_the_trackers_run_without_a_winner(
