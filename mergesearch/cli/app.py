@@ -35,6 +35,9 @@ from mergesearch.cli.status import status
 from mergesearch.errors import MergesearchError
 from mergesearch.logs import quiet_optuna
 
+#: Of files that are there, and are not for us.
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class _Commands(TyperGroup):
     """The commands, which an interrupt ends with a word on how to go on."""
@@ -67,6 +70,8 @@ def main() -> None:
     except MergesearchError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
+        if error.errno in _DENIED and error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror}; it must be ours to read and write", 2)
         if error.errno != errno.ENOSPC:
             raise
         _fail("no space left on the device; make room and run the same command again to go on", 2)

@@ -34,7 +34,7 @@ def hold(folder: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
         raise InputError(f"{folder} is not empty and is no run folder; give --out another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _LOCK).touch()
+        (folder / _LOCK).open("a").close()  # its owner may touch a file that nobody may write
     except OSError as error:
         raise InputError(f"cannot write in the run folder {folder}: {error.strerror}") from None
     with held(folder / _LOCK, folder):

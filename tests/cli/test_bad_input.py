@@ -540,3 +540,14 @@ def test_models_of_other_heads_are_refused(
     assert "num_attention_heads is 4 in " in line and ", 2 in two; " in line
     assert "--allow-mismatch" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_ours_to_read_is_one_line(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "run/record.jsonl")
+
+    monkeypatch.setattr("mergesearch.report.entries_of", denied)
+    line = refused(cli("leaderboard", tmp_path))
+    assert "run/record.jsonl: Permission denied; it must be ours" in line

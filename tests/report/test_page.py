@@ -3,6 +3,7 @@
 import ast
 import html
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -257,3 +258,8 @@ def test_a_page_that_cannot_be_written_does_not_stop_its_search(tmp_path: Path) 
     LivePage(run, observer).trial(trial, Limit("trials", 1, 6), 0.5)
     assert observer.trials == [trial]
     assert len(observer.stages) == 1 and observer.stages[0].startswith("no page for now: cannot")
+
+
+def test_a_folder_whose_name_is_no_utf8_has_a_page(tmp_path: Path) -> None:
+    run = run_of(tmp_path / os.fsdecode(b"caf\xe9"), 3)
+    assert "<h1>caf?" in write_page([run]).read_text()

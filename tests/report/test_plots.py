@@ -15,6 +15,7 @@ from mergesearch.report.coefficients import OTHERS, coefficients, spread
 from mergesearch.report.dashboard import annotated
 from mergesearch.report.plots import PLOTS, write_plot, writing
 from mergesearch.report.plots.style import whole_ticks
+from mergesearch.report.plots.table import figure_of
 from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore, largest_changes, summary
 from tests.cli.conftest import Cli, cli
 from tests.report.runs import run_of, trials
@@ -137,7 +138,7 @@ def test_a_parameter_of_whole_numbers_has_whole_labels(tmp_path: Path) -> None:
     slices = PLOTS["slices"].draw(view)
     assert slices is not None
     ticks = {axis.title.text: axis.dtick for axis in slices.select_xaxes()}
-    assert ticks["layers.in_a_block"] == 1 and ticks["weight.0"] is None
+    assert ticks["layers.in_a_<br>block"] == 1 and ticks["weight.0"] is None
 
 
 def test_a_file_says_its_format_by_its_ending(tmp_path: Path, cli: Cli) -> None:
@@ -235,3 +236,25 @@ def test_the_dashboard_has_notes_and_plots_in_a_copy(tmp_path: Path) -> None:
     assert "history" in "".join(notes)
     assert len(study.get_trials()) == 8 and isinstance(study, optuna.Study)
     assert (run / "journal.log").read_bytes() == before
+
+
+def test_a_title_has_room_of_its_own(tmp_path: Path) -> None:
+    run = RunView.of(run_of(tmp_path / "run", 8))
+    for kind in ("history", "coefficients", "tasks"):
+        plain, titled = PLOTS[kind].draw(run), figure_of(run, kind)
+        assert plain is not None
+        room = titled.layout.height - plain.layout.height
+        assert titled.layout.margin.t - plain.layout.margin.t == room > titled.layout.title.pad.t
+        legend = titled.layout.legend
+        assert (legend.yref, legend.yanchor) == ("container", "top")
+        assert legend.y * titled.layout.height == pytest.approx(titled.layout.height - room)
+
+
+def test_names_below_slices_are_broken_into_lines(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", 8)
+    journal = (run / "journal.log").read_text()
+    name = "weight.successor.0.self_attn"
+    (run / "journal.log").write_text(journal.replace("weight.1", name))
+    drawn = figure_of(RunView.of(run), "slices")
+    titles = [axis.title.text for axis in drawn.select_xaxes()]
+    assert "weight.<br>successor.0.<br>self_attn" in titles

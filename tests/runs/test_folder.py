@@ -146,3 +146,20 @@ def test_a_run_of_another_version_is_refused_and_left_alone(
     with pytest.raises(InputError, match=says), hold(tmp_path, {"space": 1}):
         pass
     assert (tmp_path / "run.json").read_text() == text
+
+
+def test_a_folder_that_is_for_reading_only_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hold(tmp_path / "run", {}):
+        pass
+
+    def denied(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", denied)
+    with (
+        pytest.raises(InputError, match=r"cannot write in the run folder .*run: Permission denied"),
+        hold(tmp_path / "run", {}),
+    ):
+        pass

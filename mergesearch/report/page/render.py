@@ -77,7 +77,9 @@ def write_page(
         InputError: one is no run folder, or the file cannot be written.
     """
     path = out or runs[0] / PAGE
-    write_whole(path, page(runs, live=live, texts=texts))
+    text = page(runs, live=live, texts=texts)
+    # folders' names may have bytes that are no UTF-8, and a page has none
+    write_whole(path, text.encode(errors="replace").decode())
     return path
 
 

@@ -74,11 +74,13 @@ def slices(run: RunView) -> "Figure | None":
     if study is None or not names:
         return None
     drawn = plot_slice(study, params=names, target=_score, target_name="score")
-    drawn.update_layout(**styled(height=320), title_text="", width=max(360, 80 + 190 * len(names)))
+    drawn.update_layout(**styled(height=340), title_text="", width=max(360, 80 + 190 * len(names)))
+    drawn.update_layout(margin_b=48 + 16 * _most_lines(names))
     bar = {**_BAR, "title": "trial"}
     for axis in drawn.select_xaxes():
         if (span := _whole_span(study, axis.title.text)) is not None:
             axis.update(**whole_ticks(*span))
+        axis.title.text = _broken(axis.title.text)
     drawn.update_traces(
         meta="rising",
         marker={"colorscale": RISING, "size": 6, "line": {"width": 0}, "colorbar": bar},

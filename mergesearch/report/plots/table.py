@@ -61,6 +61,10 @@ PLOTS = {
 """Every plot by its name on the command line."""
 
 
+#: Pixels that a title takes.
+_TITLE = 40
+
+
 def figure_of(run: RunView, kind: str) -> "Figure":
     """Draw a plot of a run.
 
@@ -71,5 +75,11 @@ def figure_of(run: RunView, kind: str) -> "Figure":
     figure = plot.draw(run)
     if figure is None:
         raise InputError(f"{run.folder} has nothing to draw as {kind}: that needs {plot.needs}")
-    figure.update_layout(title_text=plot.title)
+    figure.update_layout(
+        title={"text": plot.title, "yref": "container", "y": 1, "yanchor": "top", "pad": {"t": 14}},
+        height=figure.layout.height + _TITLE,
+        margin_t=figure.layout.margin.t + _TITLE,
+    )
+    below = 1 - _TITLE / figure.layout.height  # a legend that grows would reach into the title
+    figure.update_layout(legend={"yref": "container", "y": below, "yanchor": "top"})
     return figure

@@ -1,6 +1,7 @@
 """Plots as files: pictures for papers, or pages that move."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mergesearch.config import unknown
 from mergesearch.errors import InputError
@@ -8,8 +9,11 @@ from mergesearch.files import whole_file, write_whole
 from mergesearch.report.plots.table import PLOTS, figure_of
 from mergesearch.report.run import RunView
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 FORMATS = ("png", "svg", "html")
-#: Of pictures, in pixels of the svg; a png has twice as many.
+#: Of pictures at least, in pixels of the svg; a png has twice as many.
 _WIDTH = 900
 
 
@@ -61,7 +65,8 @@ def _form_of(out: Path, form: str | None) -> str:
     return form or named or "png"
 
 
-def _picture(figure: object, form: str) -> bytes:
+def _picture(figure: "Figure", form: str) -> bytes:
+    width = max(_WIDTH, figure.layout.width or 0)
     remedy = "or take --format html, which needs neither"
     try:
         import kaleido  # noqa: F401
@@ -73,7 +78,7 @@ def _picture(figure: object, form: str) -> bytes:
     from plotly.io import to_image
 
     try:
-        return to_image(figure, format=form, width=_WIDTH, scale=2 if form == "png" else 1)
+        return to_image(figure, format=form, width=width, scale=2 if form == "png" else 1)
     except (ChromeNotFoundError, RuntimeError):
         raise InputError(
             f"{form} is drawn by a browser, and kaleido finds none; install Chromium or Chrome, or "
