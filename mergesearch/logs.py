@@ -5,7 +5,7 @@ import io
 import logging
 from collections.abc import Iterator
 
-_LIBRARIES = ("lm_eval", "datasets", "transformers", "accelerate")
+_LIBRARIES = ("lm_eval", "datasets", "transformers", "accelerate", "gguf")
 
 
 @contextlib.contextmanager

@@ -256,3 +256,15 @@ def test_other_models_and_tokenizers_are_refused_in_a_line(tmp_path: Path) -> No
             written(tmp_path / name, tmp_path / "out")
         assert not (tmp_path / "out").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["biased", "gpt2", "large", "words"]
+
+
+def test_a_tokenizer_without_merges_is_written_without_a_word_of_gguf(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = model(tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    scored = Selected(copy_of(ModelRef.model_validate(str(folder))), ExportOptions(outtype="f16"))
+    write_gguf(scored, tmp_path / "out")
+    assert caplog.text == ""

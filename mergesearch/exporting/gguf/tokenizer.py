@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergesearch.errors import InputError
+from mergesearch.logs import quiet
 from mergesearch.parents import read_json
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ class Vocabulary:
             writer.add_token_scores(self._scores(tokens))
             writer.add_add_space_prefix(self._has_space_prefix)
         writer.add_token_types(kinds)
-        special = SpecialVocab(self._folder, load_merges=not self.is_sentencepiece, n_vocab=n_rows)
-        special.add_to_gguf(writer, quiet=True)
+        with quiet():  # what it warns of shows when the file is read back
+            merges = not self.is_sentencepiece
+            special = SpecialVocab(self._folder, load_merges=merges, n_vocab=n_rows)
+            special.add_to_gguf(writer, quiet=True)
 
     def _tokens(self, n_rows: int) -> Iterator[tuple[str, int]]:
         """List tokens and their kinds in the order of ids, without gaps."""
