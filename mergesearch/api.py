@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from mergesearch.errors import InputError
+from mergesearch.errors import InputError, MergesearchError
 from mergesearch.exporting import export, write_checkpoint, write_result
 from mergesearch.recipe import DType, ModelRef, Recipe, Stage, copy_of, load_recipe, load_stages
 from mergesearch.runtime import Runtime, RuntimeOptions
@@ -244,7 +244,10 @@ def search(
         best = confirm(history, space, candidates, told)
         keep_contrasts(candidates, told)
         keep_diagnosis(setup, candidates, where, told)
-        write_page([out])
+        try:
+            write_page([out])
+        except MergesearchError as error:  # all that was found is on disk
+            told.stage(f"no page: {error}")
     return Outcome(out, best)
 
 

@@ -17,6 +17,7 @@ from mergesearch.report import (
     further_objectives,
     header,
     heads,
+    incomparable,
     markdown,
     run_labels,
     show_objective,
@@ -56,8 +57,8 @@ def _show(entries: list[Entry], opening: str) -> None:
     if not console.is_terminal:
         print(markdown(entries))
         return
-    if differences := differing(entries):
-        console.print(escape(differences), highlight=False)
+    for remark in filter(None, (incomparable(entries), differing(entries))):
+        console.print(escape(remark), highlight=False)
     table = _table(entries, tasks=True)
     unbounded = console.options.update(max_width=10_000)
     if console.measure(table, options=unbounded).maximum > console.width:

@@ -14,6 +14,7 @@ from mergesearch.report.entries import (
     differing,
     entries_of,
     front_of,
+    incomparable,
     ranked,
     run_labels,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "further_objectives",
     "header",
     "heads",
+    "incomparable",
     "leaderboard",
     "markdown",
     "page",

@@ -198,6 +198,26 @@ def differing(entries: list[Entry]) -> str:
     )
 
 
+def incomparable(entries: list[Entry]) -> str:
+    """Say that runs' totals are of unlike tasks, weights or documents.
+
+    Empty where they are of the same.
+    """
+    labels = run_labels(entries)
+    asked: dict[Path, frozenset[object]] = {}
+    for entry in entries:  # a run's best first
+        if (scores := entry.deciding) and entry.run not in asked:
+            asked[entry.run] = frozenset(
+                (t.id, t.weight, frozenset(t.doc_ids)) for t in scores.tasks
+            )
+    if len(set(asked.values())) < 2:
+        return ""
+    return (
+        f"The runs {', '.join(labels[run] for run in asked)} have scores of unlike tasks, weights "
+        "or documents: their totals do not compare."
+    )
+
+
 def caution(entries: list[Entry]) -> str:
     """Warn of runs that searched on a benchmark's test set, or learned from it.
 

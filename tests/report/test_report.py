@@ -53,6 +53,18 @@ def test_no_finalist_is_ranked_before_the_winner_by_what_it_was_not_chosen_by(
     assert verdict(entries).startswith("The winner beats the best parent, two, by +0.250")
 
 
+def test_runs_of_other_documents_are_said_not_to_compare(tmp_path: Path) -> None:
+    long, short = tmp_path / "long", tmp_path / "short"
+    make_run(long, SCORED)
+    make_run(short, [("winner", "winner", right(90), right(80)[:50])])
+    both = [*entries_of(long), *entries_of(short)]
+    line = "The runs long, short have scores of unlike tasks, weights or documents: their totals"
+    assert line in leaderboard(both, "md")
+    make_run(tmp_path / "again", SCORED)
+    same = [*entries_of(long), *entries_of(tmp_path / "again")]
+    assert "do not compare" not in leaderboard(same, "md")
+
+
 def test_without_held_out_all_are_ranked_by_the_search_split(tmp_path: Path) -> None:
     models: list[Model] = [(label, role, search, None) for label, role, search, _ in MODELS]
     labels = [entry.label for entry in entries_of(make_run(tmp_path / "run", models))]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergesearch.api import search
-from mergesearch.errors import CandidateError, MergesearchError
+from mergesearch.errors import CandidateError, InputError, MergesearchError
 from mergesearch.recipe import Recipe
 from mergesearch.report import entries_of
 from mergesearch.runs import Record
@@ -124,3 +124,17 @@ def test_a_finalist_that_has_no_held_out_score_keeps_its_place(
     # when nothing is chosen any more: after the winner and all that it must beat
     others = [entry.recipe.hash for entry in entries.values() if entry.role == "finalist"]
     assert {*asked[-len(others) :]} == {*others}
+
+
+def test_a_search_whose_page_cannot_be_written_has_its_winner(family: Path) -> None:
+    space, run, observer = load(family, search={"trials": 2}), family / "run", RecordingObserver()
+    (run / "report.html").mkdir(parents=True)
+    with pytest.raises(InputError, match="is not empty and is no run folder"):
+        search(space, run, device="cpu", observer=observer)
+    (run / "report.html").rmdir()
+    search(space, run, device="cpu", observer=observer)
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    outcome = search(space, run, device="cpu", observer=observer)
+    assert outcome.best.total > 0
+    assert any(line.startswith("no page: cannot write") for line in observer.stages)

@@ -8,6 +8,9 @@ from mergesearch.report.run import RunView
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+#: Models, the best first, that the legend names; others are named where they are pointed at.
+_NAMED = 12
+
 
 def trust(run: RunView) -> "Figure | None":
     """Draw every model that was scored on both splits, with its interval on held-out."""
@@ -17,7 +20,7 @@ def trust(run: RunView) -> "Figure | None":
     if not both:
         return None
     dots = []
-    for entry in both:
+    for number, entry in enumerate(both):
         assert entry.search and entry.held_out
         total, bounds = entry.held_out.total, entry.interval
         low, high = (total - bounds.low, bounds.high - total) if bounds else (0.0, 0.0)
@@ -28,6 +31,7 @@ def trust(run: RunView) -> "Figure | None":
                 error_y={"type": "data", "array": [high], "arrayminus": [low], "width": 3},
                 mode="markers",
                 name=plain(entry.label),
+                showlegend=number < _NAMED,
                 marker={"size": 10, "color": colour_of(run, entry)},
                 hovertemplate="search %{x:.3f}, held-out %{y:.3f}",
             )
