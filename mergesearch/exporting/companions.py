@@ -22,7 +22,8 @@ _BEGINNINGS = (
 #: Written for each model anew, or true of the first model's own weights or training only.
 _OWN = """
 adapter_config.json all_results.json config.json eval_results.json generation_results.json
-quantize_config.json requirements.txt train_results.json trainer_state.json training_args.json
+params.json quantize_config.json requirements.txt train_results.json trainer_state.json
+training_args.json
 """
 _NOT_COPIED = frozenset(_OWN.split())
 _TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
@@ -117,7 +118,7 @@ def _companions(folder: Path) -> Iterator[Path]:
     """List the files of a checkpoint that a merge of it needs as well."""
     for file in sorted(folder.iterdir()):
         name = file.name.lower()
-        if not file.is_file() or name in _NOT_COPIED or name.endswith(".index.json"):
+        if not file.is_file() or name in _NOT_COPIED or ".index." in name:
             continue
         if not name.startswith(".") and (
             file.suffix.lower() in _SUFFIXES or name.startswith(_BEGINNINGS)

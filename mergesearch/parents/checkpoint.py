@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.layers import layer_of
 from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
 from mergesearch.parents.sample import sample
+from mergesearch.parents.wrappers import unwrapped
 
 #: The output head, under the name that nearly all causal models give it.
 HEAD = "lm_head.weight"
@@ -88,7 +89,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, held: HeldTensors | None = None) -> None:
         self.folder = folder
-        self.config = read_json(folder / "config.json")
+        self.config = read_json(_described(folder) / "config.json")
         #: The file of each tensor, by the index of several.
         self._weight_map: Mapping[str, str] = {}
         self._files: Mapping[Path, MappedFile | HeldTensors] = (
@@ -128,7 +129,8 @@ class Checkpoint:
         Args:
             names: for each name that is known now the one that is known from now on.
         """
-        self._stored = {new: self._stored.get(old, old) for old, new in names.items() if new != old}
+        stored = {name: self._stored.get(name, name) for name in (*self.specs, *self.buffers)}
+        self._stored = {names.get(name, name): of for name, of in stored.items()}
         self.specs = {names.get(old, old): spec for old, spec in self.specs.items()}
         self.buffers = {names.get(old, old): spec for old, spec in self.buffers.items()}
 
@@ -263,8 +265,7 @@ class Checkpoint:
         if (self.folder / INDEX).exists():
             weight_map = read_json(self.folder / INDEX).get("weight_map", {})
             names = weight_map.values() if isinstance(weight_map, dict) else [None]
-            # a file beside the index, and none elsewhere
-            if not all(isinstance(name, str) and name == Path(name).name for name in names):
+            if not all(isinstance(name, str) and _is_below(name) for name in names):
                 raise InputError(
                     f"{self.folder / INDEX}: weight_map must map tensors to files of the folder"
                 )
@@ -285,8 +286,11 @@ class Checkpoint:
                 f"well, as BASE+{self.folder}"
             )
         if files:
-            several = ", ".join(file.name for file in files)
-            raise InputError(f"{self.folder}: several weight files ({several}) but no {INDEX}")
+            several = ", ".join(file.name for file in files[:3]) + (", ..." if files[3:] else "")
+            raise InputError(
+                f"{self.folder}: {len(files)} weight files ({several}) need a {INDEX}, which names "
+                "the file of each tensor; download it too, or save the model with save_pretrained"
+            )
         pickles = sorted(p.name for pattern in _PICKLES for p in self.folder.glob(pattern))
         if pickles:
             raise InputError(
@@ -298,7 +302,7 @@ class Checkpoint:
     def _read_specs(self) -> None:
         for file, mapped in self._files.items():
             for name, entry in mapped.entries.items():
-                if self._weight_map.get(name, file.name) != file.name:
+                if self.folder / self._weight_map.get(name, file.name) != file:
                     continue  # a copy that was left in another shard
                 if entry.dtype in DTYPES:
                     self.specs[name] = TensorSpec(entry.shape, DTYPES[entry.dtype], file)
@@ -310,6 +314,9 @@ class Checkpoint:
                 f"{self.folder}: {INDEX} names {lost[0]} in {shard}, which does not have it; "
                 "download the model again"
             )
+        own = unwrapped([*self.specs, *self.buffers])
+        if any(name != stored for stored, name in own.items()):
+            self.rename(own)
 
     def _buffer(self, file: Path, name: str, entry: Entry) -> TensorSpec:
         """Describe a tensor that is copied.
@@ -330,6 +337,25 @@ class Checkpoint:
                 "dequantize the model first"
             )
         return TensorSpec(entry.shape, BUFFER_DTYPES[entry.dtype], file)
+
+
+def _described(folder: Path) -> Path:
+    """Refuse the folder of a training, whose checkpoints are in it.
+
+    Raises:
+        InputError: it is one.
+    """
+    inside = sorted((file.parent for file in folder.glob("*/config.json")), key=lambda of: of.name)
+    if inside and not (folder / "config.json").exists():
+        names = ", ".join(path.name for path in inside[:3]) + (", ..." if inside[3:] else "")
+        raise InputError(f"{folder}: no config.json in the folder; name a folder in it ({names})")
+    return folder
+
+
+def _is_below(name: str) -> bool:
+    """Tell a path to a file of a folder, or of a folder in it."""
+    path = PurePosixPath(name)
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_token(key: str, value: Any) -> bool:

@@ -13,6 +13,7 @@ from mergesearch.parents.checkpoint import INDEX, SINGLE, Checkpoint, TensorSpec
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.hub import locate
 from mergesearch.parents.mapping import DTYPES
+from mergesearch.parents.wrappers import unwrapped
 from mergesearch.recipe import ModelPath
 
 #: The part by which an index's total size may differ from the configuration's.
@@ -39,6 +40,7 @@ class PlannedCheckpoint(Checkpoint):
         self.buffers: dict[str, TensorSpec] = {}
         index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
         dtype, names = self._dtype(), index.get("weight_map")
+        names = names and unwrapped(names).values()
         self.specs = {
             name: TensorSpec(shape, dtype, folder / SINGLE)
             for name, shape in stored_shapes(self.config, names).items()

@@ -29,6 +29,7 @@ OWN = [
         ".gitattributes",
     ),
     *("model.safetensors.index.json", "adapter_config.json", "quantize_config.json", "notes.md"),
+    *("model.safetensors.index.fp16.json", "params.json"),
 ]
 
 

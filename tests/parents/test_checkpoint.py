@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from mergesearch.errors import InputError
 from mergesearch.parents import Checkpoint, Parents, in_layer, layer_of
 from mergesearch.parents.held import HeldTensors
+from mergesearch.parents.wrappers import unwrapped
 from mergesearch.recipe import ModelRef
 from tests import tiny
 
@@ -148,7 +149,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"copy: no \*\.safetensors weights in the folder",
     ),
     "missing shard": (_missing_shard, r"index\.json names b\.safetensors, which is missing"),
-    "no index": (_no_index, r"several weight files \(a\.safetensors, b\.safetensors\) but no mod"),
+    "no index": (_no_index, r"2 weight files \(a\.safetensors, b\.safetensors\) need a model"),
     "index no JSON": (_broken_index('{"weight_map": {'), r"index\.json: cannot be read as JSON"),
     "index empty": (_broken_index("{}"), r"index\.json names every shard, which is missing"),
     "index a list": (_broken_index('{"weight_map": ["a"]}'), r"index\.json: weight_map must map"),
@@ -176,6 +177,53 @@ def test_a_split_checkpoint_reads_as_the_whole_one(copy: Path, llama: Path) -> N
     whole, split = Checkpoint(llama), Checkpoint(copy)
     assert whole.specs.keys() == split.specs.keys()
     assert all(torch.equal(whole.read(name), split.read(name)) for name in whole.specs)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: f"base_model.model.{name}",
+        lambda name: name.replace("layers.1.", "layers.1._checkpoint_wrapped_module."),
+        lambda name: f"_fsdp_wrapped_module.{name}".replace("mlp.", "mlp._fsdp_wrapped_module."),
+    ],
+)
+def test_what_training_wrapped_a_model_in_is_no_part_of_its_names(
+    copy: Path, llama: Path, wrapped: Callable[[str], str]
+) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    save_file({wrapped(name): of for name, of in tensors.items()}, copy / "model.safetensors")
+    whole, other = Checkpoint(llama), Checkpoint(copy)
+    assert other.specs.keys() == whole.specs.keys()
+    parents = Parents([ref(copy), ref(llama)])
+    assert all(torch.equal(whole.read(n), parents.read(ref(copy), n)) for n in whole.specs)
+
+
+def test_names_that_would_be_one_stay_as_they_are() -> None:
+    assert unwrapped(["module.a", "b"]) == {"module.a": "module.a", "b": "b"}
+    names = ["a._orig_mod.b", "a.b"]
+    assert unwrapped(names) == {name: name for name in names}
+
+
+def test_shards_may_lie_in_folders_of_the_folder(copy: Path, llama: Path) -> None:
+    _sharded(copy)
+    (copy / "weights").mkdir()
+    (copy / "a.safetensors").rename(copy / "weights" / "a.safetensors")
+    index = copy / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("a.safetensors", "weights/a.safetensors"))
+    whole, split = Checkpoint(llama), Checkpoint(copy)
+    assert all(torch.equal(whole.read(name), split.read(name)) for name in whole.specs)
+    index.write_text(index.read_text().replace("weights/a", "../copy/weights/a"))
+    with pytest.raises(InputError, match="weight_map must map tensors to files of the folder"):
+        Checkpoint(copy)
+
+
+def test_a_folder_of_a_training_says_where_its_checkpoints_are(copy: Path) -> None:
+    copy.rename(copy.parent / "checkpoint-100")
+    with pytest.raises(InputError, match=r"name a folder in it \(checkpoint-100"):
+        Checkpoint(copy.parent)
 
 
 @pytest.mark.parametrize("kept", ["a.safetensors", "b.safetensors"])
