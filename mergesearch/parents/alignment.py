@@ -51,6 +51,7 @@ class Alignment:
         self._index = {ref: i for i, ref in enumerate(self.models)}
         below = (of.base for of in self._checkpoints if of.base is not None)
         needed = self.block is not None and str(self.block) != "base"
+        needed = needed or len({n_rows(of) for of in self._checkpoints}) > 1
         self._ids = TokenIds([*self._checkpoints, *below], needed=needed)
         #: The folder that the tokenizer comes from.
         self.tokenizer_folder = self._checkpoints[0].tokenizer_folder
@@ -218,12 +219,12 @@ class Alignment:
 
     def _entries(self) -> list[AddedEntry]:
         """List the tokens that the tokenizer does not have as added tokens."""
-        ours = _added(self._checkpoints[0]) if self.policy == "union" else {}
+        ours = self._ids.added(self._checkpoints[0]) if self.policy == "union" else {}
         unified, theirs = self._unified, dict[str, AddedEntry]()
         if self.policy == "union":
             theirs |= {token: {"content": token} for token in unified.new}
             for checkpoint in reversed(self._checkpoints[1:]):  # the first that has one decides
-                theirs.update(_added(checkpoint))
+                theirs.update(self._ids.added(checkpoint))
         theirs |= {token: {"content": token} for token in unified.made}
         tokens, n_rows = unified.tokens, unified.n_rows
         wanted = [t for t in theirs if t not in ours and tokens.get(t, n_rows) < n_rows]
@@ -278,7 +279,7 @@ class Alignment:
             # mergekit, too, takes a model without a tokenizer to have the base's
             (ours and self._ids.of(checkpoint)) or ours or {},
             n_rows(checkpoint),
-            frozenset(_added(checkpoint)) if self.policy == "union" else frozenset(),
+            frozenset(self._ids.added(checkpoint)) if self.policy == "union" else frozenset(),
             None if base is None else self._vocabulary(base, ours),
         )
 
@@ -306,10 +307,6 @@ def _check_every_table_is_known(checkpoint: Checkpoint) -> None:
                 f"each: {checkpoint.folder} has {name} {list(spec.shape)}; "
                 "give the models one vocabulary"
             )
-
-
-def _added(checkpoint: Checkpoint) -> dict[str, AddedEntry]:
-    return {entry["content"]: entry for entry in checkpoint.added_tokens}
 
 
 def _count(tokens: tuple[str, ...]) -> str:

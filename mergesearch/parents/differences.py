@@ -179,9 +179,11 @@ def _follows_from_rope_type(field: str, meanings: Sequence[Meaning]) -> bool:
 
 def _of_ends(checkpoints: Mapping[ModelPath, Checkpoint]) -> Iterator[Difference]:
     """Compare the ids that end a text, of which the first model's will hold."""
-    configs = {path: _ends(of, of.config) for path, of in checkpoints.items()}
+    # an id and a token are no two values
+    known = all(of.vocabulary is not None for of in checkpoints.values())
+    configs = {path: _ends(of, of.config, known) for path, of in checkpoints.items()}
     used = {
-        path: _ends(of, of.generation_config or {}) or configs[path]
+        path: _ends(of, of.generation_config or {}, known) or configs[path]
         for path, of in checkpoints.items()
     }
     for field, ends in (("eos_token_id", used), ("config.json's eos_token_id", configs)):
@@ -191,13 +193,15 @@ def _of_ends(checkpoints: Mapping[ModelPath, Checkpoint]) -> Iterator[Difference
             return
 
 
-def _ends(of: Checkpoint, settings: Mapping[str, Any]) -> tuple[frozenset[Any], Any] | None:
-    """Give the tokens that end a text, and how settings write them, if they do."""
+def _ends(
+    of: Checkpoint, settings: Mapping[str, Any], as_tokens: bool
+) -> tuple[frozenset[Any], Any] | None:
+    """Give the tokens that end a text, or their ids, and how settings write them."""
     text = settings.get("text_config")
     ids = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
     if ids is None:
         return None
-    token_of = {i: token for token, i in (of.vocabulary or {}).items()}
+    token_of = {i: token for token, i in (of.vocabulary or {}).items() if as_tokens}
     every = ids if isinstance(ids, list) else [ids]
     return frozenset(token_of.get(i, i) if type(i) is int else str(i) for i in every), ids
 

@@ -8,8 +8,9 @@ from mergesearch.recipe import ModelPath
 # Weights as safetensors only; what else a checkpoint needs is small.
 _WEIGHTS = "*.safetensors"
 _PATTERNS = [
-    *("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.spm"),
-    *("*.vocab", "*.py", "LICENSE*", "NOTICE*"),
+    *("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.spm", "*.codes"),
+    *("*.vocab", "*.tokenizer", "tokenizer.*", "vocab.*", "*.py"),
+    *("LICEN?E*", "licen?e*", "NOTICE*", "COPYING*", "TERMS*", "*USE_POLICY*", "*use_policy*"),
 ]
 
 

@@ -1,13 +1,15 @@
 """Vocabularies of models, those without a `tokenizer.json` as well."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from mergesearch.errors import InputError
 from mergesearch.logs import quiet
 from mergesearch.parents.checkpoint import TOKENIZER, Checkpoint
-from mergesearch.parents.tokenizer import load_tokenizer
+from mergesearch.parents.tokenizer import FLAGS, AddedEntry, load_tokenizer
 
 _SUFFIXES = frozenset({".bpe", ".codes", ".model", ".spm", ".tiktoken", ".tokenizer", ".vocab"})
 _BEGINNINGS = ("added_tokens", "dict", "merges", "tekken", "tokenizer", "vocab")
@@ -27,6 +29,7 @@ class TokenIds:
 
     def __init__(self, checkpoints: Iterable[Checkpoint], *, needed: bool) -> None:
         self._ids = {of.tokenizer_folder: of.vocabulary for of in checkpoints}
+        self._added: dict[Path, Sequence[AddedEntry]] = {}
         names = {folder: _names(folder) for folder in self._ids}
         names = {folder: own for folder, own in names.items() if own - {_SETTINGS}}
         #: The folders of tokenizers of which nothing is known but that they are others.
@@ -38,7 +41,11 @@ class TokenIds:
         if not (needed or _differ(list(files.values()))):
             return
         loaded = {folder: _loaded(folder) for folder in files}
-        self._ids |= {folder: ids for folder, ids in loaded.items() if ids is not None}
+        for folder, tokens in loaded.items():
+            if tokens is not None:
+                self._ids[folder] = tokens.ids
+                if folder in old:  # which the file would say as well
+                    self._added[folder] = tokens.added
         words = [
             {name: of for name, of in own.items() if name != _SETTINGS} for own in files.values()
         ]
@@ -48,6 +55,19 @@ class TokenIds:
     def of(self, checkpoint: Checkpoint) -> Mapping[str, int] | None:
         """Give a model's; None where it has no tokenizer, or none that transformers loads."""
         return self._ids[checkpoint.tokenizer_folder]
+
+    def added(self, checkpoint: Checkpoint) -> dict[str, AddedEntry]:
+        """Give the tokens that a model's tokenizer has beside its own model's."""
+        entries = self._added.get(checkpoint.tokenizer_folder, checkpoint.added_tokens)
+        return {entry["content"]: entry for entry in entries}
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A tokenizer's words, as transformers loads them."""
+
+    ids: Mapping[str, int]
+    added: Sequence[AddedEntry]
 
 
 def _names(folder: Path) -> set[str]:
@@ -67,9 +87,17 @@ def _differ(files: Sequence[Mapping[str, bytes]]) -> bool:
     return any(own != files[0] for own in files[1:])
 
 
-def _loaded(folder: Path) -> Mapping[str, int] | None:
+def _loaded(folder: Path) -> _Loaded | None:
+    """Load a tokenizer; None where transformers cannot, or finds no tokens."""
     try:
         with quiet():
-            return load_tokenizer(folder).get_vocab()
+            tokenizer = load_tokenizer(folder)
     except InputError:
         return None
+    ids = tokenizer.get_vocab()
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    entries = [
+        {"content": str(added[i]), **{flag: getattr(added[i], flag) for flag in FLAGS}}
+        for i in sorted(added)
+    ]
+    return _Loaded(ids, entries) if ids else None

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 #: A token as the list `added_tokens` of a `tokenizer.json` has it.
 AddedEntry = Mapping[str, Any]
 
-_FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
+#: How an added token is found in a text.
+FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 
 
 def merged_tokenizer(
@@ -37,7 +38,7 @@ def merged_tokenizer(
 
     tokenizer = load_tokenizer(source)
     for entry in entries:
-        flags = {flag: entry[flag] for flag in _FLAGS if flag in entry}
+        flags = {flag: entry[flag] for flag in FLAGS if flag in entry}
         tokenizer.add_tokens(AddedToken(entry["content"], **flags))
     tokenizer.save_pretrained(out)
     written = load_tokenizer(out).get_vocab()
@@ -72,7 +73,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # or transformers asks at a terminal if it may run the model's own
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer("a")  # one without a token for what it does not know fails here at the latest
         _ = tokenizer.all_special_ids  # or here, where its unknown token is itself not known
         return tokenizer

@@ -204,6 +204,16 @@ def test_tokens_that_end_a_text_are_compared_by_what_they_are(tmp_path: Path) ->
     assert not any("eos_token_id" in note for note in parents.notes)
 
 
+def test_tokens_that_end_a_text_are_compared_by_ids_where_no_file_has_the_tokens(
+    tmp_path: Path,
+) -> None:
+    one, two = (tiny.llama(tmp_path / name, 0) for name in ("one", "two"))
+    (two / "tokenizer.json").unlink()
+    (two / "tokenizer_config.json").unlink()
+    refs = [ModelRef.model_validate(str(folder)) for folder in (one, two)]
+    assert Parents(refs).notes == ()
+
+
 def test_the_tokenizer_of_an_adapter_is_compared(tmp_path: Path) -> None:
     base = tiny.llama(tmp_path / "base", 0)
     adapters = [tiny.adapter(tmp_path / name, base, i) for i, name in enumerate(("bare", "chat"))]
