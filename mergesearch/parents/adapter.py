@@ -8,7 +8,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mergesearch.errors import InputError
-from mergesearch.parents.architecture import NOT_MADE, configuration, destinations
+from mergesearch.parents.architecture import NOT_MADE, configuration
 from mergesearch.parents.change import ADAPTER, Change, Part, Piece
 from mergesearch.parents.checkpoint import Checkpoint, read_json
-from mergesearch.parents.fused import Group, groups
+from mergesearch.parents.fused import Group, stored_as
 from mergesearch.parents.mapping import MappedFile, read_header
 from mergesearch.parents.sample import sample
 from mergesearch.parents.tables import has_rows, n_rows
@@ -36,6 +35,8 @@ _WRAPPERS = (".base_layer", ".original_module", ".token_adapter")
 _WITH_NAME = re.compile(rf"(\.lora_\w+|\.modules_to_save|\.token_adapter\.\w+)\.{ADAPTER}(?=\.|$)")
 #: Starts of training that take a part of the base's weights into the adapter.
 _STARTS_FROM_THE_BASE = ("pissa", "corda", "olora", "loftq", "mica", "lora_ga")
+#: Kinds that put something before a text.
+_PROMPTS = ("P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE")
 #: Settings of kinds that are no change of the base's own tensors.
 _NOT_MERGED = (
     *("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication"),
@@ -69,7 +70,7 @@ class Adapter:
         #: Whether it parts what is one tensor in its base: the head from the embeddings.
         self.unties = False
         skeleton = self._skeleton()
-        self._files, self._groups = _stored_as(skeleton, base)
+        self._files, self._groups = stored_as(skeleton, base)
         skeleton.to_empty(device="cpu")  # never written, and so not held
         skeleton.tie_weights()
         self._parameters = dict(skeleton.named_parameters(remove_duplicate=False))
@@ -92,7 +93,12 @@ class Adapter:
     def _refuse_other_kinds(self) -> None:
         kind = self._config.get("peft_type")
         if kind != "LORA":
-            raise InputError(f"{self.folder}: only LoRA adapters are merged, got {kind}")
+            remedy = (
+                "it changes no weight, so that nothing of it can be merged"
+                if "PROMPT" in str(kind) or kind in _PROMPTS
+                else "merge it into a full checkpoint with peft first"
+            )
+            raise InputError(f"{self.folder}: only LoRA adapters are merged, got {kind}; {remedy}")
         start = self._config.get("init_lora_weights")
         used = [key for key in _NOT_MERGED if self._config.get(key)]
         if str(start).lower().startswith(_STARTS_FROM_THE_BASE):
@@ -153,7 +159,7 @@ class Adapter:
                 if base.head in base.specs and not base.is_tied:
                     part.tie_word_embeddings = False
             with torch.device("meta"):
-                return self._class_of(config)(config).float()
+                return self._as_trained(self._class_of(config)(config).float())
         except NOT_MADE as error:
             reason = _last_line(error)
             raise InputError(f"transformers cannot build {base.folder}: {reason}") from None
@@ -173,6 +179,12 @@ class Adapter:
         if known and not (is_bare and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING):
             return named
         return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+    def _as_trained(self, model: Any) -> Any:
+        """Take the model inside where the adapter was trained without a head."""
+        changed = {name.removeprefix(_PREFIX).partition(".")[0] for name in self._stored}
+        outer, inner = (dict(of.named_children()).keys() for of in (model, model.base_model))
+        return model.base_model if changed <= inner and not changed & outer else model
 
     def _wrap(self, skeleton: Any) -> Any:
         from peft import PeftModel
@@ -238,7 +250,8 @@ class Adapter:
 
     def _find_changes(self) -> Iterator[tuple[str, Change]]:
         if strange := sorted((self._parts.keys() | self._retrained) - self._parameters.keys()):
-            raise self._made_for_another(f"{strange[0]} is none of its parameters")
+            hint = ", and lora_bias needs one" if self._config.get("lora_bias") else ""
+            raise self._made_for_another(f"{strange[0]} is none of its parameters{hint}")
         tied: dict[int, list[str]] = defaultdict(list)
         for name, parameter in self._parameters.items():
             tied[id(parameter)].append(name)
@@ -371,18 +384,3 @@ def _changes_of_pieces(
     for name in group.sources:
         pieces = tuple(Part(part.layer, piece=Piece(group, parameter, name)) for part in parts)
         yield name, Change(name, name, pieces, base.specs[name].shape, is_plain=False)
-
-
-def _stored_as(model: Any, base: Checkpoint) -> tuple[dict[str, str], dict[str, Group]]:
-    """Find what a checkpoint stores each parameter of its model as.
-
-    Returns:
-        The names of tensors that are one, and the groups of those of which others are made.
-    """
-    found = destinations(model, base.specs)
-    files = {to.parameter: name for name, to in found.items() if to.pattern is None}
-    if all(to.pattern is None for to in found.values()):
-        return files, {}
-    shapes = {name: base.specs[name].shape for name in found}
-    made = groups(deepcopy(model), shapes, found)  # peft changes the other
-    return files, {name: group for group in made for name in group.parameters}

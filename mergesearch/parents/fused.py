@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mergesearch.errors import InputError
-from mergesearch.parents.architecture import Destination, conversion_rules
+from mergesearch.parents.architecture import Destination, conversion_rules, destinations
+from mergesearch.parents.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,18 @@ def _made(
         rule.add_tensor(first, name, pattern, tensors[key])
     made = rule.convert(first, model=model, config=model.config)
     return {name: of[0] if isinstance(of, list) else of for name, of in made.items()}
+
+
+def stored_as(model: Any, base: Checkpoint) -> tuple[dict[str, str], dict[str, Group]]:
+    """Find what a checkpoint stores each parameter of its model as.
+
+    Returns:
+        The names of tensors that are one, and the groups of those of which others are made.
+    """
+    found = destinations(model, base.specs)
+    files = {to.parameter: name for name, to in found.items() if to.pattern is None}
+    if all(to.pattern is None for to in found.values()):
+        return files, {}
+    shapes = {name: base.specs[name].shape for name in found}
+    made = groups(deepcopy(model), shapes, found)  # peft changes the other
+    return files, {name: group for group in made for name in group.parameters}

@@ -317,7 +317,10 @@ def test_a_broken_adapter_is_refused_by_name(base: Path, tmp_path: Path) -> None
         Parents([ref(base, adapter)])
     weights.write_bytes(data)
     change_config(adapter, peft_type="IA3")
-    with pytest.raises(InputError, match="only LoRA adapters are merged, got IA3"):
+    with pytest.raises(InputError, match="only LoRA adapters are merged, got IA3; merge it into a"):
+        Parents([ref(base, adapter)])
+    change_config(adapter, peft_type="PROMPT_TUNING")
+    with pytest.raises(InputError, match="got PROMPT_TUNING; it changes no weight, so that"):
         Parents([ref(base, adapter)])
     (adapter / "adapter_config.json").unlink()
     with pytest.raises(InputError, match=r"no adapter_config\.json in the folder"):

@@ -170,3 +170,33 @@ def test_a_base_that_names_no_head_is_the_causal_model_of_its_kind(
         assert torch.equal(
             found.read(found.models[0], name), expected.read(expected.models[0], name)
         )
+
+
+def test_an_adapter_that_was_trained_without_a_head_fits_a_base_that_has_one(
+    tmp_path: Path,
+) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base, lora = tiny.llama(tmp_path / "base", 0), tmp_path / "lora"
+    settings = {"target_modules": ["q_proj", "up_proj"], "task_type": "FEATURE_EXTRACTION"}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        changed = get_peft_model(t.AutoModel.from_pretrained(base), LoraConfig(**settings))
+        for name, parameter in changed.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        changed.save_pretrained(lora)
+    merged = PeftModel.from_pretrained(t.AutoModel.from_pretrained(base), lora).merge_and_unload()
+    parents = Parents([ref(base, lora)])
+    (parent,) = parents.models
+    for name, tensor in merged.state_dict().items():
+        assert torch.equal(parents.read(parent, f"model.{name}"), tensor), name
+
+
+def test_a_bias_of_an_adapter_needs_one_in_the_base(tmp_path: Path) -> None:
+    base = tiny.llama(tmp_path / "base", 0)
+    adapter = tiny.adapter(tmp_path / "lora", base, 1, lora_bias=True)
+    with pytest.raises(
+        InputError, match=r"_proj\.bias is none of its .*, and lora_bias needs one"
+    ):
+        Parents([ref(base, adapter)])
