@@ -9,6 +9,9 @@ from mergesearch.merging.plan import Buffer, Input
 from mergesearch.parents import Parents, in_layer, layer_of
 from mergesearch.recipe import ModelRef
 
+#: Ends of names of counts, which a model that is no longer trained does not look at.
+_COUNTS = ("num_batches_tracked",)
+
 
 def plan_buffers(
     models: Sequence[ModelRef],
@@ -33,7 +36,7 @@ def plan_buffers(
     for name, spec in parents.checkpoint(first).buffers.items():
         if layers is not None and layer_of(name) is not None:
             continue
-        for other in others:
+        for other in others if not name.endswith(_COUNTS) else ():
             if name in parents.checkpoint(other).buffers and not _same(name, first, other, parents):
                 raise RecipeError(
                     f"masks and positions are copied, so {name} must be the same in all "

@@ -109,6 +109,14 @@ def test_masks_that_differ_are_an_error_that_names_one(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_counts_of_batches_are_the_first_models(tmp_path: Path) -> None:
+    name = "transformer.h.1.norm.num_batches_tracked"
+    for seed, folder in enumerate(("one", "two")):
+        gpt2(tmp_path / folder, seed, **{name: torch.tensor(100 + seed)})
+    merge(recipe(tmp_path), tmp_path / "out")
+    assert load_file(tmp_path / "out" / "model.safetensors")[name] == 100
+
+
 def test_positions_are_copied(tmp_path: Path) -> None:
     config = BertConfig(
         vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
