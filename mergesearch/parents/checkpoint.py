@@ -359,8 +359,8 @@ def _is_below(name: str) -> bool:
 
 
 def _is_token(key: str, value: Any) -> bool:
-    """Tell a setting of a `generation_config.json` that names a token, or several."""
-    tokens = value if isinstance(value, list) else [value]
+    """Tell a setting of a `generation_config.json` that names a token, or several ends."""
+    tokens = value if isinstance(value, list) and key == "eos_token_id" else [value]
     return key.endswith("_token_id") and all(type(token) is int for token in tokens)
 
 

@@ -320,6 +320,7 @@ def test_a_recipe_with_a_mistake_is_refused(
         ('{"eos_token_id": [2, 7', "two/generation_config.json: cannot be read as JSON"),
         ("[2, 7]", "two/generation_config.json: must hold a JSON object"),
         ('{"max_new_tokens": 0}', "transformers cannot read it (`max_new_tokens` must be greater"),
+        ('{"pad_token_id": [3]}', "two/generation_config.json: transformers cannot read it"),
         ('{"watermarking_config": 7}', "two/generation_config.json: transformers cannot read it"),
     ],
 )

@@ -124,13 +124,26 @@ def test_a_dict_of_results_is_one_of_texts(
     assert engine.answer(requests) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"stop_strings": ["x"]}, "tokenizer"),
+        (
+            {"cache_implementation": "quantized", "cache_config": {"backend": "quanto"}},
+            "optimum-quanto",
+        ),
+    ],
+)
 def test_settings_that_transformers_refuses_are_one_line(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: dict[str, Any],
+    reason: str,
 ) -> None:
-    model.generation_config = GenerationConfig(stop_strings=["x"])
+    model.generation_config = GenerationConfig(**settings)
     engine = TorchEngine(tokenizer)
     engine.load(model)
-    with pytest.raises(InputError, match=r"generation_config.json ask \(.*tokenizer.*change") as e:
+    with pytest.raises(InputError, match=rf"_config.json ask \(.*{reason}.*change") as e:
         engine.answer([Generation("a", {"max_gen_toks": 4})])
     assert "\n" not in str(e.value)
 

@@ -196,7 +196,5 @@ def test_an_adapter_that_was_trained_without_a_head_fits_a_base_that_has_one(
 def test_a_bias_of_an_adapter_needs_one_in_the_base(tmp_path: Path) -> None:
     base = tiny.llama(tmp_path / "base", 0)
     adapter = tiny.adapter(tmp_path / "lora", base, 1, lora_bias=True)
-    with pytest.raises(
-        InputError, match=r"_proj\.bias is none of its .*, and lora_bias needs one"
-    ):
+    with pytest.raises(InputError, match=r"_proj\.bias is none of its .*, and lora_bias needs one"):
         Parents([ref(base, adapter)])

@@ -52,6 +52,9 @@ log = logging.getLogger(__name__)
 #: lm-eval's seed, for tasks that sample.
 _SEED = 1234
 
+#: Errors by which transformers refuses settings, a package that they need and is not here included.
+_UNABLE = (AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError)
+
 #: How many times smaller batches become before a device is too small.
 _MOST_HALVED = 1 << 14
 
@@ -278,7 +281,7 @@ class TorchEngine:
                 texts.update(continuations(loaded.harness, loaded.prefixes, batch))
         except torch.OutOfMemoryError:
             raise
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        except _UNABLE as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 "transformers cannot generate as the task and the model's generation_config.json "
