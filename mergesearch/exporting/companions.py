@@ -157,7 +157,8 @@ def _template_of(folder: Path) -> str | None:
     settings = folder / "tokenizer_config.json"
     template = read_json(settings).get("chat_template") if settings.is_file() else None
     if isinstance(template, list):  # several, by name
-        named = [t.get("template") for t in template if t.get("name") == "default"]
+        every = [t for t in template if isinstance(t, dict)]
+        named = [t.get("template") for t in every if t.get("name") == "default"]
         template = named[0] if named else None
     return template if isinstance(template, str) else None
 

@@ -25,6 +25,7 @@ _LAYERS: Mapping[str, frozenset[str]] = {
     "qwen2": _PLAIN | {f"self_attn.{x}_proj.bias" for x in "qkv"},
     "qwen3": _PLAIN | {f"self_attn.{x}_norm.weight" for x in "qk"},
 }
+_EMBEDDINGS = "model.embed_tokens.weight"
 #: Keys by which such a layer has more of them.
 _MORE = ("attention_bias", "mlp_bias")
 
@@ -40,6 +41,7 @@ def check_loads(plan: Plan, parents: Parents) -> None:
         InputError: naming a tensor that would be missing, or of a stack unexpected, or of another
             shape.
     """
+    _check_rows(plan)
     if not plan.is_stack and _looks_whole(plan):
         return
     model = empty_model(plan.config)
@@ -64,6 +66,20 @@ def check_loads(plan: Plan, parents: Parents) -> None:
             f"the models must have every parameter of {type(model).__name__}, the class that "
             f"config.json names, but none has {lost[0]}{more}, which would be random; download "
             "them again, or name the class that they are of under architectures"
+        )
+
+
+def _check_rows(plan: Plan) -> None:
+    """Refuse another number of rows than the configuration of a common kind says.
+
+    Raises:
+        InputError: naming both.
+    """
+    rows, said = plan.shapes.get(_EMBEDDINGS, ())[:1], plan.config.get("vocab_size")
+    if plan.config.get("model_type") in _LAYERS and rows and rows != (said,):
+        raise InputError(
+            f"{_EMBEDDINGS} must have as many rows as config.json says, or nothing loads it, but "
+            f"it has {rows[0]} and vocab_size is {said}; correct the first model's config.json"
         )
 
 
@@ -119,7 +135,7 @@ def _looks_whole(plan: Plan) -> bool:
         return False
     if any(config.get(key) for key in _MORE):
         return False
-    ends = {"model.embed_tokens.weight", "model.norm.weight"}
+    ends = {_EMBEDDINGS, "model.norm.weight"}
     if config.get("tie_word_embeddings") is not True:
         ends.add(HEAD)
     layers = {f"model.layers.{i}.{name}" for i in range(depth) for name in of_layer}

@@ -16,7 +16,7 @@ from mergesearch.errors import InputError
 from mergesearch.logs import quiet
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.layers import layer_of
-from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile
+from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, LFS_POINTER, Entry, MappedFile
 from mergesearch.parents.sample import sample
 from mergesearch.parents.wrappers import unwrapped
 
@@ -359,7 +359,7 @@ def _is_below(name: str) -> bool:
 
 
 def _is_token(key: str, value: Any) -> bool:
-    """Tell a setting of a `generation_config.json` that names a token, or several ends."""
+    """Tell a setting for generation that names a token, or several ends."""
     tokens = value if isinstance(value, list) and key == "eos_token_id" else [value]
     return key.endswith("_token_id") and all(type(token) is int for token in tokens)
 
@@ -371,7 +371,10 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing or is not JSON.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
+        if text.startswith(LFS_POINTER.decode()):
+            raise InputError(f"{path}: a pointer of git LFS; fetch the file itself: git lfs pull")
+        data = json.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path.parent}: no {path.name} in the folder") from None
     except (OSError, ValueError) as error:

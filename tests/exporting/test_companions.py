@@ -188,3 +188,10 @@ def test_no_template_to_take_is_an_error_and_nothing_is_written(pair: Path) -> N
     with pytest.raises(InputError, match="none of 2 has one; name one of alpaca, chatml"):
         write_checkpoint(recipe(pair, chat_template="auto"), pair / "out")
     assert not (pair / "out").exists()
+
+
+def test_templates_that_are_none_are_passed_over(pair: Path) -> None:
+    settings = pair / "one" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": ["x"]}))
+    with pytest.raises(InputError, match="chat_template: auto takes what most models have, and"):
+        write_checkpoint(recipe(pair, chat_template="auto"), pair / "out")

@@ -65,6 +65,13 @@ def test_what_all_models_lack_is_an_error_before_anything_is_written(
     assert sorted(file.name for file in untied.iterdir()) == ["u-one", "u-two"]
 
 
+def test_rows_that_the_configuration_does_not_say_are_an_error(untied: Path) -> None:
+    say(untied, vocab_size=40)
+    with pytest.raises(InputError, match=r"it has 32 and vocab_size is 40; correct the first"):
+        merge(read_recipe(LINEAR).resolved(untied), untied / "out")
+    assert not (untied / "out").exists()
+
+
 @pytest.mark.parametrize("lost", ["mlp.down_proj.weight", "post_attention_layernorm.weight"])
 def test_what_every_layer_of_all_models_lacks_is_an_error(untied: Path, lost: str) -> None:
     for layer in range(4):

@@ -128,6 +128,11 @@ def _pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def _pointer(name: str) -> Callable[[Path], Any]:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n"
+    return lambda folder: (folder / name).write_text(text)
+
+
 def _quantized(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
@@ -154,6 +159,11 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "index empty": (_broken_index("{}"), r"index\.json names every shard, which is missing"),
     "index a list": (_broken_index('{"weight_map": ["a"]}'), r"index\.json: weight_map must map"),
     "empty file": (_truncated(0), r"model\.safetensors: truncated, or not a safetensors file"),
+    "LFS weights": (
+        _pointer("model.safetensors"),
+        r"model\.safetensors: a pointer of git LFS; fet",
+    ),
+    "LFS config": (_pointer("config.json"), r"config\.json: a pointer of git LFS; fetch the file"),
     "cut header": (_truncated(0.01), r"model\.safetensors: truncated, or not a safetensors file"),
     "cut data": (_truncated(0.9), r"model\.safetensors: truncated, or not a safetensors file"),
     "pickled": (_pickled, r"copy: only pickled weights \(pytorch_model\.bin\), which can run code"),
