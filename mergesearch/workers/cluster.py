@@ -64,6 +64,7 @@ class Cluster:
             InputError: Ray is not installed, there is no such cluster, or it has too few devices.
         """
         ray, left = _init(address, n_workers)
+        _print(ray, False)
         on_devices = accelerated and bool(ray.cluster_resources().get("GPU"))
         resource, of_each = ("GPU", n_devices) if on_devices else ("CPU", 1)
         amounts = [int(n["Resources"].get(resource, 0)) for n in ray.nodes() if n["Alive"]]
@@ -71,8 +72,7 @@ class Cluster:
         rooms = [amount // of_each for amount in hosts]
         room = sum(rooms)
         if (n_workers or 1) > room:
-            ray.shutdown()
-            left.set()
+            _leave(ray, left)
             raise InputError(
                 f"{n_workers or 1} workers of {of_each} {resource}s each are wanted, and there is "
                 f"room for {room}; lower --workers"
@@ -90,8 +90,21 @@ class Cluster:
 
     def leave(self) -> None:
         """End Ray on this host; of another's cluster, this process's connection alone."""
-        self.ray.shutdown()
-        self.left.set()
+        _leave(self.ray, self.left)
+
+
+def _leave(ray: Any, left: Event) -> None:
+    ray.shutdown()
+    left.set()
+    _print(ray, True)
+
+
+def _print(ray: Any, printed: bool) -> None:
+    """Have Ray print what it says of a death, a dozen lines, or not; we say it in one.
+
+    It has no option for it, and this is how its own debugger does it.
+    """
+    ray._private.worker._worker_logs_enabled = printed
 
 
 def first_line(error: BaseException) -> str:

@@ -207,8 +207,7 @@ def test_arcee_fusion_on_tensors_of_more_than_a_million_entries(
     chosen = int((importance >= median + 1.5 * (q3 - q1)).sum())
     assert int((ours(SAMPLED, edge, tmp_path / "out")[table] != base).sum()) == chosen
     sampled = int((wrote(theirs, "sampled")[table] != base).sum())
-    assert sampled != chosen
-    assert sampled == pytest.approx(chosen, rel=0.05)
+    assert sampled == pytest.approx(chosen, rel=0.05)  # the same by chance only
 
 
 def test_bfloat16_models_without_dtype_float32(

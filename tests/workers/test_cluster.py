@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -84,6 +85,7 @@ class Hosts:
     def __init__(self, resource: str, amounts: Sequence[int]) -> None:
         self._of = [{"Alive": True, "Resources": {"CPU": 1, resource: n}} for n in amounts]
         self.was_left = False
+        self._private = SimpleNamespace(worker=SimpleNamespace())
 
     def is_initialized(self) -> bool:
         return False
@@ -98,6 +100,11 @@ class Hosts:
 
     def shutdown(self) -> None:
         self.was_left = True
+
+    @property
+    def prints(self) -> bool:
+        """Whether Ray prints what it says of deaths."""
+        return bool(self._private.worker._worker_logs_enabled)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +134,15 @@ def test_there_are_as_many_workers_as_there_is_room_for(
         with pytest.raises(InputError, match=r"workers of \d \w+ each are wanted, .*room for \d;"):
             Cluster.connect(None, wanted, accelerated=True, n_devices=n_devices)
         assert hosts.was_left
+        assert hosts.prints
         return
     made = Cluster.connect(None, wanted, accelerated=True, n_devices=n_devices)
     assert (made.n_workers, made.n_sharing) == (n_workers, n_sharing)
     assert made.n_devices == (n_devices if resource == "GPU" else 0)
+    assert not hosts.prints
     made.leave()
     assert hosts.was_left
+    assert hosts.prints
     assert made.left.is_set()
 
 
