@@ -89,7 +89,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path, held: HeldTensors | None = None) -> None:
         self.folder = folder
-        self.config = read_json(_described(folder) / "config.json")
+        _check_described(folder)
+        self.config = read_json(folder / "config.json")
         #: The file of each tensor, by the index of several.
         self._weight_map: Mapping[str, str] = {}
         self._files: Mapping[Path, MappedFile | HeldTensors] = (
@@ -339,17 +340,17 @@ class Checkpoint:
         return TensorSpec(entry.shape, BUFFER_DTYPES[entry.dtype], file)
 
 
-def _described(folder: Path) -> Path:
+def _check_described(folder: Path) -> None:
     """Refuse the folder of a training, whose checkpoints are in it.
 
     Raises:
         InputError: it is one.
     """
-    inside = sorted((file.parent for file in folder.glob("*/config.json")), key=lambda of: of.name)
-    if inside and not (folder / "config.json").exists():
-        names = ", ".join(path.name for path in inside[:3]) + (", ..." if inside[3:] else "")
+    if (folder / "config.json").exists():
+        return
+    if inside := sorted(file.parent.name for file in folder.glob("*/config.json")):
+        names = ", ".join(inside[:3]) + (", ..." if inside[3:] else "")
         raise InputError(f"{folder}: no config.json in the folder; name a folder in it ({names})")
-    return folder
 
 
 def _is_below(name: str) -> bool:

@@ -69,15 +69,16 @@ def confirm(
         front, others = split_front(finalists, goals, observer)
         rows = _rows(front if several else front[:1], [*front, *others], goals)
         candidates.record.set_best(rows)
-        named = {
-            row: candidates.record.recipe(row.recipe_hash) for row in rows if row.role != "finalist"
-        }
+        recipes_of = {row: candidates.record.recipe(row.recipe_hash) for row in rows}
+        named = {row: one for row, one in recipes_of.items() if row.role != "finalist"}
+        not_chosen = {row: one for row, one in recipes_of.items() if row.role == "finalist"}
         beside = references(space, candidates)
         lanes.ahead(map(_whole, [*named.values(), *beside.values()]))
         out = {row.recipe_hash for row in _without_score(candidates, named, observer)}
         if not out:
             score_beside(candidates, beside, observer)
-            _score_not_chosen(candidates, rows, observer)
+            if candidates.has_held_out:  # without a score there they keep their rows
+                _without_score(candidates, not_chosen, observer, "has no held-out score")
             return front[0]
         finalists = [candidate for candidate in finalists if candidate.recipe.hash not in out]
     raise MergesearchError("no finalist has a finite score on all documents")
@@ -184,38 +185,24 @@ def score_beside(
 
 
 def _without_score(
-    candidates: CandidateEvaluator, models: dict[LeaderboardRow, Recipe], observer: Observer
+    candidates: CandidateEvaluator,
+    models: dict[LeaderboardRow, Recipe],
+    observer: Observer,
+    otherwise: str = "is not on the leaderboard",
 ) -> list[LeaderboardRow]:
-    """Score models in full and on held-out, and give those that have no finite score."""
+    """Score models in full and on held-out, and give those that have no finite score.
+
+    Of these the observer is told `otherwise`.
+    """
     Lanes(candidates).ahead(map(_whole, models.values()))
     out = []
     for row, recipe in models.items():
         try:
             score_in_full(candidates, recipe, row.label, observer)
         except CandidateError as error:
-            observer.stage(f"{row.label} is not on the leaderboard: {error}")
+            observer.stage(f"{row.label} {otherwise}: {error}")
             out.append(row)
     return out
-
-
-def _score_not_chosen(
-    candidates: CandidateEvaluator, rows: Sequence[LeaderboardRow], observer: Observer
-) -> None:
-    """Score finalists that did not win on held-out; they keep their rows without, too."""
-    if not candidates.has_held_out:
-        return
-    recipes = {
-        row.label: candidates.record.recipe(row.recipe_hash)
-        for row in rows
-        if row.role == "finalist"
-    }
-    Lanes(candidates).ahead(map(_whole, recipes.values()))
-    for label, recipe in recipes.items():
-        observer.stage(f"scoring {label}, which was not chosen, on held-out")
-        try:
-            candidates.score(recipe, "held_out")
-        except CandidateError as error:
-            observer.stage(f"{label} has no held-out score: {error}")
 
 
 def _best_task_arithmetic(
