@@ -12,13 +12,12 @@ from mergesearch.cli.cells import bounds
 from mergesearch.report import (
     Entry,
     caution,
-    differing,
     entries_of,
     further_objectives,
     header,
     heads,
-    incomparable,
     markdown,
+    remarks,
     run_labels,
     show_objective,
     verdict,
@@ -57,7 +56,7 @@ def _show(entries: list[Entry], opening: str) -> None:
     if not console.is_terminal:
         print(markdown(entries))
         return
-    for remark in filter(None, (incomparable(entries), differing(entries))):
+    for remark in remarks(entries):
         console.print(escape(remark), highlight=False)
     table = _table(entries, tasks=True)
     unbounded = console.options.update(max_width=10_000)

@@ -16,7 +16,7 @@ from mergesearch.errors import InputError
 from mergesearch.logs import quiet
 from mergesearch.parents.held import HeldTensors
 from mergesearch.parents.layers import layer_of
-from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, LFS_POINTER, Entry, MappedFile
+from mergesearch.parents.mapping import BUFFER_DTYPES, DTYPES, Entry, MappedFile, check_fetched
 from mergesearch.parents.sample import sample
 from mergesearch.parents.wrappers import unwrapped
 
@@ -372,13 +372,11 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing or is not JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
-        if text.startswith(LFS_POINTER.decode()):
-            raise InputError(f"{path}: a pointer of git LFS; fetch the file itself: git lfs pull")
-        data = json.loads(text)
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except FileNotFoundError:
         raise InputError(f"{path.parent}: no {path.name} in the folder") from None
     except (OSError, ValueError) as error:
+        check_fetched(path)
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: must hold a JSON object")

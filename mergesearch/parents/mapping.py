@@ -30,7 +30,7 @@ BUFFER_DTYPES: Mapping[str, torch.dtype] = {
 _STORED = {**DTYPES, **BUFFER_DTYPES}
 DTYPE_NAMES = {dtype: name for name, dtype in _STORED.items()}
 #: Begins what stands for a file that was not fetched.
-LFS_POINTER = b"version https://git-lfs"
+_LFS_POINTER = b"version https://git-lfs"
 #: Where a page is missing, Linux maps those around it as well: since 6.18 all that it cached as
 #: one, of up to this many bytes.
 _AROUND = 2 * 1024**2
@@ -99,6 +99,17 @@ class MappedFile:
             self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
+def check_fetched(file: Path) -> None:
+    """Refuse what git LFS has in place of a file that was not fetched.
+
+    Raises:
+        InputError: it is that.
+    """
+    with suppress(OSError), file.open("rb") as opened:
+        if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise InputError(f"{file}: a pointer of git LFS; fetch the file itself: git lfs pull")
+
+
 def read_header(file: Path) -> dict[str, Entry]:
     """Read the header of a safetensors file, validated by safetensors.
 
@@ -109,11 +120,7 @@ def read_header(file: Path) -> dict[str, Entry]:
         with safe_open(file, framework="pt"):
             pass  # the header is sound, and its offsets cover the file to its end
     except (SafetensorError, OSError) as error:
-        with suppress(OSError), file.open("rb") as opened:
-            if opened.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise InputError(
-                    f"{file}: a pointer of git LFS; fetch the file itself: git lfs pull"
-                ) from None
+        check_fetched(file)
         raise InputError(f"{file}: truncated, or not a safetensors file ({error})") from None
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")

@@ -184,7 +184,12 @@ def front_of(run: Path) -> list[Entry]:
     return _with_resamples(front)
 
 
-def differing(entries: list[Entry]) -> str:
+def remarks(entries: list[Entry]) -> list[str]:
+    """List what is to be said of the models of a leaderboard beside its cautions."""
+    return [remark for remark in (_incomparable(entries), _differing(entries)) if remark]
+
+
+def _differing(entries: list[Entry]) -> str:
     """Say in what the models of runs differ, although they were merged.
 
     Empty where it is in nothing.
@@ -198,7 +203,7 @@ def differing(entries: list[Entry]) -> str:
     )
 
 
-def incomparable(entries: list[Entry]) -> str:
+def _incomparable(entries: list[Entry]) -> str:
     """Say that runs' totals are of unlike tasks, weights or documents.
 
     Empty where they are of the same.

@@ -13,7 +13,7 @@ from mergesearch.report.columns import (
     rows_of,
     show_objective,
 )
-from mergesearch.report.entries import Entry, caution, differing, incomparable, run_labels
+from mergesearch.report.entries import Entry, caution, remarks, run_labels
 
 
 def markdown(entries: list[Entry]) -> str:
@@ -39,8 +39,7 @@ def markdown(entries: list[Entry]) -> str:
         tablefmt="pipe",
         disable_numparse=True,
     )
-    notes = [f"`*` {note}" if (note := caution(entries)) else ""]
-    notes += [incomparable(entries), differing(entries)]
+    notes = [f"`*` {note}" if (note := caution(entries)) else "", *remarks(entries)]
     return "\n\n".join(filter(None, [text, *notes]))
 
 

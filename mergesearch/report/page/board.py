@@ -14,7 +14,7 @@ from mergesearch.report.columns import (
     rows_of,
     show_objective,
 )
-from mergesearch.report.entries import Entry, caution, differing, incomparable, run_labels
+from mergesearch.report.entries import Entry, caution, remarks, run_labels
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def board(entries: list[Entry]) -> Board:
         (entry.role, [_cell(entry, row, rows, name, shown) for name in names])
         for entry, row in zip(entries, rows, strict=True)
     ]
-    notes = [f"* {note}" if (note := caution(entries)) else ""]
-    notes += [incomparable(entries), differing(entries)]
+    notes = [f"* {note}" if (note := caution(entries)) else "", *remarks(entries)]
     titles = [marked.get(name, name).replace("held_out", "held-out") for name in names]
     return Board(titles, body, [note for note in notes if note])
 
