@@ -2,21 +2,23 @@
 """Learned coefficients by documents, granularity and loss, and a trained LoRA beside them.
 
     python -m tests.benchmarks.learning [--family demo|testbed] [--seed N] [--documents N ...]
-        [--granularity NAME ...] [--work FOLDER]
+        [--granularity NAME ...] [--loss NAME ...] [--work FOLDER] [--finished]
 
 Each row is learned once, from the first so many documents of each task that a search of the
 family would not score, and scored on held-out. The LoRA is of rank 16 on all linear layers, from
-the base and from the uniform soup, trained by Adam on the same documents, loss and passes. Writes
-learning-FAMILY.json and learning-FAMILY.md.
+the base and from the uniform soup, trained by Adam on the same documents, loss and passes. A row
+that --work has is not run again, and with --finished no other is run. Writes learning-FAMILY.json
+and learning-FAMILY.md.
 """
 
 import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +77,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"--testbed: lay it out first: python {PREPARE} FOLDER")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch, torch_threads(1):
-        family = _family(options, Path(scratch))
+        work = options.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        family = _family(options, work)
         rows: list[Row] = []
-        for number, (settings, n) in enumerate(_settings(options)):
-            folder = Path(scratch) / f"run-{number}"
-            rows.append(_learned(family, settings, n, options.seed, folder))
+        for title, row in _rows(options, family, Path(scratch)):
+            file = work / f"learning-{options.family}-{options.seed}-{title}.json"
+            if not file.exists():
+                if options.finished:
+                    continue
+                file.write_text(json.dumps(asdict(row())) + "\n")
+            rows.append(Row(**json.loads(file.read_text())))
             print(_write(options, rows), flush=True)
-        for n in options.documents if options.lora else ():
-            for start in ("base", "uniform soup"):
-                folder = Path(scratch) / f"lora-{n}-{start}"
-                rows.append(_lora(family, start, n, options.seed, folder))
-                print(_write(options, rows), flush=True)
+
+
+def _rows(
+    options: argparse.Namespace, family: Family, scratch: Path
+) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Yield each row's title with what computes it, in the order of the table."""
+    for settings, n in _settings(options):
+        title = f"{settings['granularity']}-{settings['loss']}-{n}"
+        yield title, partial(_learned, family, settings, n, options.seed, scratch / title)
+    for n in options.documents if options.lora else ():
+        for start in ("base", "uniform soup"):
+            title = f"lora-{start.replace(' ', '-')}-{n}"
+            yield title, partial(_lora, family, start, n, options.seed, scratch / title)
 
 
 def _settings(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], int]]:
@@ -201,8 +217,7 @@ def _train(
             schedule.step()
 
 
-def _family(options: argparse.Namespace, scratch: Path) -> Family:
-    work = options.work or scratch
+def _family(options: argparse.Namespace, work: Path) -> Family:
     if options.family == "testbed":
         return searches.testbed(options.testbed)
     build_family(work / f"family-{options.seed}", seed=options.seed, progress=print)
@@ -214,7 +229,11 @@ def _write(options: argparse.Namespace, rows: Sequence[Row]) -> str:
     options.out.mkdir(parents=True, exist_ok=True)
     words = ["python -m tests.benchmarks.learning", f"--family {options.family}"]
     words.append(f"--seed {options.seed}")
-    words.append(f"--documents {' '.join(map(str, options.documents))}")
+    for name in ("documents", "granularity", "loss"):
+        if (value := getattr(options, name)) != _parser().get_default(name):
+            words.append(f"--{name} {' '.join(map(str, value))}")
+    words += [] if options.lora else ["--no-lora"]
+    words += ["--finished"] if options.finished else []
     command = " ".join(words)
     name = f"learning-{options.family}"
     data = {
@@ -251,7 +270,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loss", nargs="+", choices=_LOSSES, default=_LOSSES)
     parser.add_argument("--no-lora", dest="lora", action="store_false", help="no training")
     parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
-    parser.add_argument("--work", type=Path, help="where trained families are kept and found")
+    parser.add_argument("--work", type=Path, help="where families and rows are kept and found")
+    parser.add_argument("--finished", action="store_true", help="only rows that --work has")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,17 @@ def test_a_lora_is_trained_on_the_same_documents(tiny: Family, tmp_path: Path) -
     assert row.n_answers == learning._PASSES[5] * 3 * 9
     assert row.n_numbers > 1000
     assert 0 <= row.held_out <= 1
+
+
+def test_a_row_that_was_kept_is_not_learned_again(
+    tiny: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "_family", lambda options, work: tiny)
+    work = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--no-lora"]
+    learning.main([*work, "--documents", "5", "--granularity", "layer", "--loss", "labels"])
+    kept = (tmp_path / "work" / "learning-demo-8-layer-labels-5.json").read_text()
+    monkeypatch.setattr(learning, "_learned", pytest.fail)
+    learning.main([*work, "--documents", "5", "25", "--finished"])
+    written = json.loads((tmp_path / "out" / "learning-demo.json").read_text())
+    assert written["rows"] == [json.loads(kept)]
+    assert written["command"].endswith("--documents 5 25 --no-lora --finished")
