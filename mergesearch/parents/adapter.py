@@ -25,7 +25,7 @@ from mergesearch.parents.mapping import MappedFile, read_header
 from mergesearch.parents.sample import sample
 from mergesearch.parents.tables import has_rows, n_rows
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _NAMES_BASE = "base_model_name_or_path"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # what peft puts before the names of the model it wraps
@@ -88,7 +88,7 @@ class Adapter:
         """Hash the settings but for the base's name, and a sample of the tensors."""
         settings = {key: self._config[key] for key in self._config if key != _NAMES_BASE}
         told = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{told}+{sample([MappedFile(self.folder / _WEIGHTS)])}"
+        return f"{told}+{sample([MappedFile(self.folder / WEIGHTS)])}"
 
     def _refuse_other_kinds(self) -> None:
         kind = self._config.get("peft_type")
@@ -110,11 +110,11 @@ class Adapter:
             )
 
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
-        if (self.folder / _WEIGHTS).exists():
-            header = read_header(self.folder / _WEIGHTS)
+        if (self.folder / WEIGHTS).exists():
+            header = read_header(self.folder / WEIGHTS)
             if not header:
                 raise InputError(
-                    f"{self.folder}: {_WEIGHTS} has no tensors, so that the adapter changes "
+                    f"{self.folder}: {WEIGHTS} has no tensors, so that the adapter changes "
                     "nothing; save it again with peft, gathered where training was sharded"
                 )
             return {_as_saved(name): entry.shape for name, entry in header.items()}
@@ -123,7 +123,7 @@ class Adapter:
                 f"{self.folder}: only pickled weights ({_PICKLED}), which can run code when "
                 "opened; save the adapter anew with peft, as safetensors"
             )
-        raise InputError(f"{self.folder}: no {_WEIGHTS} in the folder")
+        raise InputError(f"{self.folder}: no {WEIGHTS} in the folder")
 
     def _count_rows(self) -> int:
         """Find the rows of the vocabulary: as stored, or the base's and trained tokens."""
@@ -206,14 +206,14 @@ class Adapter:
     @contextmanager
     def _folder_as_saved(self) -> Iterator[Path]:
         """Give a folder whose tensors have the names that peft saves them under."""
-        names = read_header(self.folder / _WEIGHTS).keys()
+        names = read_header(self.folder / WEIGHTS).keys()
         if self._stored.keys() == names:
             yield self.folder
             return
         with TemporaryDirectory() as made:
-            tensors = load_file(self.folder / _WEIGHTS)
+            tensors = load_file(self.folder / WEIGHTS)
             renamed = {_as_saved(name): tensor.clone() for name, tensor in tensors.items()}
-            save_file(renamed, Path(made) / _WEIGHTS)
+            save_file(renamed, Path(made) / WEIGHTS)
             shutil.copy(self.folder / _CONFIG, made)
             yield Path(made)
 
@@ -230,7 +230,7 @@ class Adapter:
             module, _, part = name.rpartition(".lora_")
             if part and any(other.startswith(f"{module}.lora_") for other in stored):
                 raise InputError(
-                    f"{self.folder}: {_WEIGHTS} lacks {name}, and has other parts of it; save the "
+                    f"{self.folder}: {WEIGHTS} lacks {name}, and has other parts of it; save the "
                     "adapter again with peft"
                 )
         if odd := sorted(missing | (stored.items() - _shapes(known).items())):

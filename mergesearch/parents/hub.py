@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from mergesearch.errors import InputError
+from mergesearch.parents.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from mergesearch.parents.checkpoint import INDEX, SINGLE, read_json
 from mergesearch.recipe import ModelPath
 
-# Weights as safetensors only; what else a checkpoint needs is small.
-_WEIGHTS = "*.safetensors"
-_PATTERNS = [
+# What a checkpoint needs beside its weights, all of it small.
+_BESIDE = [
     *("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.spm", "*.codes"),
     *("*.vocab", "*.tokenizer", "tokenizer.*", "vocab.*", "*.py"),
     *("LICEN?E*", "licen?e*", "NOTICE*", "COPYING*", "TERMS*", "*USE_POLICY*", "*use_policy*"),
@@ -29,11 +30,30 @@ def locate(model: ModelPath, *, weights: bool = True) -> Path:
         if not folder.is_dir():
             raise InputError(f"no such model folder: {folder}")
         return folder
+    folder = _fetched(model, model.revision, _BESIDE)
+    if not weights:
+        return folder
+    # of the commit that the rest is of, should someone push in between
+    folder = _fetched(model, folder.name, _weights(folder))
+    if not any(folder.glob("*.safetensors")):  # a single file of another name
+        folder = _fetched(model, folder.name, ["*.safetensors"])
+    return folder
+
+
+def _weights(folder: Path) -> list[str]:
+    """Name the files that weights are read from; other forms of them are left there."""
+    index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
+    shards = index.get("weight_map")
+    named = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
+    return [SINGLE, ADAPTER_WEIGHTS, *sorted(named)]
+
+
+def _fetched(model: ModelPath, revision: str | None, patterns: list[str]) -> Path:
+    """Give the folder of a snapshot, with those of its files that match a pattern."""
     from huggingface_hub import constants, snapshot_download
 
-    patterns = [_WEIGHTS, *_PATTERNS] if weights else _PATTERNS
     try:
-        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=patterns))
+        return Path(snapshot_download(model.path, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # huggingface_hub's errors derive from these
         offline = " and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

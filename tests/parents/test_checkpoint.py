@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mergesearch.errors import InputError
 from mergesearch.parents import Checkpoint, Parents, in_layer, layer_of
 from mergesearch.parents.held import HeldTensors
+from mergesearch.parents.hub import locate
 from mergesearch.parents.wrappers import unwrapped
 from mergesearch.recipe import ModelRef
 from tests import tiny
@@ -372,6 +374,44 @@ def test_an_adapter_may_come_from_the_hub(hub: Path, llama: Path, tmp_path: Path
     parents = Parents([from_hub, local])
     name = "model.layers.1.mlp.down_proj.weight"
     assert torch.equal(parents.read(from_hub, name), parents.read(local, name))
+
+
+@pytest.mark.parametrize(
+    ("stored", "fetched"),
+    [
+        (["model.safetensors", "model.fp16.safetensors"], ["model.safetensors"]),
+        (["model-1.safetensors", "model-2.safetensors", "consolidated.safetensors"], None),
+        (["adapter_model.safetensors", "checkpoint-9/adapter_model.safetensors"], None),
+        (["weights.safetensors"], ["weights.safetensors"]),
+    ],
+    ids=["variant", "consolidated", "adapter", "another name"],
+)
+def test_only_the_weights_that_are_read_come_from_the_hub(
+    stored: list[str],
+    fetched: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = ["config.json", *stored]
+    shards = [name for name in stored if name.startswith("model-")]
+    index = {"weight_map": {str(i): name for i, name in enumerate(shards)}}
+    revisions = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        revisions.append(revision)
+        folder = tmp_path / ("a" * 40)
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text("{}")
+        if shards:
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    folder = locate(ref("org/tiny@main").model)
+    got = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.safetensors"))
+    assert got == (fetched or shards or ["adapter_model.safetensors"])
+    assert revisions == ["main", *["a" * 40] * (len(revisions) - 1)]  # one commit
 
 
 @pytest.mark.parametrize("name", ["org/gone", "org/tiny@v9", "not an id", "tiny"])
