@@ -70,14 +70,14 @@ def goals(runs: Sequence[SearchResult]) -> list[dict[str, Any]]:
     for arm in (a for a in arms if a not in (OURS, "without labels")):
         if not (seeds := sorted(set(ours) & set(arms[arm]))):
             continue
-        leads = _leads(ours, arms[arm], seeds)
+        leads, intervals = zip(*(_lead(ours[s], arms[arm][s]) for s in seeds), strict=True)
         reached.append(
             {
                 "goal": f"held-out of the winner above {arm}, the least of all seeds",
                 "above": 0.0,
                 "reached": min(leads),
-                "by seed": leads,
-                "intervals": [paired(ours[s], arms[arm][s]) for s in seeds],
+                "by seed": list(leads),
+                "intervals": list(intervals),
             }
         )
     stops = [run.stopped for arm in arms.values() for run in arm.values() if run.stopped]
@@ -107,7 +107,7 @@ def goals(runs: Sequence[SearchResult]) -> list[dict[str, Any]]:
 def paired(one: SearchResult, other: SearchResult) -> tuple[float, float] | None:
     """95 % interval of the lead of a winner, from the documents that both answered.
 
-    None where they did not answer the same, as where a search went on.
+    None where they did not answer the same.
     """
     pairs = list(zip(one.winner_documents, other.winner_documents, strict=False))
     if not pairs or any(len(a) != len(b) for a, b in pairs):
@@ -118,19 +118,14 @@ def paired(one: SearchResult, other: SearchResult) -> tuple[float, float] | None
     return lead - 1.96 * error, lead + 1.96 * error
 
 
-def _leads(
-    ours: Mapping[int, SearchResult], theirs: Mapping[int, SearchResult], seeds: Sequence[int]
-) -> list[float]:
-    """By how much our winner is ahead on held-out, when both had as many documents."""
-    leads = []
-    for seed in seeds:
-        mine, other = ours[seed], theirs[seed]
-        if other.n_documents > mine.n_documents * 1.1:  # the reference went on: as it was then
-            then = _held_out_then(other, mine.n_documents)
-            leads.append(mine.winner_held_out - then)
-        else:
-            leads.append(mine.winner_held_out - other.winner_held_out)
-    return leads
+def _lead(one: SearchResult, other: SearchResult) -> tuple[float, tuple[float, float] | None]:
+    """By how much a winner is ahead on held-out at as many documents, with its interval.
+
+    Which is None where the other went on: its best of then answered there for its score alone.
+    """
+    if other.n_documents > one.n_documents * 1.1:
+        return one.winner_held_out - _held_out_then(other, one.n_documents), None
+    return one.winner_held_out - other.winner_held_out, paired(one, other)
 
 
 def _held_out_then(run: SearchResult, n_documents: int) -> float:

@@ -114,10 +114,13 @@ def test_a_lead_has_an_interval_over_the_documents_that_both_answered() -> None:
 def test_a_reference_that_went_on_is_compared_as_it_was_then() -> None:
     # the second had one more document than 200, when a best came that was not scored there
     for n_documents, held_out in ((100, (0.4, 0.5, 0.65)), (201, (None, 0.5, None))):
-        ours = run("mergesearch", n_documents=n_documents)
-        found = {r["goal"]: r for r in goals([ours, run(REFERENCE, held_out=held_out)])}
+        answers = ((1.0, 0.0), (1.0, 1.0))
+        ours = run("mergesearch", n_documents=n_documents, winner_documents=answers)
+        theirs = run(REFERENCE, held_out=held_out, winner_documents=answers)
+        found = {r["goal"]: r for r in goals([ours, theirs])}
         lead = found[f"held-out of the winner above {REFERENCE}, the least of all seeds"]
         assert lead["reached"] == pytest.approx(0.65 - 0.5)
+        assert lead["intervals"] == [None]  # of its last winner there would be one
 
 
 @pytest.mark.parametrize("arm", [REFERENCE, "mergesearch", "TPE without racing"])
