@@ -96,16 +96,11 @@ class Conversion:
         # a value head is another kind of tensor; a further layer is not
         if alike and (odd := set(alike) - passed_over(model, alike)):
             raise _only("recipe", min(odd))
-        for name, shape in made.items():
-            if name in known and tuple(known[name].shape) != shape:
-                raise RecipeError(
-                    f"every tensor must have the shape that the first model's config.json means, "
-                    f"{list(known[name].shape)} for {name}, got {list(shape)}"
-                )
+        check_shapes(model, made)
 
 
-def missing(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """List the parameters that tensors do not give, and transformers makes at random.
+def made_of(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of the parameters that tensors become, by the model's names.
 
     Args:
         model: a transformers model.
@@ -115,11 +110,32 @@ def missing(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...
         InputError: transformers' rules cannot make parameters of the tensors.
     """
     found = destinations(model, shapes)
-    made = {to.parameter for to in found.values() if to.pattern is None}
-    made |= {name for group in groups(model, shapes, found) for name in group.parameters}
-    lost = _unwritten(model, made)
+    made = {to.parameter: shapes[n] for n, to in found.items() if to.pattern is None}
+    for group in groups(model, shapes, found):
+        made |= group.parameters
+    return made
+
+
+def missing(model: Any, made: Iterable[str]) -> tuple[str, ...]:
+    """List the parameters that are not made, and transformers makes at random."""
     computed = model._keys_to_ignore_on_load_missing or ()
+    lost = _unwritten(model, made)
     return tuple(n for n in lost if not any(re.search(pattern, n) for pattern in computed))
+
+
+def check_shapes(model: Any, made: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse parameters of other shapes than the model's.
+
+    Raises:
+        RecipeError: naming the first.
+    """
+    known = model.state_dict(keep_vars=True)
+    for name, shape in made.items():
+        if name in known and tuple(known[name].shape) != shape:
+            raise RecipeError(
+                f"every tensor must have the shape that the first model's config.json means, "
+                f"{list(known[name].shape)} for {name}, got {list(shape)}; correct that file"
+            )
 
 
 def loads(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mergesearch.errors import InputError
-from mergesearch.merging.conversion import Conversion, loads, missing
+from mergesearch.merging.conversion import Conversion, check_shapes, loads, made_of, missing
 from mergesearch.merging.plan import Plan
 from mergesearch.parents import HEAD, Parents, empty_model, in_layer, layer_of
 from mergesearch.recipe import ModelRef
@@ -26,22 +26,29 @@ _LAYERS: Mapping[str, frozenset[str]] = {
     "qwen3": _PLAIN | {f"self_attn.{x}_norm.weight" for x in "qk"},
 }
 _EMBEDDINGS = "model.embed_tokens.weight"
+#: The keys of `config.json` that say the shapes of such a model's tensors, in layers as of the
+#: first.
+_SAID: Mapping[str, tuple[str, ...]] = {
+    _EMBEDDINGS: ("vocab_size", "hidden_size"),
+    HEAD: ("vocab_size", "hidden_size"),
+    "model.layers.0.mlp.down_proj.weight": ("hidden_size", "intermediate_size"),
+}
 #: Keys by which such a layer has more of them.
 _MORE = ("attention_bias", "mlp_bias")
 
 
 def check_loads(plan: Plan, parents: Parents) -> None:
-    """Refuse a merge that transformers would load with parameters made at random.
+    """Refuse a merge that would not load, or with parameters made at random.
 
     And a stack whose tensors are others than its configuration means. The class in transformers is
-    made without memory, and compared by names, those of a stack by shapes as well. Code of a
-    model's own, which is never run, says nothing.
+    made without memory, and compared by names and shapes. Code of a model's own, which is never
+    run, says nothing.
 
     Raises:
-        InputError: naming a tensor that would be missing, or of a stack unexpected, or of another
-            shape.
+        InputError: naming a tensor of another shape, one that would be missing, or of a stack one
+            that is unexpected.
     """
-    _check_rows(plan)
+    _check_common(plan)
     if not plan.is_stack and _looks_whole(plan):
         return
     model = empty_model(plan.config)
@@ -60,7 +67,9 @@ def check_loads(plan: Plan, parents: Parents) -> None:
         check_shared(model, plan)
     if model is None or plan.config.get("auto_map"):
         return
-    if lost := missing(model, plan.shapes):
+    made = made_of(model, plan.shapes)
+    check_shapes(model, made)
+    if lost := missing(model, made):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise InputError(
             f"the models must have every parameter of {type(model).__name__}, the class that "
@@ -69,18 +78,28 @@ def check_loads(plan: Plan, parents: Parents) -> None:
         )
 
 
-def _check_rows(plan: Plan) -> None:
-    """Refuse another number of rows than the configuration of a common kind says.
+def _check_common(plan: Plan) -> None:
+    """Refuse tensors of a common kind in other shapes than its configuration says.
 
     Raises:
-        InputError: naming both.
+        InputError: naming one, with both shapes.
     """
-    rows, said = plan.shapes.get(_EMBEDDINGS, ())[:1], plan.config.get("vocab_size")
-    if plan.config.get("model_type") in _LAYERS and rows and rows != (said,):
-        raise InputError(
-            f"{_EMBEDDINGS} must have as many rows as config.json says, or nothing loads it, but "
-            f"it has {rows[0]} and vocab_size is {said}; correct the first model's config.json"
-        )
+    config = plan.config
+    if config.get("model_type") not in _LAYERS:
+        return
+    for name, shape in plan.shapes.items():
+        if keys := _SAID.get(in_layer(name, 0)):
+            said = tuple(config.get(key) for key in keys)
+            if all(isinstance(n, int) for n in said) and said != shape:
+                raise InputError(
+                    f"{name} must be of the shape that config.json says, or nothing loads it, but "
+                    f"it is of {_by(shape)} and {' and '.join(keys)} are {_by(said)}; correct the "
+                    "first model's config.json"
+                )
+
+
+def _by(shape: Iterable[object]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def check_shared(model: Any, plan: Plan) -> None:

@@ -65,11 +65,32 @@ def test_what_all_models_lack_is_an_error_before_anything_is_written(
     assert sorted(file.name for file in untied.iterdir()) == ["u-one", "u-two"]
 
 
-def test_rows_that_the_configuration_does_not_say_are_an_error(untied: Path) -> None:
-    say(untied, vocab_size=40)
-    with pytest.raises(InputError, match=r"it has 32 and vocab_size is 40; correct the first"):
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("vocab_size", "it is of 32 x 16 and vocab_size and hidden_size are 40 x 16; correct the"),
+        ("intermediate_size", "hidden_size and intermediate_size are 16 x 40; correct the first"),
+    ],
+)
+def test_shapes_that_the_configuration_does_not_say_are_an_error(
+    untied: Path, key: str, told: str
+) -> None:
+    say(untied, **{key: 40})
+    with pytest.raises(InputError, match=told):
         merge(read_recipe(LINEAR).resolved(untied), untied / "out")
     assert not (untied / "out").exists()
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gemma2", "gpt_neox"])
+def test_so_are_those_of_every_class_that_transformers_has(arch: str, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_config(tiny_config(arch))
+    for name in NAMES:
+        model.save_pretrained(tmp_path / name)
+    rows = model.config.vocab_size + 8
+    say(tmp_path, vocab_size=rows)
+    with pytest.raises(InputError, match=rf"means, \[{rows}, .*correct that file"):
+        merge(read_recipe(LINEAR).resolved(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("lost", ["mlp.down_proj.weight", "post_attention_layernorm.weight"])
