@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import shlex
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +32,8 @@ from mergesearch.evaluation import Evaluator
 from mergesearch.runtime import choose_device
 from mergesearch.tasks import Suite, TaskSpec
 from tests.benchmarks.merge import machine
-from tests.benchmarks.workloads import PREPARE, WORKLOADS, Workload
+from tests.benchmarks.testbed import PREPARE, lay_out
+from tests.benchmarks.workloads import WORKLOADS, Workload
 
 #: Share of the time that may be spent on anything but the model's forward pass.
 _OTHER_SHARE = 0.03
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as folder:
         scratch = Path(folder)
-        bed = options.testbed or _laid_out(scratch / "bed")
+        bed = lay_out(options.testbed or scratch / "bed")
         tokenizer = AutoTokenizer.from_pretrained(bed / "base")
         model = AutoModelForCausalLM.from_pretrained(bed / "base", dtype=torch.float32)
         model.to(device).eval().requires_grad_(False)
@@ -134,11 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(row)
             _write(options.out, rows, _command(options), machine(device))
     print(options.out / "evaluate.md")
-
-
-def _laid_out(folder: Path) -> Path:
-    subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
-    return folder
 
 
 def _write(out: Path, rows: Sequence[Row], command: str, facts: dict[str, Any]) -> None:

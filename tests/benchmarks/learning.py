@@ -40,7 +40,7 @@ from mergesearch.workers import LocalWorker
 from tests.benchmarks import searches
 from tests.benchmarks.merge import machine
 from tests.benchmarks.searches import Family
-from tests.benchmarks.workloads import PREPARE
+from tests.benchmarks.testbed import lay_out
 
 #: Documents of a task, with the passes that go through them.
 _PASSES = {5: 8, 25: 6, 100: 3, 500: 1}
@@ -73,8 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     options = _parser().parse_args(arguments)
     options.documents = options.documents or _DOCUMENTS[options.family]
-    if options.family == "testbed" and options.testbed is None:
-        raise SystemExit(f"--testbed: lay it out first: python {PREPARE} FOLDER")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch, torch_threads(1):
         work = options.work or Path(scratch)
@@ -219,7 +217,7 @@ def _train(
 
 def _family(options: argparse.Namespace, work: Path) -> Family:
     if options.family == "testbed":
-        return searches.testbed(options.testbed)
+        return searches.testbed(lay_out(options.testbed or work / "testbed"))
     build_family(work / f"family-{options.seed}", seed=options.seed, progress=print)
     return searches.demo(work / f"family-{options.seed}")
 

@@ -12,8 +12,6 @@ numbers, each weight 1. Methods of two models have no such merge of all parents.
 import argparse
 import json
 import multiprocessing
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +33,7 @@ from mergesearch.space import SearchSpace, suggest
 from tests.benchmarks import searches
 from tests.benchmarks.merge import machine
 from tests.benchmarks.searches import Family
-from tests.benchmarks.workloads import PREPARE
+from tests.benchmarks.testbed import lay_out
 
 LEARNED = "learned"
 #: Fresh seeds of each family: nothing was tuned on them.
@@ -172,14 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
         work = (options.work or Path(scratch)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        testbed = (options.testbed or work / "testbed").resolve()
+        testbed = options.testbed or work / "testbed"
         seeds = options.seeds or _SEEDS[options.family]
         if options.family == "demo":
             for seed in seeds:
                 build_family(work / f"family-{seed}", seed=seed, progress=print)
-        elif not testbed.exists():
-            command = [sys.executable, str(PREPARE), str(testbed)]
-            subprocess.run(command, check=True, capture_output=True)
+        else:
+            testbed = lay_out(testbed)
         todo = [(method, seed) for seed in seeds for method in options.only]
         one = partial(
             _measured,

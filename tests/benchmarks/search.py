@@ -15,8 +15,6 @@ import json
 import multiprocessing
 import os
 import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,7 +30,7 @@ from tests.benchmarks import searches
 from tests.benchmarks.curves import curves, draw, goals
 from tests.benchmarks.merge import machine
 from tests.benchmarks.searches import ARMS, REFERENCE, Family, SearchResult
-from tests.benchmarks.workloads import PREPARE
+from tests.benchmarks.testbed import PREPARE, lay_out
 
 #: Seeds of each family: those that nothing was tuned on.
 _SEEDS = {"demo": range(8, 16), "testbed": range(3, 6)}
@@ -48,10 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as scratch:
         work = (options.work or Path(scratch)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        testbed = (options.testbed or work / "testbed").resolve()
-        if "testbed" in names and not testbed.exists():
-            command = [sys.executable, str(PREPARE), str(testbed)]
-            subprocess.run(command, check=True, capture_output=True)
+        testbed = options.testbed or work / "testbed"
+        if "testbed" in names:
+            testbed = lay_out(testbed)
         search = partial(
             _searches,
             work=work,

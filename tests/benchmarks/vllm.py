@@ -30,7 +30,8 @@ from mergesearch.evaluation import Evaluator
 from mergesearch.runtime import Runtime, choose_device
 from mergesearch.tasks import Suite, TaskSpec
 from tests.benchmarks.merge import machine
-from tests.benchmarks.workloads import PREPARE, WORKLOADS
+from tests.benchmarks.testbed import lay_out
+from tests.benchmarks.workloads import WORKLOADS
 
 WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "generation")
 
@@ -113,10 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device(options.device)
     with tempfile.TemporaryDirectory(prefix="mergesearch-bench-") as folder:
         scratch = Path(folder)
-        bed = options.testbed or scratch / "bed"
-        if options.testbed is None:
-            command = [sys.executable, str(PREPARE), str(bed)]
-            subprocess.run(command, check=True, capture_output=True)
+        bed = lay_out(options.testbed or scratch / "bed")
         tokenizer = AutoTokenizer.from_pretrained(bed / "base")
         model = AutoModelForCausalLM.from_pretrained(bed / "base", dtype=torch.float32)
         model.to(device).eval().requires_grad_(False)

@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: What lays out the test bed, where it lies beside the project.
-PREPARE = Path(__file__).parents[3] / "shared" / "testbed" / "prepare.py"
-
 
 @dataclass(frozen=True)
 class Workload:

@@ -1,13 +1,11 @@
 """What runs on a GPU, by `make test-gpu`; nothing of it says anything about a CPU."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.benchmarks.workloads import PREPARE
+from tests.benchmarks.testbed import PREPARE, lay_out
 
 HERE = Path(__file__).parent
 
@@ -28,6 +26,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test bed's base model, adapters and tasks."""
-    folder = tmp_path_factory.mktemp("bed")
-    subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
-    return folder
+    return lay_out(tmp_path_factory.mktemp("gpu") / "bed")

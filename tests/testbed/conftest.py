@@ -2,14 +2,12 @@
 
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mergesearch.files import in_turn
-from tests.benchmarks.workloads import PREPARE
+from tests.benchmarks.testbed import PREPARE, lay_out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,7 +35,6 @@ def testbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     is_whole = folder.with_suffix(".whole")
     with in_turn(folder.with_suffix(".lock")):
         if not is_whole.exists():
-            command = [sys.executable, str(PREPARE), str(folder)]
-            subprocess.run(command, check=True, capture_output=True)
+            lay_out(folder)
             is_whole.touch()
     return folder

@@ -10,8 +10,6 @@ cores; of the others, only the driver's part counts seconds. Writes workers.json
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +18,8 @@ from typing import Any
 import torch
 
 from tests.benchmarks.merge import machine
+from tests.benchmarks.testbed import PREPARE, lay_out
 from tests.benchmarks.workers import budget, driver, kills, throughput
-from tests.benchmarks.workloads import PREPARE
 
 #: In the order in which they are laid out.
 _PARTS = {"throughput": throughput, "driver": driver, "budget": budget, "kills": kills}
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             began = {"machine": machine(torch.device("cpu")), "load": os.getloadavg()[0]}
             part = _PARTS[name]
             measured = (
-                throughput.measure(_testbed(options.testbed or work / "testbed"), work)
+                throughput.measure(lay_out(options.testbed or work / "testbed"), work)
                 if part is throughput
                 else part.measure(work)
             )
@@ -50,13 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report = json.loads(file.read_text())  # as the next will read it
             (options.out / "workers.md").write_text(markdown(report))
     print(options.out / "workers.md")
-
-
-def _testbed(folder: Path) -> Path:
-    """Return the test bed, laid out where it is not yet."""
-    if not folder.exists():
-        subprocess.run([sys.executable, str(PREPARE), str(folder)], check=True, capture_output=True)
-    return folder.resolve()
 
 
 def markdown(report: Mapping[str, Any]) -> str:
