@@ -156,7 +156,7 @@ class Method:
     #: A rule that joins parameters: raises ValueError where a tensor's arguments break it.
     check: Callable[[Mapping[str, Any]], None] = any_arguments
     #: Each entry is the same linear combination of the base's and the models' entries, which
-    #: follows from the arguments alone.
+    #: follows from the arguments alone; where there is a base, its coefficients add up to one.
     combination: bool = False
     #: It merges LoRA adapters of the base alone: `Inputs.factors` of each matrix must be known.
     needs_adapters: bool = False

@@ -24,7 +24,8 @@ def pull_back(
     """Take the gradient of a merged tensor back to the method's arguments.
 
     A vector-Jacobian product: of each argument c, sum(gradient * d merged / d c). It goes from the
-    entries to the formula's constants block by block, and from these to the arguments at once.
+    entries to the formula's constants block by block, and from these to the arguments at once. Of a
+    combination, whose coefficients say all, the entries are multiplied and nothing else.
 
     Args:
         method: a row of the table.
@@ -44,6 +45,9 @@ def pull_back(
         raise ValueError(
             f"a parameter must be differentiable, but none of the method's is: {names}"
         )
+    if method.combination:
+        along = _along(inputs, gradient, dtype)
+        return pull_back_combination(method, len(inputs.models), arguments, along)
     with torch.enable_grad():
         leaves = _leaves(method, arguments)
         formula = method.formula(inputs, **{**arguments, **spread(leaves)})
@@ -97,6 +101,8 @@ def pull_back_combination(
     """
     with torch.enable_grad():
         leaves = _leaves(method, arguments)
+        if not leaves:
+            return {}
         coefficients = combination(method, n_models, {**arguments, **spread(leaves)})[1:]
         found = torch.autograd.grad(
             coefficients, list(leaves.values()), gradient.to(coefficients), allow_unused=True
@@ -151,6 +157,24 @@ def _to_constants(
             if part is not None:
                 sums[k] += part.to(sums[k].dtype)
     return list(followed.values()), list(sums.values())
+
+
+def _along(inputs: Inputs, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum up the gradient times each model, or times its delta to the base, in float64: (models,).
+
+    That is the gradient with respect to the coefficients of a combination.
+    """
+    formula = Formula(_products, {"gradient": ByRow(gradient.reshape(inputs.shape))})
+    wide = replace(inputs, executor=replace(inputs.executor, call=called_in(dtype)))
+    sums = torch.zeros(len(inputs.models), dtype=torch.float64, device=inputs.device)
+    for _, products in wide.values(formula):
+        sums += products
+    return sums.cpu()
+
+
+def _products(base: Tensor | None, models: Sequence[Tensor], *, gradient: Tensor) -> Tensor:
+    moved = models if base is None else [model - base for model in models]
+    return torch.stack([of.flatten().dot(gradient.flatten()) for of in moved])
 
 
 def called_in(dtype: torch.dtype) -> Call:

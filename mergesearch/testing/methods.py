@@ -288,6 +288,8 @@ class MethodContract:
         """Every entry is the same combination of the base's and the models'."""
         case = data.draw(self.cases(grid=False))
         coefficients = combination(self.method, len(case.models), case.arguments)
+        if case.base is not None:
+            assert float(coefficients.sum()) == pytest.approx(1, abs=1e-4)
         base = torch.zeros_like(case.models[0]) if case.base is None else case.base
         merged = sum(c * t for c, t in zip(coefficients, (base, *case.models), strict=True))
         close(case.merged(), torch.as_tensor(merged))

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 - the sign for "times" is meant
 """Learned coefficients by documents, granularity and loss, and a trained LoRA beside them.
 
-    python -m tests.benchmarks.learning [--family demo|testbed] [--seed N] [--documents N ...]
+    python -m tests.benchmarks.learning [--family NAME] [--seed N] [--documents N ...]
         [--granularity NAME ...] [--loss NAME ...] [--work FOLDER] [--finished]
 
 Each row is learned once, from the first so many documents of each task that a search of the
@@ -26,6 +26,7 @@ import optuna
 import torch
 from peft import LoraConfig, get_peft_model
 
+from mergesearch import merge
 from mergesearch.calibration import PROMPTS_FOLDER
 from mergesearch.demo import build_family
 from mergesearch.engines import differentiable
@@ -35,7 +36,7 @@ from mergesearch.recipe import Recipe
 from mergesearch.runtime import Runtime, torch_threads
 from mergesearch.searching import CandidateEvaluator, SearchSetup, Silent, open_learner, open_run
 from mergesearch.searching.setup import worker_of
-from mergesearch.space import Learned
+from mergesearch.space import Learned, SearchSpace
 from mergesearch.workers import LocalWorker
 from tests.benchmarks import searches
 from tests.benchmarks.merge import machine
@@ -45,7 +46,11 @@ from tests.benchmarks.testbed import lay_out
 #: Documents of a task, with the passes that go through them.
 _PASSES = {5: 8, 25: 6, 100: 3, 500: 1}
 #: Of each family, as many as there are beside those that a search scores.
-_DOCUMENTS = {"demo": [5, 25, 100], "testbed": [5, 25, 100, 500]}
+_DOCUMENTS = {
+    "demo": [5, 25, 100],
+    "testbed": [5, 25, 100, 500],
+    "testbed-full": [25],  # its experts as full checkpoints
+}
 _GRANULARITIES = ("model", "block", "layer", "tensor")
 _LOSSES = ("labels", "parents")
 _RANK = 16
@@ -216,10 +221,22 @@ def _train(
 
 
 def _family(options: argparse.Namespace, work: Path) -> Family:
-    if options.family == "testbed":
-        return searches.testbed(lay_out(options.testbed or work / "testbed"))
+    if options.family != "demo":
+        family = searches.testbed(lay_out(options.testbed or work / "testbed"))
+        return family if options.family == "testbed" else _with_checkpoints(family, work)
     build_family(work / f"family-{options.seed}", seed=options.seed, progress=print)
     return searches.demo(work / f"family-{options.seed}")
+
+
+def _with_checkpoints(family: Family, work: Path) -> Family:
+    """Give a family whose parents are checkpoints, merged from its adapters in a work folder."""
+    space, parents = family.space, {}
+    for name, adapted in space.parents.items():
+        folder = (work / f"full-{name}").resolve()
+        if not folder.exists():
+            merge(space.soup([adapted]), folder)
+        parents[name] = str(folder)
+    return replace(family, space=SearchSpace.model_validate({**dict(space), "parents": parents}))
 
 
 def _write(options: argparse.Namespace, rows: Sequence[Row]) -> str:
@@ -261,7 +278,7 @@ def _write(options: argparse.Namespace, rows: Sequence[Row]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.learning")
-    parser.add_argument("--family", choices=["demo", "testbed"], default="demo")
+    parser.add_argument("--family", choices=list(_DOCUMENTS), default="demo")
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--documents", type=int, nargs="+", choices=list(_PASSES), default=None)
     parser.add_argument("--granularity", nargs="+", choices=_GRANULARITIES, default=_GRANULARITIES)
