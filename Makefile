@@ -80,6 +80,11 @@ bench-search: $(VENV)/.ready-to-test
 	$(VENV)/$(PIP) --constraint constraints.txt --editable ".[bench]"
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.search --jobs $(JOBS) --work bench-search
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.learning --work bench-search
+ifneq ($(TESTBED),)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.learning --family testbed --seed 3 --work bench-search
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m tests.benchmarks.learning --family testbed-full --seed 3 --granularity tensor \
+		--loss labels --no-lora --work bench-search
+endif
 
 # what merges cost where `mergesearch compare` warns, and where it does not: some ten minutes
 bench-compare: $(VENV)/.ready-to-test
