@@ -43,3 +43,14 @@ def test_a_row_that_was_kept_is_not_learned_again(
     written = json.loads((tmp_path / "out" / "learning-demo.json").read_text())
     assert written["rows"] == [json.loads(kept)]
     assert written["command"].endswith("--documents 5 25 --no-lora --finished")
+
+
+def test_parents_become_checkpoints_once(tiny: Family, tmp_path: Path) -> None:
+    space = learning._with_checkpoints(tiny, tmp_path).space
+    assert [ref.model.path for ref in space.parents.values()] == [
+        str(tmp_path / f"full-{name}") for name in tiny.space.parents
+    ]
+    weights = [Path(ref.model.path) / "model.safetensors" for ref in space.parents.values()]
+    times = [file.stat().st_mtime_ns for file in weights]
+    learning._with_checkpoints(tiny, tmp_path)
+    assert [file.stat().st_mtime_ns for file in weights] == times
