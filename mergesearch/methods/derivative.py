@@ -160,9 +160,10 @@ def _to_constants(
 
 
 def _along(inputs: Inputs, gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum up the gradient times each model, or times its delta to the base, in float64: (models,).
+    """Give the gradient with respect to the coefficients of a combination.
 
-    That is the gradient with respect to the coefficients of a combination.
+    Sums of the gradient times each model, or times its delta where there is a base: float64,
+    (models,).
     """
     formula = Formula(_products, {"gradient": ByRow(gradient.reshape(inputs.shape))})
     wide = replace(inputs, executor=replace(inputs.executor, call=called_in(dtype)))

@@ -106,6 +106,20 @@ def test_odd_names_stay_names(browser: "Browser", tmp_path: Path) -> None:
     assert shown.locator(".spoils .document pre").first.inner_text() == f"prompt {ODD}"
 
 
+def test_a_legend_of_many_models_is_seen_whole_on_a_phone(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    parents: list[Model] = [
+        (f"parent {n}", "parent", right(60 - n), right(50 - n)) for n in range(12)
+    ]
+    run = run_of(tmp_path / "run", 4, [("winner", "winner", right(90), right(80)), *parents])
+    shown = opened(browser, write_page([run]), 400)
+    trust = shown.locator("[data-plot$=trust]")
+    assert trust.locator(".legend .traces").count() == 13  # no more than twelve models are named
+    assert trust.locator(".legend .scrollbar").get_attribute("height") == "0"
+    assert trust.locator("rect.nsewdrag").bounding_box()["height"] > 200  # type: ignore[index]
+
+
 def test_three_objectives_have_a_panel_for_each_pair(browser: "Browser", tmp_path: Path) -> None:
     models: list[Model] = [
         ("winner", "winner", right(90), right(80)),

@@ -18,6 +18,7 @@ from mergesearch.report.plots.style import whole_ticks
 from mergesearch.report.plots.table import figure_of
 from mergesearch.scores import DocumentScore, Scores, TaskId, TaskScore, largest_changes, summary
 from tests.cli.conftest import Cli, cli
+from tests.report.hand_made import Model, right
 from tests.report.runs import run_of, trials
 
 __all__ = ["cli"]
@@ -248,6 +249,23 @@ def test_a_title_has_room_of_its_own(tmp_path: Path) -> None:
         legend = titled.layout.legend
         assert (legend.yref, legend.yanchor) == ("container", "top")
         assert legend.y * titled.layout.height == pytest.approx(titled.layout.height - room)
+
+
+def test_finalists_that_were_not_chosen_are_one_kind(tmp_path: Path) -> None:
+    models: list[Model] = [
+        ("winner", "winner", right(90), right(80)),
+        ("one", "parent", right(60), right(50)),
+        *((f"finalist {n}", "finalist", right(90 - n), right(80 - n)) for n in (2, 3)),
+    ]
+    run = RunView.of(run_of(tmp_path / "run", 2, models))
+    trust, tasks = PLOTS["trust"].draw(run), PLOTS["tasks"].draw(run)
+    assert trust is not None and tasks is not None
+    assert [dots.name for dots in trust.data] == ["equal", "winner", "one", "other finalists"]
+    _, winner, parent, finalists = trust.data
+    assert list(finalists.text) == ["finalist 2", "finalist 3"]
+    assert finalists.marker.color == winner.marker.color != parent.marker.color
+    assert finalists.marker.symbol == "circle-open"
+    assert [bars.name for bars in tasks.data] == ["winner", "one"]
 
 
 def test_names_below_slices_are_broken_into_lines(tmp_path: Path) -> None:

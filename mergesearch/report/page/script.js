@@ -103,7 +103,17 @@ addEventListener("afterprint", () => {
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-function themed(figure, width) {
+// On a narrow page a legend is a column: the plot grows by it, where it would be scrolled in.
+const LINE = 19;
+
+function withColumn(layout, data) {
+  const names = data.filter((trace) => trace.name && trace.showlegend !== false).length;
+  if (names < 5 || layout.legend?.orientation !== "h") return layout;
+  const column = names * LINE + 10;
+  return { ...layout, height: layout.height + column, legend: { ...layout.legend, maxheight: column } };
+}
+
+function themed(figure, width, isNarrow) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const scale = (name) => {
@@ -129,7 +139,7 @@ function themed(figure, width) {
   });
   const layout = { ...figure.layout, template, font: { ...figure.layout.font, color: colour("--ink") } };
   if (width) layout.width = width;
-  return [data, layout];
+  return [data, isNarrow ? withColumn(layout, data) : layout];
 }
 
 async function draw() {
@@ -148,7 +158,10 @@ async function draw() {
   const paint = async () => {
     const paper = document.documentElement.classList.contains("paper");
     for (const [place, figure] of plots) {
-      await Plotly.react(place, ...themed(figure, paper ? 680 : figure.layout.width), config);
+      const width = paper ? 680 : figure.layout.width;
+      const [data, layout] = themed(figure, width, !width && place.clientWidth < 560);
+      place.style.height = `${layout.height}px`;
+      await Plotly.react(place, data, layout, config);
     }
     document.body.dataset.drawn = plots.length;
   };

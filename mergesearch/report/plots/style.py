@@ -67,10 +67,13 @@ def whole_ticks(low: float, high: float) -> dict[str, Any]:
 
 
 def colour_of(run: RunView, entry: Entry) -> str:
-    """Give a model its colour, the same in every plot; the run's merge has the first."""
-    if entry is run.merge:
+    """Give a model its colour, the same in every plot; the run's merge has the first.
+
+    And with it the finalists that were not chosen, so that there are enough for the others.
+    """
+    if entry is run.merge or entry.role == "finalist":
         return PALETTE[0]
-    others = [e for e in run.entries if e is not run.merge]
+    others = [e for e in run.entries if e is not run.merge and e.role != "finalist"]
     return PALETTE[1 + others.index(entry) % (len(PALETTE) - 1)]
 
 

@@ -13,11 +13,12 @@ _MOST = 8
 
 
 def tasks(run: RunView) -> "Figure | None":
-    """Draw each model's value of each task of what decides, with standard errors."""
+    """Draw each task's value of every model but finalists, with standard errors."""
     from plotly.graph_objects import Bar
 
     held_out = any(entry.held_out for entry in run.entries)
-    entries = [e for e in run.entries if (e.held_out if held_out else e.search)][:_MOST]
+    scored = [e for e in run.entries if (e.held_out if held_out else e.search)]
+    entries = [e for e in scored if e.role != "finalist"][:_MOST]
     if not entries:
         return None
     bars = []
