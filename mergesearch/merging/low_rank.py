@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mergesearch.merging.factors import factors_of
+from mergesearch.merging.kernel import is_transposed
 from mergesearch.merging.plan import Job
 from mergesearch.parents import Parents
 
@@ -16,11 +17,13 @@ from mergesearch.parents import Parents
 class LowRank:
     """The deltas of a linear layer's models, side by side."""
 
-    #: (total rank, columns), and (rows, total rank).
+    #: (total rank, inputs), and (outputs, total rank).
     a: Tensor
     b: Tensor
     #: Of each rank the index of its model, (total rank,).
     owners: Tensor
+    #: Whether the layer's weight has a row for each input, as GPT-2's.
+    is_transposed: bool
 
     @classmethod
     def of(cls, job: Job, parents: Parents, like: Tensor) -> "LowRank":
@@ -28,10 +31,13 @@ class LowRank:
         factors = factors_of(job, parents)
         assert factors is not None
         owners = [i for i, part in enumerate(factors) for _ in range(len(part.a))]
+        turned = is_transposed(job, parents)
+        sides = [(part.b.T, part.a.T) if turned else (part.a, part.b) for part in factors]
         return cls(
-            torch.cat([part.a for part in factors]).to(like.device, like.dtype),
-            torch.cat([part.b for part in factors], dim=1).to(like.device, like.dtype),
+            torch.cat([a for a, _ in sides]).to(like.device, like.dtype),
+            torch.cat([b for _, b in sides], dim=1).to(like.device, like.dtype),
             torch.tensor(owners, device=like.device),
+            turned,
         )
 
     def added(self, x: Tensor, coefficients: Tensor) -> Tensor:
@@ -40,8 +46,9 @@ class LowRank:
         return functional.linear(functional.linear(x, self.a) * scale, self.b)
 
     def whole(self, coefficients: Tensor) -> Tensor:
-        """Compute sum(c_i B_i A_i), (rows, columns)."""
-        return (self.b * coefficients.to(self.b.dtype)[self.owners]) @ self.a
+        """Compute sum(c_i B_i A_i) as the layer's weight is stored, (rows, columns)."""
+        product = (self.b * coefficients.to(self.b.dtype)[self.owners]) @ self.a
+        return product.T if self.is_transposed else product
 
 
 def put_beside(module: nn.Module, low_rank: LowRank, coefficients: Tensor) -> Callable[[], None]:
@@ -51,7 +58,7 @@ def put_beside(module: nn.Module, low_rank: LowRank, coefficients: Tensor) -> Ca
     steps'. They are given W0 + sum(c_i B_i A_i).
 
     Args:
-        module: an `nn.Linear`, or a subclass of it.
+        module: an `nn.Linear`, GPT-2's `Conv1D`, or a subclass of one.
         low_rank: its deltas.
         coefficients: (models,); what the layer computes is differentiable in them.
 

@@ -4,17 +4,18 @@ Of models W_i with Gram matrices G_i of their inputs, the sum of |W X_i - W_i X_
 W = sum(W_i G_i) sum(G_i)^-1. All methods here solve that, from activations (RegMean) or from task
 vectors in their stead (WUDI), held to zero or to an anchor where the inputs say little (BMM). Each
 tensor's matrix is taken apart into eigenvectors once; another shrinkage or ridge costs a product,
-and weights that differ cost another decomposition. Tensors that are no linear layer's weight take a
-mean.
+and weights that differ cost another decomposition. Of LoRA adapters it is as small as their ranks
+together. Tensors that are no linear layer's weight take a mean.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import scaled_sum, sum_of
+from mergesearch.methods.factors import CoreSpace, Factors
 from mergesearch.methods.formula import ByRow, Formula, numbers
 from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.subspace import add_direction, mean_direction, task_vectors
@@ -40,6 +41,9 @@ class Spectrum:
     numerators: tuple[Tensor, ...]
     #: Back to the columns: Q^T S, float32 (columns, columns).
     back: Tensor
+    #: Back to the rows, float32 (rows, p), where the numerators are coordinates: (p, q), of q
+    #: eigenvectors. All others have eigenvalues of zero.
+    left: Tensor | None = None
 
     @classmethod
     def of(
@@ -68,15 +72,25 @@ class Spectrum:
         values, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
         return cls(
             values.clamp(min=0),
-            values.max() * exact_to,
+            torch.cat([values, values.new_zeros(1)]).max() * exact_to,
             tuple(((part * scale) @ vectors).float() for part in numerators),
             (vectors.T * scale).float(),
         )
 
+    def outside(self, space: CoreSpace) -> "Spectrum":
+        """Take what was found of cores (p, q) back to the matrices that they are of."""
+        return replace(self, back=self.back @ space.right.T.float(), left=space.left.float())
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of all eigenvalues: ()."""
+        return self.values.sum() / self.back.shape[1]
+
     def solve(self, numerator: Tensor, values: Tensor) -> Tensor:
         """Divide by values along the eigenvectors; along those of zero there is nothing."""
         inverse = torch.where(values <= self.noise, 0.0, 1 / values).float()
-        return (numerator * inverse) @ self.back
+        found = (numerator * inverse) @ self.back
+        return found if self.left is None else self.left @ found
 
 
 def regmean(inputs: Inputs, *, weight: Sequence[float], alpha: float = 0.9) -> Formula:
@@ -149,16 +163,15 @@ def wudi(inputs: Inputs, *, lambda_: float = 1.0, ridge: float = 0.1) -> Formula
     if not _is_regressed(inputs):
         return mean_direction(inputs, lambda_)
 
-    def compute() -> Spectrum:
-        deltas = [inputs.by_input(delta).double() for delta in task_vectors(inputs)]
+    def solved(deltas: Sequence[Tensor]) -> Spectrum:
         grams = _own_grams(deltas)
         whole = sum_of([d @ g for d, g in zip(deltas, grams, strict=True)])
-        return Spectrum.of(sum_of(grams), [whole], exact_to=_computed(len(whole[0])))
+        return Spectrum.of(sum_of(grams), [whole], exact_to=_computed(whole.shape[1]))
 
-    spectrum = inputs.recall("wudi", compute)
+    spectrum = inputs.recall("wudi", lambda: _of_task_vectors(inputs, solved))
     direction = inputs.by_input(_ridged(spectrum, ridge)).to(inputs.device)
     constants = {"direction": ByRow(direction), "scale": numbers(lambda_, inputs)}
-    return Formula(add_direction, constants, heavy=True)
+    return Formula(add_direction, constants, of_base=True)
 
 
 def bmm(
@@ -204,15 +217,18 @@ def _bmm(
     if kind is not None and _grams(kind, inputs) is None:
         return Formula(add_deltas, scale, heavy=True)
 
-    def compute() -> Spectrum:
-        deltas = [inputs.by_input(delta).double() for delta in task_vectors(inputs)]
+    def solved(deltas: Sequence[Tensor]) -> Spectrum:
         grams = (_own_grams(deltas) if kind is None else _grams(kind, inputs)) or []
         weighted = [share * gram.double() for share, gram in zip(shares, grams, strict=True)]
         # (W_i - A) G_i for any scale of the anchor
         whole = sum_of([d @ gram for d, gram in zip(deltas, weighted, strict=True)])
         numerators = whole, scaled_sum(deltas, shares)
-        exact_to = _STORED if kind else _computed(len(whole[0]))
+        exact_to = _STORED if kind else _computed(whole.shape[1])
         return Spectrum.of(sum_of(weighted), numerators, exact_to=exact_to)
+
+    def compute() -> Spectrum:
+        # a Gram matrix of activations lies in no space of task vectors
+        return solved(_whole(inputs)) if kind else _of_task_vectors(inputs, solved)
 
     spectrum = _recalled(inputs, f"bmm {kind}", shares, compute)
     whole, centre = spectrum.numerators
@@ -260,6 +276,25 @@ def _grams(kind: str, inputs: Inputs) -> list[Tensor] | None:
     return grams if len(grams) == len(found) else None
 
 
+def _of_task_vectors(inputs: Inputs, solved: Callable[[Sequence[Tensor]], Spectrum]) -> Spectrum:
+    """Solve what follows from task vectors alone: of adapters by the small cores of them.
+
+    Args:
+        inputs: the base and n models.
+        solved: of task vectors, or their cores, float64 with a column for each input.
+    """
+    if inputs.factors is None:
+        return solved(_whole(inputs))
+    turned = inputs.find_transposed()
+    sides = [Factors(part.a.T, part.b.T) if turned else part for part in inputs.factors]
+    space = CoreSpace.of(sides)
+    return solved(space.cores).outside(space)
+
+
+def _whole(inputs: Inputs) -> list[Tensor]:
+    return [inputs.by_input(delta).double() for delta in task_vectors(inputs)]
+
+
 def _computed(n_columns: int) -> float:
     """Bound a float64 Gram matrix's rounding, as a part of its largest eigenvalue."""
     return n_columns * torch.finfo(torch.float64).eps
@@ -278,7 +313,7 @@ def _own_grams(deltas: Sequence[Tensor]) -> list[Tensor]:
 def _ridged(spectrum: Spectrum, ridge: float, numerator: Tensor | None = None) -> Tensor:
     values = spectrum.values
     numerator = spectrum.numerators[0] if numerator is None else numerator
-    return spectrum.solve(numerator, values + ridge * values.mean())
+    return spectrum.solve(numerator, values + ridge * spectrum.mean)
 
 
 def _inverse_root(values: Tensor) -> Tensor:

@@ -73,16 +73,23 @@ class Part:
         return alone.get_base_layer().weight.data
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """Give the factors (A, B) of a sum with an `nn.Linear`'s weight, where it is one."""
+        """Give the factors (A, B) of a sum with a linear layer's weight, where it is one.
+
+        The sum adds B A to the weight as it is stored: GPT-2's layers store W.T, so that theirs
+        are (B.T, A.T).
+        """
         from peft.tuners.lora import Linear
+        from transformers.pytorch_utils import Conv1D
 
         layer = self.layer
         if not (self.is_sum and isinstance(layer, Linear) and self.parameter == "weight"):
             return None
-        if not isinstance(layer.get_base_layer(), nn.Linear):
-            return None
         a, b = (part[ADAPTER].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
-        return a, b * layer.scaling[ADAPTER]
+        b = b * layer.scaling[ADAPTER]
+        below = layer.get_base_layer()
+        if isinstance(below, Conv1D):
+            return b.T, a.T
+        return (a, b) if isinstance(below, nn.Linear) else None
 
 
 @dataclass(frozen=True)

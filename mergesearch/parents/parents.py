@@ -206,7 +206,7 @@ class Parents:
 
         Returns:
             (rank, columns) and (rows, rank), its scale in it, float32 on the CPU; None where the
-            tensor is no `nn.Linear`'s weight that an adapter changes, or is changed in more.
+            tensor is no linear layer's weight that an adapter changes, or is changed in more.
         """
         change = self._files.changes(ref).get(name)
         moved = change is not None and self.alignment.moves(ref, name)

@@ -10,6 +10,7 @@ from mergesearch import merge
 from mergesearch.errors import CandidateError, RecipeError
 from mergesearch.merging import merged_tensors, plan_merge, task_vector_norms
 from mergesearch.merging.factors import factors_of
+from mergesearch.methods import METHODS, Factors, Inputs
 from mergesearch.parents import Parents
 from tests import tiny
 from tests.merging.conftest import Read
@@ -39,6 +40,34 @@ def test_factors_are_the_task_vectors_of_every_job(read: Read, models: Path) -> 
             torch.testing.assert_close((part.b @ part.a).view(delta.shape), delta)
             changed += len(part.a) > 0
     assert changed == 2 * 3 * 4  # q_proj, v_proj and down_proj of four layers
+
+
+@pytest.mark.parametrize("method", ["core_tsv_m", "core_iso_c", "core_ties"])
+def test_layers_stored_columns_by_rows_have_factors_and_a_core_space(
+    read: Read, models: Path, method: str
+) -> None:
+    """GPT-2's: their cores are those of the transposed task vectors."""
+    tiny.gpt2(models / "gpt2", 0)
+    for i, name in enumerate(("gpt2-a", "gpt2-b")):
+        targets = ["c_attn", "c_fc"]
+        tiny.adapter(models / name, models / "gpt2", i, target_modules=targets, fan_in_fan_out=True)
+    recipe = read((TEXT % (method, "gpt2+gpt2-a", "gpt2+gpt2-b")).replace(": base,", ": gpt2,"))
+    parents = Parents(recipe.models)
+    merged = dict(merged_tensors(recipe, parents))
+    jobs = {job.name: job for job in plan_merge(recipe, parents).jobs}
+    changed = [name for name in jobs if "c_attn.weight" in name or "c_fc.weight" in name]
+    assert len(changed) == 4
+    for name in changed:
+        job = jobs[name]
+        factors = factors_of(job, parents)
+        assert factors is not None and job.base is not None
+        base = parents.read(job.base.model, name)
+        for source, part in zip(job.models, factors, strict=True):
+            torch.testing.assert_close(part.b @ part.a, parents.read(source.model, name) - base)
+        turned = [Factors(part.a.T, part.b.T) for part in factors]
+        inputs = Inputs.of(base.T, [base.T] * 2, name=name, find_factors=lambda of=turned: of)
+        expected = torch.cat([v for _, v in inputs.values(METHODS[method].formula(inputs))])
+        torch.testing.assert_close(merged[name], expected.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pair", [(PLAIN, "one"), ("base+dora", OTHER), (PLAIN, "u-base+u-lora-a")])

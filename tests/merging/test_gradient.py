@@ -13,7 +13,7 @@ from mergesearch.merging.kernel import write
 from mergesearch.merging.low_rank import LowRank, put_beside
 from mergesearch.parents import Parents
 from tests.merging.conftest import Read
-from tests.tiny import adapter
+from tests.tiny import adapter, gpt2
 
 IDS = torch.tensor([[4, 5, 6, 7], [8, 9, 10, 11]])
 DEVICE = torch.device("cpu")
@@ -61,12 +61,19 @@ def adapters(models: Path) -> Path:
     adapter(models / "second", models / "base", 6, target_modules=["q_proj", "o_proj"])
     adapter(models / "dora", models / "base", 7, target_modules=["q_proj"], use_dora=True)
     adapter(models / "norm", models / "base", 8, modules_to_save=["norm", "o_proj"])
+    gpt2(models / "gpt2", 9)
+    for name, seed in {"third": 10, "fourth": 11}.items():
+        targets = ["c_attn", "c_proj"]
+        adapter(models / name, models / "gpt2", seed, target_modules=targets, fan_in_fan_out=True)
     return models
 
 
 CASES = {
     "task arithmetic": TASK_ARITHMETIC % ("one", "two"),
     "adapters": TASK_ARITHMETIC % ("base+first", "base+second"),
+    "adapters of GPT-2": (TASK_ARITHMETIC % ("gpt2+third", "gpt2+fourth")).replace(
+        "base_model: base", "base_model: gpt2"
+    ),
     "an adapter beside a checkpoint": TASK_ARITHMETIC % ("base+first", "one"),
     "adapters that are more than sums": TASK_ARITHMETIC % ("base+dora", "base+norm"),
     "linear": (TASK_ARITHMETIC % ("one", "two"))
@@ -85,7 +92,7 @@ def test_the_slope_is_that_of_two_merges(adapters: Path, read: Read, name: str) 
     parents = Parents.of(recipe)
     plan = plan_merge(recipe, parents)
     found = learned_gradients(plan, parents)
-    layers = [job for job in found if ".layers." in job and found[job]]
+    layers = [job for job in found if (".layers." in job or ".h." in job) and found[job]]
     checked = 0
     for job in layers[:: max(1, len(layers) // 2)]:
         for argument, gradient in found[job].items():
@@ -99,14 +106,22 @@ def test_the_slope_is_that_of_two_merges(adapters: Path, read: Read, name: str) 
     assert checked >= 2
 
 
-def test_adapters_take_the_way_of_no_weight_gradients(adapters: Path, read: Read) -> None:
-    recipe = read(CASES["adapters"])
+@pytest.mark.parametrize(
+    ("case", "modules"),
+    [
+        ("adapters", {"q_proj", "v_proj", "up_proj", "down_proj", "o_proj"}),
+        ("adapters of GPT-2", {"c_attn", "c_proj"}),
+    ],
+)
+def test_adapters_take_the_way_of_no_weight_gradients(
+    adapters: Path, read: Read, case: str, modules: set[str]
+) -> None:
+    recipe = read(CASES[case])
     parents = Parents.of(recipe)
     plan = plan_merge(recipe, parents)
     routes = Routes.of(plan, parents)
     assert not routes.dense
-    changed = {name.split(".")[-2] for name in routes.low_rank}
-    assert changed == {"q_proj", "v_proj", "up_proj", "down_proj", "o_proj"}
+    assert {name.split(".")[-2] for name in routes.low_rank} == modules
     with LearnableModel.over(build(plan, DEVICE), plan, parents) as learnable:
         assert not any(parameter.requires_grad for parameter in learnable.model.parameters())
 
@@ -126,7 +141,8 @@ def test_what_is_no_sum_takes_the_way_of_weights(adapters: Path, read: Read) -> 
 def test_a_weight_that_is_taken_without_a_call_has_its_deltas() -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(4, 3), torch.randn(5, 4)
-    low_rank = LowRank(torch.randn(3, 4), torch.randn(3, 3), torch.tensor([0, 0, 1]))
+    a, b, owners = torch.randn(3, 4), torch.randn(3, 3), torch.tensor([0, 0, 1])
+    low_rank = LowRank(a, b, owners, is_transposed=False)
     own, coefficients = layer.weight, torch.tensor([0.5, -2.0], requires_grad=True)
     called_before = layer(x)
     undo = put_beside(layer, low_rank, coefficients)
@@ -141,7 +157,9 @@ def test_a_weight_that_is_taken_without_a_call_has_its_deltas() -> None:
     assert torch.equal(layer(x), called_before)
 
 
-@pytest.mark.parametrize("case", ["adapters", "adapters that are more than sums"])
+@pytest.mark.parametrize(
+    "case", ["adapters", "adapters that are more than sums", "adapters of GPT-2"]
+)
 def test_both_ways_compute_the_merged_model(adapters: Path, read: Read, case: str) -> None:
     recipe = read(CASES[case])
     parents = Parents.of(recipe)

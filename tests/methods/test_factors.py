@@ -1,5 +1,6 @@
 """Task vectors of low rank: by their factors a method gives what it gives by whole matrices."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,22 +35,32 @@ def merged(name: str, inputs: Inputs, **arguments: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("ranks", [(4, 4, 4), (1, 6), (3, 0, 5), (40, 40), (0, 0)])
-@pytest.mark.parametrize("name", ["tsv_m", "iso_c", "iso_cts"])
-def test_factors_give_what_the_dense_matrices_give(name: str, ranks: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("name", ["tsv_m", "iso_c", "iso_cts", "wudi", "bmm"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_factors_give_what_the_dense_matrices_give(
+    name: str, ranks: tuple[int, ...], *, transposed: bool
+) -> None:
     """Of any rank, up to more than the layer has directions, or none."""
+    given = {"weight": [0.5, 2.0, 1.0][: len(ranks)], "anchor": 0.7} if name == "bmm" else {}
     factors = adapters(*ranks)
-    dense, by_factors = (merged(name, inputs_of(factors, known=k)) for k in (False, True))
+    dense, by_factors = (
+        merged(
+            name, replace(inputs_of(factors, known=k), find_transposed=lambda: transposed), **given
+        )
+        for k in (False, True)
+    )
     torch.testing.assert_close(by_factors, dense, rtol=1e-3, atol=1e-3)
 
 
-def test_no_model_is_read_where_its_factors_are_known() -> None:
+@pytest.mark.parametrize("name", ["tsv_m", "wudi"])
+def test_no_model_is_read_where_its_factors_are_known(name: str) -> None:
     class Unread(list[Tensor]):
         def __getitem__(self, index: Any) -> Any:
             raise AssertionError("a model was read")
 
     inputs = inputs_of(adapters(2, 2), known=True)
     unread = Inputs(inputs.base, Unread(inputs.models), find_factors=inputs.find_factors)
-    assert torch.equal(merged("tsv_m", unread), merged("tsv_m", inputs))
+    assert torch.equal(merged(name, unread), merged(name, inputs))
 
 
 def test_the_factors_of_one_model_are_left_where_the_others_are_left_out() -> None:
