@@ -277,7 +277,7 @@ def _grams(kind: str, inputs: Inputs) -> list[Tensor] | None:
 
 
 def _of_task_vectors(inputs: Inputs, solved: Callable[[Sequence[Tensor]], Spectrum]) -> Spectrum:
-    """Solve what follows from task vectors alone: of adapters by the small cores of them.
+    """Solve what follows from task vectors alone, of adapters by their small cores.
 
     Args:
         inputs: the base and n models.
