@@ -14,9 +14,10 @@ class TrackioTracker:
         import trackio
 
         self._trackio = trackio
+        self._name = f"{run.name}-{run.key[:8]}"
         trackio.init(
             project=PROJECT,
-            name=f"{run.name}-{run.key[:8]}",
+            name=self._name,
             config=dict(run.config),
             resume="allow",
             embed=False,
@@ -27,12 +28,12 @@ class TrackioTracker:
         self._trackio.log(dict(values), step=step)
 
     def finish(self, values: Mapping[str, float], files: Mapping[str, str]) -> None:
-        """Log the outcome, save files with the project, and end the run."""
+        """Log the outcome, save files with the project under the run's name, and end the run."""
         if values:
             self._trackio.log(dict(values))
         with tempfile.TemporaryDirectory() as folder:
             for name, text in files.items():
-                file = Path(folder) / name
+                file = Path(folder) / f"{self._name}-{name}"  # a project has one of each name
                 file.write_text(text, encoding="utf-8")
                 self._trackio.save(file, project=PROJECT)
             self._trackio.finish()

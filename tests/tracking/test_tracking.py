@@ -1,5 +1,6 @@
 """Trackers beside a search: what they are told, and that none stops it."""
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -129,10 +130,42 @@ def test_a_tracker_is_told_of_trials_the_winner_and_the_report(fake: Fake, run: 
             "winner/held_out/test": 0.8,
         }
     ]
-    assert fake.told("file") == ["leaderboard.json", "report.html"] or "space.yaml" in fake.told(
-        "file"
-    )
+    names = [name.removeprefix("run-").split("-", 1)[-1] for name in fake.told("file")]
+    assert sorted(names) == ["leaderboard.json", "report.html"]
     assert fake.calls[-1][0] == "finish"
+
+
+def test_two_runs_of_a_project_of_trackio_keep_a_page_each(
+    monkeypatch: pytest.MonkeyPatch, run: Path
+) -> None:
+    module = Fake("trackio")
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    other = run.parent / "elsewhere" / run.name
+    shutil.copytree(run, other)
+    for folder in (run, other):
+        with Tracking(["trackio"], folder, CONFIG, print):
+            pass
+    assert len(set(module.told("file"))) == 4
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
+def test_the_package_itself_takes_what_it_is_told(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is installed: its files, without a network or an account."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pytest.importorskip(name)  # which reads those
+    said: list[str] = []
+    with Tracking([name], run, CONFIG, said.append) as tracking:
+        for trial in TRIALS:
+            tracking.trial(trial, LIMIT, 0.5)
+    assert said == []
+    kept = {"wandb": "wandb/offline-run-*", "trackio": "trackio/media/**/*report.html"}
+    assert list(tmp_path.glob(kept.get(name, "mlruns/**/report.html")))
 
 
 @pytest.mark.parametrize("breaks", ["init", "log", "finish"])
