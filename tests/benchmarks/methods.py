@@ -1,12 +1,13 @@
 """Every merge method inside a search of its own: the same documents, its best and its defaults.
 
     python -m tests.benchmarks.methods [--family NAME] [--seeds N ...] [--only METHOD ...]
-        [--evaluations N] [--jobs N] [--testbed FOLDER] [--work FOLDER] [--out FOLDER]
+        [--evaluations N] [--jobs N] [--testbed FOLDER] [--work FOLDER] [--finished] [--out FOLDER]
 
 Each method is searched alone (and `learned`, from labels) for as many documents as so many full
 evaluations, and its best by search score is scored on held-out; so is the method at its default
 numbers, each weight 1. Methods of two models have no such merge of all parents. A search that
---work has is not run again. Writes methods-FAMILY.json and methods-FAMILY.md.
+--work has is not run again, and with --finished no other is run. Writes methods-FAMILY.json and
+methods-FAMILY.md.
 """
 
 import argparse
@@ -100,12 +101,17 @@ def _default(setup: SearchSetup, candidates: CandidateEvaluator, name: str) -> f
         return None
 
 
+def _file(work: Path, family: str, evaluations: int, method: str, seed: int) -> Path:
+    """Name the file in which a measurement is kept."""
+    return work / f"{family}-{evaluations}-{method}-{seed}.json"
+
+
 def _measured(of: tuple[str, int], family: str, evaluations: int, testbed: Path, work: Path) -> Row:
     """Measure a method, or read what was measured before."""
     method, seed = of
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = work / f"{family}-{evaluations}-{method}-{seed}.json"
+    file = _file(work, family, evaluations, method, seed)
     if file.exists():
         return Row(**json.loads(file.read_text()))
     models = (
@@ -172,12 +178,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         testbed = options.testbed or work / "testbed"
         seeds = options.seeds or _SEEDS[options.family]
+        wanted = [(method, seed) for seed in seeds for method in options.only]
+        known = {
+            of for of in wanted if _file(work, options.family, options.evaluations, *of).exists()
+        }
+        if options.finished:
+            wanted = [of for of in wanted if of in known]
         if options.family == "demo":
-            for seed in seeds:
+            for seed in sorted({seed for _, seed in set(wanted) - known}):
                 build_family(work / f"family-{seed}", seed=seed, progress=print)
-        else:
+        elif not known.issuperset(wanted):
             testbed = lay_out(testbed)
-        todo = [(method, seed) for seed in seeds for method in options.only]
         one = partial(
             _measured,
             family=options.family,
@@ -186,10 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             work=work,
         )
         with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-            rows = list(pool.imap(one, todo))
+            rows = list(pool.imap(one, wanted))
     report = {
         "command": f"python -m tests.benchmarks.methods --family {options.family} "
-        f"--seeds {' '.join(map(str, seeds))} --evaluations {options.evaluations}",
+        f"--seeds {' '.join(map(str, seeds))} --evaluations {options.evaluations}"
+        f"{' --finished' if options.finished else ''}",
         "machine": machine(torch.device("cpu")),
         "family": options.family,
         "evaluations": options.evaluations,
@@ -211,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="searches side by side [1]")
     parser.add_argument("--testbed", type=Path, help="where prepare.py laid out the test bed")
     parser.add_argument("--work", type=Path, help="where finished searches are kept and found")
+    parser.add_argument("--finished", action="store_true", help="only searches that --work has")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser
 
