@@ -24,6 +24,22 @@ Spec = Mapping[str, Domain] | Stacking | Learned
 _CONFIGS: Mapping[str, type[Config]] = {STACKING: Stacking, LEARNED: Learned}
 
 
+def default_methods(*, has_base: bool) -> dict[str, Any]:
+    """Give the methods of a space that names none: those ahead in `make bench-methods`.
+
+    Args:
+        has_base: whether there are task vectors; else there are weights of a mean.
+    """
+    if not has_base:
+        return {LEARNED: {"of": "linear"}, "linear": {}}
+    return {
+        LEARNED: {"of": "task_arithmetic"},
+        "task_arithmetic": {"weight": [0.0, 1.5]},
+        "breadcrumbs": {"weight": [0.0, 1.5]},
+        "ties": {"weight": [0.0, 1.5]},
+    }
+
+
 def as_specs(methods: Any) -> Any:
     """Read and check every choice in the `methods` mapping of a space.
 

@@ -30,6 +30,7 @@ def space_schema() -> Schema:
     """Describe a `search_spaces/*.yaml` by JSON Schema."""
     definitions = schema_of([SearchSpace, GenomeFile, Stacking, Learned])
     definitions["SearchSpace"]["properties"]["methods"] = _methods()
+    definitions["SearchSpace"]["required"].remove("methods")  # there are default ones
     definitions["Lines"] = _lines()
     definitions["SearchSettings"]["properties"]["sampler"]["enum"] = [*SAMPLERS]
     definitions["Genome"]["properties"]["merge_method"]["enum"] = [*GENOME_METHODS]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -21,7 +21,14 @@ from mergesearch.recipe import (
 )
 from mergesearch.samplers import SAMPLERS
 from mergesearch.space.calibrating import AimSettings, Prompts
-from mergesearch.space.choices import GREEDY_SOUP, LEARNED, STACKING, Spec, as_specs
+from mergesearch.space.choices import (
+    GREEDY_SOUP,
+    LEARNED,
+    STACKING,
+    Spec,
+    as_specs,
+    default_methods,
+)
 from mergesearch.space.domains import Domain
 from mergesearch.space.genome import is_genome, space_of_genome
 from mergesearch.space.learned import Learned
@@ -55,6 +62,7 @@ class SearchSpace(Config):
     #: How many of the parents go into one candidate, at least and at most; None means all of them.
     subset: tuple[int, int] | None = None
     granularity: Granularity = Granularity()
+    #: What may be tried; where none is named, `default_methods`.
     methods: Methods
     #: Whose vocabulary every candidate has: the base's, all models', or that of one model, a parent
     #: by its name; None means that the models' must not differ.
@@ -123,6 +131,13 @@ class SearchSpace(Config):
     def with_towers(self, recipe: Recipe) -> Recipe:
         """Let a recipe do with towers what the space says."""
         return recipe.model_copy(update={"towers": self.towers}) if self.towers else recipe
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_methods(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "methods" in data:
+            return data
+        return {**data, "methods": default_methods(has_base=data.get("base") is not None)}
 
     @field_validator("parents")
     @classmethod

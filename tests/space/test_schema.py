@@ -265,6 +265,28 @@ def test_an_omitted_range_is_the_methods_own(folder: Path) -> None:
     assert methods["slerp"] == {"t": Range(0.0, 1.0)}
 
 
+@pytest.mark.parametrize(
+    ("changes", "learned_of"),
+    [
+        ({}, "task_arithmetic"),
+        ({"subset": [1, 2]}, "task_arithmetic"),
+        ({"granularity": {"blocks": 2, "groups": ["mlp"], "smooth": True}}, "task_arithmetic"),
+        ({"base": None}, "linear"),
+    ],
+)
+def test_a_space_may_leave_the_methods_to_the_default(
+    folder: Path, changes: dict[str, Any], learned_of: str
+) -> None:
+    written = load(folder, methods={"linear": {}}, **changes)
+    data = {k: v for k, v in written.model_dump(exclude_unset=True).items() if k != "methods"}
+    space = SearchSpace.model_validate(data)
+    assert next(iter(space.methods)) == "learned"  # tried first
+    assert space.learned is not None and space.learned.of == learned_of
+    assert learned_of in space.domains
+    # what a run keeps is what it was searched with, whatever a later default is
+    assert space.model_dump(exclude_unset=True)["methods"].keys() == space.methods.keys()
+
+
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"passthrough"}))
 def test_every_method_is_searched_by_its_name_alone(folder: Path, name: str) -> None:
     parents = {"one": "models/base+models/one"} if METHODS[name].needs_adapters else {}
