@@ -25,7 +25,7 @@ _CONFIGS: Mapping[str, type[Config]] = {STACKING: Stacking, LEARNED: Learned}
 
 
 def default_methods(*, has_base: bool) -> dict[str, Any]:
-    """Give the methods of a space that names none: those ahead in `make bench-methods`.
+    """Give the methods of a space that names none, as `make bench-methods` has them.
 
     Args:
         has_base: whether there are task vectors; else there are weights of a mean.

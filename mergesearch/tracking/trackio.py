@@ -28,7 +28,7 @@ class TrackioTracker:
         self._trackio.log(dict(values), step=step)
 
     def finish(self, values: Mapping[str, float], files: Mapping[str, str]) -> None:
-        """Log the outcome, save files with the project under the run's name, and end the run."""
+        """Log the outcome, save files under the run's name, and end the run."""
         if values:
             self._trackio.log(dict(values))
         with tempfile.TemporaryDirectory() as folder:
