@@ -70,8 +70,8 @@ class Curriculum:
         if not documents:
             raise InputError(
                 f"learned: no task has what can be learned from by {learned.loss}, got "
-                f"{', '.join(left_out) or 'none'}; take loss: parents, tasks with right answers, or "
-                "methods without learned"
+                f"{', '.join(left_out) or 'none'}; take loss: parents, tasks with right answers, "
+                "or methods without learned"
             )
         names = [task.id.task for task, _ in documents]
         sources = {part.task.id.task: part.source for part in chosen.tasks}

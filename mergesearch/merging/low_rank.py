@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mergesearch.merging.factors import factors_of
 from mergesearch.merging.kernel import is_transposed
 from mergesearch.merging.plan import Job
 from mergesearch.parents import Parents
+from mergesearch.products import linear
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LowRank:
     def added(self, x: Tensor, coefficients: Tensor) -> Tensor:
         """Compute sum(c_i B_i A_i x), with the coefficients of shape (models,)."""
         scale = coefficients.to(x.dtype)[self.owners]
-        return functional.linear(functional.linear(x, self.a) * scale, self.b)
+        return linear(linear(x, self.a) * scale, self.b)
 
     def whole(self, coefficients: Tensor) -> Tensor:
         """Compute sum(c_i B_i A_i) as the layer's weight is stored, (rows, columns)."""

@@ -32,6 +32,7 @@ from mergesearch.engines.torch.loss import divergences, losses, predictions, rec
 from mergesearch.engines.torch.prefix import Prefixes
 from mergesearch.engines.torch.probing import FastPaths, probe
 from mergesearch.errors import CandidateError, InputError
+from mergesearch.products import quicken
 from mergesearch.requests import (
     Generation,
     Likelihood,
@@ -68,6 +69,8 @@ class _Loaded:
     harness: "Harness"
     paths: FastPaths
     prefixes: Prefixes
+    #: Gives its linear layers back what they compute by.
+    slow_down: Callable[[], None]
 
 
 class TorchEngine:
@@ -112,14 +115,21 @@ class TorchEngine:
                 f"the model must be on {self._device}, as the runtime says, "
                 f"but is on {model.device}; move it there"
             )
-        self._model = None
+        self.unload()
         harness = self._harness(model, self._batch_size or 16)
-        if model not in self._paths:
-            self._paths[model] = probe(harness)
-        self._model = _Loaded(harness, self._paths[model], Prefixes(model))
+        slow_down = quicken(model)
+        try:
+            if model not in self._paths:
+                self._paths[model] = probe(harness)
+        except BaseException:
+            slow_down()
+            raise
+        self._model = _Loaded(harness, self._paths[model], Prefixes(model), slow_down)
 
     def unload(self) -> None:
         """Let go of the model and its prefixes."""
+        if self._model is not None:
+            self._model.slow_down()
         self._model = None
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
