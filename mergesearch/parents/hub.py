@@ -1,5 +1,6 @@
 """From a model's name to a folder of this machine."""
 
+import re
 from pathlib import Path
 
 from mergesearch.errors import InputError
@@ -13,6 +14,8 @@ _BESIDE = [
     *("*.vocab", "*.tokenizer", "tokenizer.*", "vocab.*", "*.py"),
     *("LICEN?E*", "licen?e*", "NOTICE*", "COPYING*", "TERMS*", "*USE_POLICY*", "*use_policy*"),
 ]
+#: The name of a snapshot's folder in the hub's cache.
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def locate(model: ModelPath, *, weights: bool = True) -> Path:
@@ -33,10 +36,12 @@ def locate(model: ModelPath, *, weights: bool = True) -> Path:
     folder = _fetched(model, model.revision, _BESIDE)
     if not weights:
         return folder
-    # of the commit that the rest is of, should someone push in between
-    folder = _fetched(model, folder.name, _weights(folder))
+    # of the commit that the rest is of, should someone push in between; a cache that was made by
+    # hand may have folders of other names
+    commit = folder.name if _COMMIT.fullmatch(folder.name) else model.revision
+    folder = _fetched(model, commit, _weights(folder))
     if not any(folder.glob("*.safetensors")):  # a single file of another name
-        folder = _fetched(model, folder.name, ["*.safetensors"])
+        folder = _fetched(model, commit, ["*.safetensors"])
     return folder
 
 

@@ -369,6 +369,13 @@ def test_a_hub_id_is_found_in_the_cache_at_its_revision(hub: Path, llama: Path) 
     assert torch.equal(v2, commit)
 
 
+def test_a_cache_made_by_hand_may_name_its_snapshots_otherwise(hub: Path, llama: Path) -> None:
+    """huggingface_hub takes such a name for a branch, when it is asked for it."""
+    _cache(hub / "models--org--mine", "main", "abc123", llama)
+    found = Parents([ref("org/mine")]).checkpoint(ref("org/mine")).folder
+    assert found == hub / "models--org--mine" / "snapshots" / "abc123"
+
+
 def test_an_adapter_may_come_from_the_hub(hub: Path, llama: Path, tmp_path: Path) -> None:
     from_hub, local = ref("org/tiny", "org/lora"), ref(llama, tmp_path / "lora")
     parents = Parents([from_hub, local])
