@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import pytest
+
 from tests.docs.pages import DOCS, ROOT
 
 RESULTS = ROOT / "results"
@@ -83,6 +85,38 @@ def test_the_cost_of_merging_where_compare_warns() -> None:
                 nats, accuracy = (mean(row[key] for row in some) for key in ("nats", "accuracy"))
                 wanted.append([family, what, str(len(some)), f"{nats:+.4f}", f"{accuracy:+.4f}"])
     assert rows(DOCS / "compare.md", "| family | parts | merges |") == wanted
+
+
+#: What is learned, and by which loss, as the pages say it.
+LEARNED = {
+    "a weight for each parent": ("model", "labels"),
+    "for each parent and group of tensors": ("block", "labels"),
+    "for each parent and third of the depth": ("block", "labels"),
+    "for each parent and layer": ("layer", "labels"),
+    "for each parent and module": ("tensor", "labels"),
+    "the same without labels, imitating the parents": ("tensor", "parents"),
+    "a LoRA trained from the base": ("LoRA of rank 16 from the base", "labels"),
+    "a LoRA trained from the uniform soup": ("LoRA of rank 16 from the uniform soup", "labels"),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "documents"),
+    [
+        ("demo", "| learned, demo |", (5, 25, 100)),
+        ("testbed", "| learned, SmolLM2-135M |", (5, 25, 100, 500)),
+    ],
+)
+def test_what_is_learned_from_so_many_documents(
+    family: str, head: str, documents: tuple[int, ...]
+) -> None:
+    measured = json.loads((RESULTS / "benchmarks" / f"learning-{family}.json").read_text())["rows"]
+    by = {(row["what"], row["loss"], row["n_documents"]): row for row in measured}
+    for name, numbers, *cells in rows(DOCS / "benchmarks.md", head):
+        found = [by.get((*LEARNED[name.strip("*")], n)) for n in documents]
+        assert {f"{row['n_numbers']:,}" for row in found if row} == {numbers}
+        shown = ["-" if row is None else f"{row['held_out']:.3f}" for row in found]
+        assert [cell.strip("*") for cell in cells] == shown, name
 
 
 def test_the_methods_of_searches_of_their_own() -> None:
