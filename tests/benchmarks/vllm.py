@@ -1,10 +1,11 @@
 # ruff: noqa: RUF001 - the sign for "times" is meant
-"""Times generation by the engines torch and vllm, and by lm-eval's vLLM, on the real test bed.
+"""Times the engines torch and vllm, and lm-eval's vLLM, on the real test bed.
 
     python -m tests.benchmarks.vllm [--testbed FOLDER] [--repeats N] [--conditions TEXT]
 
 Runs where vLLM is (`make bench-vllm`). lm-eval's own model `vllm` reads a checkpoint, so that each
-candidate is written to disk, and it starts in a process of its own. Writes vllm.json and vllm.md.
+candidate is written to disk, and it starts in a process of its own. Log-likelihoods of choices of
+one token, which the engine vllm leaves to torch, are asked of both. Writes vllm.json and vllm.md.
 """
 
 import argparse
@@ -21,19 +22,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mergesearch.engines.torch.engine import TorchEngine
+from mergesearch.engines.vllm.live import LiveVllm
 from mergesearch.evaluation import Evaluator
+from mergesearch.requests import Likelihood, LogLikelihood
 from mergesearch.runtime import Runtime, choose_device
 from mergesearch.tasks import Suite, TaskSpec
 from tests.benchmarks.merge import machine
 from tests.benchmarks.testbed import lay_out
-from tests.benchmarks.workloads import WORKLOADS
+from tests.benchmarks.workloads import WORKLOADS, Workload
 
 WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "generation")
+#: Those whose choices are of one token, so that vLLM answers with the first that it writes.
+CHOICES = [w for w in WORKLOADS if w.name in ("zero_shot", "few_shot", "other_shots")]
+#: Tokens of their longest prompt, at most.
+_LONGEST = 1024
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,62 @@ def by_engine(name: str, device: str, model: Any, tokenizer: Any, tasks: Path, r
         seconds.append(time.perf_counter() - start)
         _next_weights(model)
     return Row(f"engine `{name}`", seconds[0], tuple(seconds[1:]))
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The seconds that choices of one token take by either, in turn."""
+
+    what: str
+    n_documents: int
+    torch: tuple[float, ...]
+    vllm: tuple[float, ...]
+    #: The most that a log-likelihood differs, nats.
+    apart: float
+
+
+def time_choices(
+    workload: Workload, live: LiveVllm, model: Any, tokenizer: Any, tasks: Path, repeats: int
+) -> Choices:
+    """Time log-likelihoods of a workload's choices by the torch engine and by a live vLLM."""
+    from vllm import SamplingParams
+
+    limits = {"num_fewshot": workload.num_fewshot, "limit": workload.n_documents}
+    spec = TaskSpec(task=workload.name, metric=workload.metric, **limits)
+    runtime = Runtime(device=str(model.device))
+    (task,) = Evaluator(Suite(include_path=(tasks,), search=(spec,)), tokenizer, runtime).tasks()
+    requests = task.requests(task.doc_ids)
+    engine = TorchEngine(tokenizer, runtime)
+    engine.load(model)
+    choices: dict[str, list[int]] = {}
+    for request in requests:
+        assert isinstance(request, LogLikelihood)
+        (token,) = tokenizer(request.continuation).input_ids
+        choices.setdefault(request.context, []).append(token)
+    prompts: Any = [{"prompt_token_ids": tokenizer(context).input_ids} for context in choices]
+    how = [
+        SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=of, ignore_eos=True)
+        for of in choices.values()
+    ]
+    seconds: dict[str, list[float]] = {"torch": [], "vllm": []}
+    for _ in range(repeats + 1):
+        engine.load(model)  # as the next candidate, of which no prefix is known
+        live.take(model)
+        start = time.perf_counter()
+        expected = [cast(Likelihood, answer)[0] for answer in engine.answer(requests)]
+        seconds["torch"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        answers = live.llm.generate(prompts, how, use_tqdm=False)
+        seconds["vllm"].append(time.perf_counter() - start)
+    engine.unload()
+    found = [
+        answer.outputs[0].logprobs[0][token].logprob
+        for answer, of in zip(answers, choices.values(), strict=True)
+        for token in of
+    ]
+    apart = max(abs(a - b) for a, b in zip(found, expected, strict=True))
+    further = {name: tuple(of[1:]) for name, of in seconds.items()}
+    return Choices(workload.what, len(choices), further["torch"], further["vllm"], apart)
 
 
 def by_peer(model: Any, tokenizer: Any, tasks: Path, scratch: Path, repeats: int) -> Row:
@@ -119,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = AutoModelForCausalLM.from_pretrained(bed / "base", dtype=torch.float32)
         model.to(device).eval().requires_grad_(False)
         (scratch / "tasks").mkdir()
-        WORKLOAD.write(bed / "tasks", scratch / "tasks")
+        for workload in (WORKLOAD, *CHOICES):
+            workload.write(bed / "tasks", scratch / "tasks")
         rows = []
         for name in ("torch", "vllm"):
             print(f"vllm: engine {name}", flush=True)
@@ -130,15 +195,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         print("vllm: lm-eval", flush=True)
         rows.append(by_peer(model, tokenizer, scratch / "tasks", scratch, options.repeats))
+        print("vllm: log-likelihoods", flush=True)
+        live = LiveVllm(model, tokenizer, _LONGEST, None)
+        choices = [
+            time_choices(workload, live, model, tokenizer, scratch / "tasks", options.repeats)
+            for workload in CHOICES
+        ]
     facts = {name: fact for name, fact in machine(device).items() if name != "mergekit"}
     facts["vllm"] = _version()
-    _write(options.out, rows, _command(options), facts, options.conditions)
+    _write(options.out, rows, choices, _command(options), facts, options.conditions)
     print(options.out / "vllm.md")
 
 
 def _write(
     out: Path,
     rows: Sequence[Row],
+    choices: Sequence[Choices],
     command: str,
     facts: dict[str, Any],
     conditions: str,
@@ -150,6 +222,7 @@ def _write(
         "conditions": conditions,
         "n_documents": WORKLOAD.n_documents,
         "rows": [asdict(row) for row in rows],
+        "choices": [asdict(of) for of in choices],
     }
     (out / "vllm.json").write_text(json.dumps(data, indent=1) + "\n")
     lines = ["| texts by | first candidate, s | each further one, s |", "| --- | --- | --- |"]
@@ -157,6 +230,12 @@ def _write(
         low, high = min(row.candidates), max(row.candidates)
         further = f"{median(row.candidates):.1f} ({low:.1f}–{high:.1f})"
         lines.append(f"| {row.way} | {row.first:.1f} | {further} |")
+    table = ["| choices | documents | engine `torch`, s | vLLM, s |", "| --- | --- | --- | --- |"]
+    for of in choices:
+        table.append(
+            f"| {of.what} | {of.n_documents} | {median(of.torch):.1f} | {median(of.vllm):.1f} |"
+        )
+    apart = max(of.apart for of in choices)
     about = ", ".join(f"{name} {value}" for name, value in facts.items())
     text = "\n\n".join(
         [
@@ -170,6 +249,10 @@ def _write(
             "first candidate has requests encoded and, of `vllm`, the start of vLLM in it. "
             "*lm-eval's `vllm`*: the checkpoint written, a process started, `simple_evaluate` "
             "with the model `vllm` on it, each time.",
+            "Log-likelihoods of choices of one token, each candidate's by torch and by vLLM "
+            "(`logprob_token_ids`, its prefix cache emptied before) in turn, median; they differ "
+            f"by {apart:.1g} nats at most:",
+            "\n".join(table),
         ]
     )
     (out / "vllm.md").write_text(text + "\n")

@@ -67,8 +67,9 @@ class LiveVllm:
             config.architectures = [type(model).__name__]
             config.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            self._llm = _start(folder, model, n_tokens, batch_size)
-        weakref.finalize(self, _shut_down, self._llm)
+            #: vLLM itself, with the weights that were taken last.
+            self.llm = _start(folder, model, n_tokens, batch_size)
+        weakref.finalize(self, _shut_down, self.llm)
         self.take(model)
         self._compare(model)
 
@@ -84,9 +85,9 @@ class LiveVllm:
         """
         with _one_line(model), torch.no_grad():
             weights = {"weights_iterator": checkpoint_tensors(model), "is_checkpoint_format": True}
-            self._llm.collective_rpc("reload_weights", kwargs=weights)
-            self._llm.apply_model(_prepare_output_layer)
-            self._llm.reset_prefix_cache()
+            self.llm.collective_rpc("reload_weights", kwargs=weights)
+            self.llm.apply_model(_prepare_output_layer)
+            self.llm.reset_prefix_cache()
 
     def write(
         self, prompts: Sequence[Sequence[int]], how: Sequence["SamplingParams"]
@@ -100,7 +101,7 @@ class LiveVllm:
         with _one_line():
             asked: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
             answers = [
-                answer.outputs[0] for answer in self._llm.generate(asked, list(how), use_tqdm=False)
+                answer.outputs[0] for answer in self.llm.generate(asked, list(how), use_tqdm=False)
             ]
         if not all(math.isfinite(answer.cumulative_logprob or 0) for answer in answers):
             raise CandidateError("the model's logits are not finite")
@@ -118,7 +119,7 @@ class LiveVllm:
         greedy = SamplingParams(temperature=0, max_tokens=1, logprobs=0, ignore_eos=True)
         with _one_line(model):
             asked: Any = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
-            answers = self._llm.generate(asked, greedy, use_tqdm=False)
+            answers = self.llm.generate(asked, greedy, use_tqdm=False)
         apart = 0.0
         for prompt, answer in zip(prompts, answers, strict=True):
             with torch.no_grad():
