@@ -130,3 +130,14 @@ def test_the_methods_of_searches_of_their_own() -> None:
         for cell, key in zip(cells, ("held_out", "default_held_out"), strict=True):
             found = [run[key] for run in runs]
             assert cell.strip("*") == ("-" if None in found else f"{mean(found):.3f}"), name
+
+
+def test_the_methods_of_the_test_bed() -> None:
+    measured = json.loads((RESULTS / "benchmarks" / "methods-testbed.json").read_text())["rows"]
+    text = (DOCS / "benchmarks.md").read_text().split("three methods were searched", maxsplit=1)[1]
+    shown = re.findall(r"`(\w+)`[\w ]* (0\.\d+) and (?:has )?(0\.\d+)", text)
+    by_method = {row["method"]: row for row in measured}
+    assert len(shown) == 3
+    for name, *found in shown:
+        row = by_method[name]
+        assert found == [f"{row[key]:.3f}" for key in ("held_out", "default_held_out")], name
