@@ -141,3 +141,12 @@ def test_the_methods_of_the_test_bed() -> None:
     for name, *found in shown:
         row = by_method[name]
         assert found == [f"{row[key]:.3f}" for key in ("held_out", "default_held_out")], name
+
+
+def test_merges_under_a_budget() -> None:
+    measured = json.loads((RESULTS / "benchmarks" / "scale.json").read_text())["rows"]
+    text = " ".join((DOCS / "scale.md").read_text().split())
+    for row in measured:
+        if "live" not in row["program"]:
+            peak = f"{row['peak_bytes'] / 1e9:.2f} GB"
+            assert re.search(rf"\b{row['seconds']:.0f} s at (a peak of )?{peak}", text), row
