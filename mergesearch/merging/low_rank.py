@@ -32,10 +32,10 @@ class LowRank:
         assert factors is not None
         owners = [i for i, part in enumerate(factors) for _ in range(len(part.a))]
         turned = is_transposed(job, parents)
-        sides = [(part.b.T, part.a.T) if turned else (part.a, part.b) for part in factors]
+        sides = [part.T if turned else part for part in factors]
         return cls(
-            torch.cat([a for a, _ in sides]).to(like.device, like.dtype),
-            torch.cat([b for _, b in sides], dim=1).to(like.device, like.dtype),
+            torch.cat([part.a for part in sides]).to(like.device, like.dtype),
+            torch.cat([part.b for part in sides], dim=1).to(like.device, like.dtype),
             torch.tensor(owners, device=like.device),
             turned,
         )

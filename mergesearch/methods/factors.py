@@ -16,6 +16,11 @@ class Factors:
     #: (rank, columns), float32.
     a: Tensor
 
+    @property
+    def T(self) -> "Factors":
+        """The factors of the transposed task vector."""
+        return Factors(self.a.T, self.b.T)
+
 
 @dataclass(frozen=True)
 class CoreSpace:

@@ -14,6 +14,8 @@ from mergesearch.methods.factors import Factors
 from mergesearch.methods.formula import Formula
 
 T = TypeVar("T")
+#: A matrix, whole or by its factors.
+M = TypeVar("M", Tensor, Factors)
 
 #: Gives a statistic by its kind and the model's index; None where a tensor has none.
 Statistics = Callable[[str, int], Tensor | None]
@@ -94,9 +96,9 @@ class Inputs:
         """True where the tensor maps one hidden space to another: no vector, no tokens."""
         return is_matrix(self.name, self.n_dims)
 
-    def by_input(self, tensor: Tensor) -> Tensor:
+    def by_input(self, matrix: M) -> M:
         """Give a matrix of these inputs a column for each of its layer's inputs, and back."""
-        return tensor.T if self.find_transposed() else tensor
+        return matrix.T if self.find_transposed() else matrix
 
     @cached_property
     def factors(self) -> tuple[Factors, ...] | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mergesearch.methods.combine import scaled_sum, sum_of
-from mergesearch.methods.factors import CoreSpace, Factors
+from mergesearch.methods.factors import CoreSpace
 from mergesearch.methods.formula import ByRow, Formula, numbers
 from mergesearch.methods.inputs import Inputs
 from mergesearch.methods.subspace import add_direction, mean_direction, task_vectors
@@ -285,9 +285,7 @@ def _of_task_vectors(inputs: Inputs, solved: Callable[[Sequence[Tensor]], Spectr
     """
     if inputs.factors is None:
         return solved(_whole(inputs))
-    turned = inputs.find_transposed()
-    sides = [Factors(part.a.T, part.b.T) if turned else part for part in inputs.factors]
-    space = CoreSpace.of(sides)
+    space = CoreSpace.of([inputs.by_input(part) for part in inputs.factors])
     return solved(space.cores).outside(space)
 
 

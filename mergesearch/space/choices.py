@@ -34,9 +34,9 @@ def default_methods(*, has_base: bool) -> dict[str, Any]:
         return {LEARNED: {"of": "linear"}, "linear": {}}
     return {
         LEARNED: {"of": "task_arithmetic"},
-        "task_arithmetic": {"weight": [0.0, 1.5]},
-        "breadcrumbs": {"weight": [0.0, 1.5]},
-        "ties": {"weight": [0.0, 1.5]},
+        "task_arithmetic": {},
+        "breadcrumbs": {},
+        "ties": {},
     }
 
 

@@ -57,10 +57,7 @@ class Row:
 
 def by_engine(name: str, device: str, model: Any, tokenizer: Any, tasks: Path, repeats: int) -> Row:
     """Time an engine."""
-    limits = {"num_fewshot": WORKLOAD.num_fewshot, "limit": WORKLOAD.n_documents}
-    spec = TaskSpec(task=WORKLOAD.name, metric=WORKLOAD.metric, **limits)
-    suite = Suite(include_path=(tasks,), search=(spec,))
-    evaluator = Evaluator(suite, tokenizer, Runtime(engine=name, device=device))
+    evaluator = _evaluator(WORKLOAD, tokenizer, tasks, Runtime(engine=name, device=device))
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -88,13 +85,10 @@ def time_choices(
     """Time log-likelihoods of a workload's choices by the torch engine and by a live vLLM."""
     from vllm import SamplingParams
 
-    limits = {"num_fewshot": workload.num_fewshot, "limit": workload.n_documents}
-    spec = TaskSpec(task=workload.name, metric=workload.metric, **limits)
     runtime = Runtime(device=str(model.device))
-    (task,) = Evaluator(Suite(include_path=(tasks,), search=(spec,)), tokenizer, runtime).tasks()
+    (task,) = _evaluator(workload, tokenizer, tasks, runtime).tasks()
     requests = task.requests(task.doc_ids)
     engine = TorchEngine(tokenizer, runtime)
-    engine.load(model)
     choices: dict[str, list[int]] = {}
     for request in requests:
         assert isinstance(request, LogLikelihood)
@@ -205,6 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts["vllm"] = _version()
     _write(options.out, rows, choices, _command(options), facts, options.conditions)
     print(options.out / "vllm.md")
+
+
+def _evaluator(workload: Workload, tokenizer: Any, tasks: Path, runtime: Runtime) -> Evaluator:
+    limits = {"num_fewshot": workload.num_fewshot, "limit": workload.n_documents}
+    spec = TaskSpec(task=workload.name, metric=workload.metric, **limits)
+    return Evaluator(Suite(include_path=(tasks,), search=(spec,)), tokenizer, runtime)
 
 
 def _write(

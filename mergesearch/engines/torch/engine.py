@@ -117,14 +117,9 @@ class TorchEngine:
             )
         self.unload()
         harness = self._harness(model, self._batch_size or 16)
-        slow_down = quicken(model)
-        try:
-            if model not in self._paths:
-                self._paths[model] = probe(harness)
-        except BaseException:
-            slow_down()
-            raise
-        self._model = _Loaded(harness, self._paths[model], Prefixes(model), slow_down)
+        if model not in self._paths:
+            self._paths[model] = probe(harness)
+        self._model = _Loaded(harness, self._paths[model], Prefixes(model), quicken(model))
 
     def unload(self) -> None:
         """Let go of the model and its prefixes."""
